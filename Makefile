@@ -1,0 +1,98 @@
+# Everything is installed into .venv: once, and again only when a lock changes.
+
+PYTHON ?= python3
+ARGS ?=
+PORT ?= 5000
+WORKERS ?= 2
+# Where torch alone comes from, for instance an index of wheels for one accelerator. Empty: pip's ordinary index.
+TORCH_INDEX ?=
+# `make lock LOCK_ARGS=--upgrade` moves to the newest allowed versions; without it, what is locked stays.
+LOCK_ARGS ?=
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help train test lint dashboard lock clean
+
+help:  ## print this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@echo '  Variables, explained at the top of the Makefile: ARGS LOCK_ARGS PORT PYTHON TORCH_INDEX WORKERS'
+
+train: .venv/.stamp-train  ## train; by default seconds on a laptop, offline. ARGS="echo=batch factor=4" says what
+	@$(BIN)/python train.py $(ARGS)
+
+test: lint  ## lint, then every test: what CI runs
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
+
+lint: .venv/.stamp-test  ## check style, the types of the core, and which layer imports which
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+# One worker and no job runner: 2 processes, not 15. The database is the one that train.py writes to.
+dashboard: .venv/.stamp-train  ## show the tracked runs in MLflow's page, on PORT (5000)
+	@echo 'The dashboard: http://127.0.0.1:$(PORT), ready in 10 to 30 seconds. Ctrl-C ends it.'
+	@exec env MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow server \
+		--backend-store-uri 'sqlite:///$(CURDIR)/mlflow.db' --default-artifact-root '$(CURDIR)/mlruns' \
+		--host 127.0.0.1 --port $(PORT) --workers 1
+
+# ---- the environment
+
+# The syntax is kept old, so that an old Python prints this message and not a SyntaxError.
+define CHECK_PYTHON
+import sys
+found = "%d.%d" % sys.version_info[:2]
+if found != "3.11":
+    sys.exit("PYTHON=$(PYTHON) is Python " + found + ". Allowed: 3.11, which the locks are made for and tested with. "
+             "Install Python 3.11 and say where it is, for example: make train PYTHON=python3.11")
+endef
+export CHECK_PYTHON
+CHECK := { command -v '$(PYTHON)' > /dev/null || { echo 'PYTHON=$(PYTHON) was not found. Allowed: a Python 3.11.' \
+	'Say where it is, for example: make train PYTHON=/usr/bin/python3.11' >&2; exit 1; }; } && '$(PYTHON)' -c "$$CHECK_PYTHON"
+
+.venv/.stamp-venv:
+	@$(CHECK)
+	@echo 'Making .venv ...'
+	@'$(PYTHON)' -m venv .venv
+	@touch $@
+
+# Torch first and alone: its wheel differs by accelerator, so it has no hash, and only this step may ask another index.
+# The lock then sets everything else, torch's own dependencies too. `pip check` proves that the three steps agree.
+.venv/.stamp-train: requirements-torch.lock requirements.lock | .venv/.stamp-venv
+	@echo 'Installing, about 3 minutes. 1 of 3: torch, the largest ...'
+	@$(PIP) install $(if $(TORCH_INDEX),--index-url '$(TORCH_INDEX)') -r requirements-torch.lock
+	@echo '2 of 3: the other packages, at their locked versions ...'
+	@$(PIP) install -r requirements.lock
+	@echo '3 of 3: dataecho itself, editable ...'
+	@$(PIP) install --no-deps --editable .
+	@$(PIP) check
+	@touch $@
+
+.venv/.stamp-test: requirements-test.lock .venv/.stamp-train
+	@echo 'Installing the test tools ...'
+	@$(PIP) install -r requirements-test.lock
+	@touch $@
+
+# ---- the locks
+
+LOCK := build/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+	--custom-compile-command 'make lock' $(LOCK_ARGS)
+
+# Prints the requirements of one extra, one a line, so that pyproject.toml stays the only place that states them.
+EXTRA := build/lock/bin/python -c "import sys, tomllib; \
+	print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies'][sys.argv[1]], sep='\n')"
+
+lock:  ## write the three lock files from pyproject.toml
+	@$(CHECK)
+	@echo 'Locking ...'
+	@'$(PYTHON)' -m venv build/lock
+	@build/lock/bin/python -m pip --disable-pip-version-check --quiet install uv==0.13.9
+	@{ echo '# Made by: make lock. No hash: the wheel differs by accelerator.'; $(EXTRA) torch; } > requirements-torch.lock
+	@$(LOCK) pyproject.toml --extra torch --extra mlflow --no-emit-package torch --output-file requirements.lock
+	@$(EXTRA) test | $(LOCK) - --constraints requirements.lock --output-file requirements-test.lock
+
+clean:  ## remove .venv and the caches; the runs and their database stay
+	rm -rf .venv build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,248 @@
+"""The PyTorch backend: CPU, CUDA and MPS; 32 bit and bf16; exact resume."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dataecho.backends.torch_model import TorchModel
+from dataecho.errors import SettingError, require
+from dataecho.pipeline.batch import Batch
+from dataecho.plan.keys import KeyStream
+from dataecho.training.contracts import Arrays, Backend, BackendContext, OptimizerSettings
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+PRECISIONS = ("32", "bf16")
+
+
+@dataclass(frozen=True)
+class _Placed:
+    fields: dict[str, Tensor]
+    weights: Tensor
+
+
+class TorchBackend(Backend):
+    """``compile``: trace the loss with ``torch.compile``; ``deterministic``: only deterministic algorithms;
+    ``compute_threads``: of this process on the CPU, None for PyTorch's own choice.
+
+    Raises :class:`SettingError` for a device or precision that is not there.
+    """
+
+    def __init__(
+        self,
+        context: BackendContext,
+        *,
+        compile: bool = False,
+        deterministic: bool = False,
+        compute_threads: int | None = None,
+    ) -> None:
+        self._device = torch.device(_available(context.accelerator.name))
+        precision = context.accelerator.precision
+        require(
+            precision in PRECISIONS,
+            "accelerator.precision",
+            precision,
+            allowed=", ".join(PRECISIONS),
+            cure="Use accelerator.precision=32.",
+        )
+        if compute_threads is not None:
+            require(
+                compute_threads >= 1, "backend.compute_threads", compute_threads, allowed=">= 1", cure="Leave it out."
+            )
+            torch.set_num_threads(compute_threads)
+        torch.use_deterministic_algorithms(deterministic)
+        seeds = KeyStream(context.seed, "backend.torch").keys(np.arange(2))
+        torch.manual_seed(int(seeds[0] >> np.uint64(1)))
+        self._model = context.new_model()
+        if not isinstance(self._model, TorchModel):
+            raise SettingError(
+                "task.models.torch",
+                type(self._model).__name__,
+                allowed="a subclass of dataecho.backends.torch_model.TorchModel",
+                cure="Give the model `losses` and `outputs`.",
+            )
+        torch.manual_seed(int(seeds[1] >> np.uint64(1)))  # dropout does not depend on how the weights were drawn
+        self._model.to(self._device)
+        self._optimizer = _optimizer(self._model, context.optimizer)
+        self._losses = torch.compile(self._model.losses) if compile else self._model.losses
+        self._bf16 = precision == "bf16"
+        self._identity = {
+            "backend.device": self._device.type,
+            "backend.compute_threads": torch.get_num_threads() if self._device.type == "cpu" else None,
+        }
+        self._loss_sum = torch.zeros((), dtype=torch.float64 if self._device.type != "mps" else torch.float32)
+        self._loss_sum = self._loss_sum.to(self._device)
+        self._num_losses = 0
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return dict(self._identity)
+
+    @property
+    def versions(self) -> dict[str, str]:
+        return {"torch": torch.__version__}
+
+    @property
+    def keeps_host_arrays(self) -> bool:
+        return self._device.type == "cpu"
+
+    def put(self, batch: Batch) -> _Placed:
+        # From pageable memory `to` returns when the copy is done; on the CPU nothing is copied at all.
+        fields = {name: torch.from_numpy(values).to(self._device) for name, values in batch.arrays.items()}
+        return _Placed(fields, torch.from_numpy(batch.weights).to(self._device))
+
+    def train_step(self, placed: _Placed, *, learning_rate: float) -> None:
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate
+        self._model.train()
+        with self._precision():
+            losses = self._losses(placed.fields)
+        loss = torch.dot(losses.float(), placed.weights) / placed.weights.sum()
+        loss.backward()
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        self._loss_sum += loss.detach()
+        self._num_losses += 1
+
+    def take_loss(self) -> float:
+        if not self._num_losses:
+            return float("nan")
+        mean = float(self._loss_sum.item()) / self._num_losses
+        self._loss_sum.zero_()
+        self._num_losses = 0
+        return mean
+
+    @torch.no_grad()
+    def eval_step(self, placed: _Placed) -> dict[str, NDArray[Any]]:
+        self._model.eval()
+        with self._precision():
+            outputs = self._model.outputs(placed.fields)
+        return {name: values.float().cpu().numpy() for name, values in outputs.items()}
+
+    def synchronize(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        elif self._device.type == "mps":
+            torch.mps.synchronize()
+
+    def state(self) -> tuple[Arrays, dict[str, Any]]:
+        arrays = {f"model/{name}": values for name, values in self.weights().items()}
+        arrays["loss_sum"] = _to_numpy(self._loss_sum.reshape(1))
+        arrays["generator/cpu"] = _to_numpy(torch.get_rng_state())
+        if self._device.type == "cuda":
+            arrays["generator/cuda"] = _to_numpy(torch.cuda.get_rng_state(self._device))
+        elif self._device.type == "mps":
+            arrays["generator/mps"] = _to_numpy(torch.mps.get_rng_state())
+        names = [name for name, _ in self._model.named_parameters()]
+        for number, slots in self._optimizer.state_dict()["state"].items():
+            for slot, value in slots.items():
+                if value is not None:
+                    arrays[f"optimizer/{names[number]}/{slot}"] = _to_numpy(torch.atleast_1d(torch.as_tensor(value)))
+        return arrays, {"num_losses": self._num_losses}
+
+    def load_state(self, arrays: Arrays, values: dict[str, Any]) -> None:
+        self.load_weights(
+            {name.removeprefix("model/"): array for name, array in arrays.items() if name.startswith("model/")}
+        )
+        shapes = dict(self._model.named_parameters())
+        numbers = {name: number for number, name in enumerate(shapes)}
+        slots: dict[int, dict[str, Tensor]] = {}
+        for path, array in arrays.items():
+            if path.startswith("optimizer/"):
+                name, slot = path.removeprefix("optimizer/").rsplit("/", 1)
+                value = torch.from_numpy(array.copy())
+                slots.setdefault(numbers[name], {})[slot] = value.reshape(()) if slot == "step" else value
+        groups = self._optimizer.state_dict()["param_groups"]
+        self._optimizer.load_state_dict({"state": slots, "param_groups": groups})
+        self._loss_sum.copy_(torch.from_numpy(arrays["loss_sum"].copy()).reshape(()))
+        self._num_losses = values["num_losses"]
+        torch.set_rng_state(torch.from_numpy(arrays["generator/cpu"].copy()))
+        if self._device.type == "cuda":
+            torch.cuda.set_rng_state(torch.from_numpy(arrays["generator/cuda"].copy()), self._device)
+        elif self._device.type == "mps":
+            torch.mps.set_rng_state(torch.from_numpy(arrays["generator/mps"].copy()))
+
+    def weights(self) -> Arrays:
+        return {name: _to_numpy(value) for name, value in self._model.state_dict().items()}
+
+    def load_weights(self, weights: Arrays) -> None:
+        own = self._model.state_dict()
+        mine = {name: tuple(value.shape) for name, value in own.items()}
+        theirs = {name: tuple(array.shape) for name, array in weights.items()}
+        different = sorted(name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name))
+        if different:
+            name = different[0]
+            raise SettingError(
+                f"weights {name}",
+                f"shape {theirs[name]}" if name in theirs else "missing",
+                allowed=f"shape {mine[name]}" if name in mine else "the names of this model's weights",
+                cure="Load weights into the model that they were saved from.",
+            )
+        with torch.no_grad():
+            for name, value in own.items():
+                value.copy_(torch.from_numpy(weights[name].copy()))
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self._device.type, dtype=torch.bfloat16) if self._bf16 else nullcontext()
+
+
+def _available(name: str) -> str:
+    """The device to use, or an error that lists what is there."""
+    present = ["cpu"]
+    if torch.cuda.is_available():
+        present.insert(0, "cuda")
+    if torch.backends.mps.is_available():
+        present.insert(0, "mps")
+    require(
+        name in DEVICES,
+        "accelerator",
+        name,
+        allowed=", ".join(DEVICES),
+        cure="backend=torch has no other; accelerator=auto takes the best there is.",
+    )
+    if name == "auto":
+        return present[0]
+    require(
+        name in present,
+        "accelerator",
+        name,
+        allowed=f"what this machine has: {', '.join(present)}",
+        cure="Use accelerator=auto, or install a PyTorch build and driver for the device.",
+    )
+    return name
+
+
+def _optimizer(model: TorchModel, settings: OptimizerSettings) -> torch.optim.Optimizer:
+    if settings.name == "adamw":
+        return torch.optim.AdamW(
+            model.parameters(),
+            lr=settings.learning_rate,
+            betas=(settings.momentum, settings.beta_2),
+            eps=settings.epsilon,
+            weight_decay=settings.weight_decay,
+        )
+    require(
+        settings.name != "nesterov" or settings.momentum > 0,
+        "optimizer.momentum",
+        settings.momentum,
+        allowed="(0, 1) with optimizer=nesterov",
+        cure="Plain SGD is optimizer=momentum optimizer.momentum=0.",
+    )
+    return torch.optim.SGD(
+        model.parameters(),
+        lr=settings.learning_rate,
+        momentum=settings.momentum,
+        nesterov=settings.name == "nesterov",
+        weight_decay=settings.weight_decay,
+    )
+
+
+def _to_numpy(tensor: Tensor) -> NDArray[Any]:
+    array: NDArray[Any] = tensor.detach().cpu().numpy().copy()
+    return array

@@ -1,0 +1,19 @@
+"""What a task's PyTorch model offers to the PyTorch backend."""
+
+from __future__ import annotations
+
+import abc
+
+from torch import Tensor, nn
+
+
+class TorchModel(nn.Module, abc.ABC):
+    """A module with a loss per row. ``batch`` maps field names to tensors [b, ...] on the model's device."""
+
+    @abc.abstractmethod
+    def losses(self, batch: dict[str, Tensor]) -> Tensor:
+        """The training loss of every row, [b]; the backend takes the weighted mean."""
+
+    @abc.abstractmethod
+    def outputs(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What the task's evaluator needs, tensors whose first axis is the row."""

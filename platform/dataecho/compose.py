@@ -1,0 +1,322 @@
+"""From a configuration to a run: builds every part, and makes every check that spans two groups."""
+
+from __future__ import annotations
+
+import platform as machine
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from dataecho.build import build
+from dataecho.environment import git_revision
+from dataecho.errors import require
+from dataecho.pipeline.executor import ExecutorSettings
+from dataecho.pipeline.feed import Feed
+from dataecho.pipeline.source import Source
+from dataecho.pipeline.stage import BATCH, DEVICE, echo_point, stage_names
+from dataecho.settings import Node, Settings, flatten, read_settings
+from dataecho.training.budget import Budget
+from dataecho.training.checkpoint import CheckpointStore, find_checkpoint, list_checkpoints, load_checkpoint
+from dataecho.training.contracts import (
+    AcceleratorSettings,
+    Backend,
+    BackendContext,
+    Display,
+    OptimizerSettings,
+    RunInfo,
+    Task,
+    Tracker,
+)
+from dataecho.training.evaluation import evaluate
+from dataecho.training.schedule import Schedule
+from dataecho.training.spool import FILE_NAME as SPOOL
+from dataecho.training.target import Target
+from dataecho.training.timing import TimeModel
+from dataecho.training.trainer import Trainer, TrainerSettings
+
+#: Groups and keys that do not change what is computed: a checkpoint may be continued under others.
+_FREE = frozenset(
+    {
+        "mode",
+        "run_dir",
+        "resume",
+        "checkpoint",
+        "checkpoints",
+        "runs",
+        "display",
+        "stop_at_target",
+        "pipeline",
+        "tracking",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """The parts that do not depend on a run folder; ``mode=evaluate`` and ``mode=train`` share them."""
+
+    settings: Settings
+    config: Node
+    task: Task
+    schedule: Schedule
+    tracker: Tracker
+    backend: Backend
+    train_source: Source
+    eval_source: Source
+    executor: ExecutorSettings
+
+    def evaluate(self) -> dict[str, float]:
+        """Held-out metrics of the backend's weights."""
+        return evaluate(self.task, self.eval_source, self.backend, self.executor)
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """Everything ``mode=train`` needs. Nothing is written to ``folder`` before :meth:`new_trainer`."""
+
+    workload: Workload
+    folder: Path
+    info: RunInfo
+    resume_from: dict[str, Any] | None
+
+    def new_trainer(self, display: Display) -> Trainer:
+        """The trainer; raises :class:`SettingError` for what cannot be planned, continued or written."""
+        workload, settings, task = self.workload, self.workload.settings, self.workload.task
+        return Trainer(
+            self.folder,
+            new_feed=partial(_feed, workload),
+            evaluate=workload.evaluate,
+            backend=workload.backend,
+            budget=Budget(**settings.budget.model_dump()),
+            schedule=workload.schedule,
+            target=Target(task.metric, task.target, task.higher_is_better),
+            time_model=TimeModel(
+                batch_size=task.batch_size,
+                num_workers=settings.pipeline.num_threads,
+                shares_cores=workload.backend.keeps_host_arrays,
+                workers_are_upstream=_echoes_no_items(settings, task),
+            ),
+            tracker=workload.tracker,
+            display=display,
+            identity=_identity(workload),
+            settings=TrainerSettings(
+                learning_rate=settings.optimizer.learning_rate,
+                eval_interval=task.eval_interval,
+                checkpoint_interval=settings.checkpoints.interval,
+                keep_checkpoints=settings.checkpoints.keep,
+                stop_at_target=settings.stop_at_target,
+            ),
+            resume_from=self.resume_from,
+        )
+
+
+def compose_workload(config: Node) -> Workload:
+    """Check the whole configuration, then build task, data and backend. Raises :class:`SettingError`."""
+    settings = read_settings(config)
+    task = build(settings.task, Task, key="task")
+    schedule = build(settings.schedule, Schedule, key="schedule")
+    tracker = build(settings.tracking, Tracker, key="tracking")
+    _check(settings, task, schedule)
+    backend = _backend(settings, task)
+    executor = ExecutorSettings(**settings.pipeline.model_dump())
+    return Workload(
+        settings, config, task, schedule, tracker, backend, task.train_source(), task.eval_source(), executor
+    )
+
+
+def compose_training(config: Node, *, folder: Path | None, project: Path) -> TrainingRun:
+    """A run in ``folder``; None for ``run_dir``, or a new folder named by the time."""
+    settings = read_settings(config)
+    folder = _run_folder(settings, folder)
+    resume_from = _resume_state(settings, folder)
+    workload = compose_workload(config)
+    return TrainingRun(workload, folder, _run_info(workload, folder, project), resume_from)
+
+
+def versions(backend: Backend) -> dict[str, str]:
+    """What was run with what."""
+    return {
+        "dataecho": version("dataecho"),
+        "python": machine.python_version(),
+        "numpy": version("numpy"),
+        **backend.versions,
+    }
+
+
+def _check(settings: Settings, task: Task, schedule: Schedule) -> None:
+    """What no group can see alone."""
+    require(
+        isinstance(task.target, float | int), "task.target", task.target, allowed="a number", cure="Set task.target."
+    )
+    stages = task.stages()
+    stage_names(stages)
+    factor, echo = settings.factor, settings.echo
+    if echo.after is None:
+        require(
+            factor is None or factor == 1,
+            "factor",
+            factor,
+            allowed=f"nothing or 1 with echo={echo.name}",
+            cure="Choose what to echo as well, for instance echo=before_augmentation.",
+        )
+    else:
+        point = echo_point(echo.after, stages)
+        require(
+            factor is not None,
+            "factor",
+            factor,
+            allowed="any real number >= 1",
+            cure=f"echo={echo.name} repeats the output of {point!r}; say how often, for instance factor=2.",
+        )
+        require(
+            echo.shuffle_buffer == 0 or point in (BATCH, DEVICE),
+            "echo.shuffle_buffer",
+            echo.shuffle_buffer,
+            allowed=f"0 with an echo after {point!r}",
+            cure="Example echo goes through the task's one buffer, task.shuffle_buffer; only batch echo has its own.",
+        )
+    require(
+        task.batch_size <= task.eval_interval,
+        "task.eval_interval",
+        task.eval_interval,
+        allowed=f"at least one batch, {task.batch_size} fresh examples",
+        cure="Evaluate less often or use a smaller task.batch_size.",
+    )
+    budget = Budget(**settings.budget.model_dump())
+    require(
+        budget.fresh is None or budget.fresh >= task.batch_size,
+        "budget.fresh",
+        budget.fresh,
+        allowed=f"at least one batch, {task.batch_size} fresh examples",
+        cure="Raise budget.fresh or lower task.batch_size.",
+    )
+    require(
+        budget.seconds is None or schedule.is_constant,
+        "budget.seconds",
+        budget.seconds,
+        allowed="budget=fresh or budget=steps with a schedule that is not constant",
+        cure="A schedule that depends on time could not be resumed exactly; use schedule=constant.",
+    )
+
+
+def _backend(settings: Settings, task: Task) -> Backend:
+    name = settings.backend.get("name")
+    require(
+        name in task.models,
+        "backend",
+        name,
+        allowed=f"{', '.join(sorted(task.models))}, the frameworks that task={task.name} has a model for",
+        cure="Choose one of them, or add the model to the task.",
+    )
+    model = task.models[name]
+    context = BackendContext(
+        new_model=partial(build, model, object, key=f"task.models.{name}"),
+        optimizer=OptimizerSettings(**settings.optimizer.model_dump()),
+        accelerator=AcceleratorSettings(name=settings.accelerator.name, precision=str(settings.accelerator.precision)),
+        seed=settings.seed,
+    )
+    node = {key: value for key, value in settings.backend.items() if key != "name"}
+    return build(node, Backend, context, key="backend")
+
+
+def _feed(workload: Workload, state: dict[str, Any] | None) -> Feed:
+    settings, task = workload.settings, workload.task
+    return Feed(
+        workload.train_source,
+        task.stages(),
+        batch_size=task.batch_size,
+        shuffle_buffer=task.shuffle_buffer,
+        seed=settings.seed,
+        echo_after=settings.echo.after,
+        factor=_factor(settings),
+        batch_shuffle_buffer=settings.echo.shuffle_buffer,
+        settings=workload.executor,
+        state=state,
+    )
+
+
+def _factor(settings: Settings) -> float:
+    return 1.0 if settings.factor is None else settings.factor
+
+
+def _echoes_no_items(settings: Settings, task: Task) -> bool:
+    return settings.echo.after is None or echo_point(settings.echo.after, task.stages()) in (BATCH, DEVICE)
+
+
+def _run_folder(settings: Settings, folder: Path | None) -> Path:
+    """Where the run lives: given by a sweep, by ``resume=<path>``, by ``run_dir``, or named by the time."""
+    if folder is not None:
+        require(
+            settings.run_dir is None,
+            "run_dir",
+            settings.run_dir,
+            allowed="nothing in a sweep, where every run has its own folder",
+            cure="Use hydra.sweep.dir=... for the folder of all of them.",
+        )
+    if settings.resume not in (None, "auto"):
+        run = find_checkpoint(Path(settings.resume), best=False).parent.parent.absolute()
+        require(
+            settings.run_dir is None or Path(settings.run_dir).absolute() == run,
+            "run_dir",
+            settings.run_dir,
+            allowed=f"nothing, or {run}, for that run is continued",
+            cure="Leave run_dir out.",
+        )
+        return run
+    if settings.run_dir is not None:
+        folder = Path(settings.run_dir)
+    require(
+        settings.resume is None or folder is not None,
+        "resume",
+        "auto",
+        allowed="auto together with run_dir=..., or the path of a run folder or checkpoint",
+        cure="Name the run folder that is to be continued if it exists: run_dir=runs/mine resume=auto.",
+    )
+    if folder is None:
+        folder = Path("runs") / datetime.now().strftime("%Y-%m-%d/%H-%M-%S-%f")
+    return folder.absolute()
+
+
+def _resume_state(settings: Settings, folder: Path) -> dict[str, Any] | None:
+    if settings.resume is None:
+        require(
+            not (folder / SPOOL).exists() and not list_checkpoints(folder / "checkpoints"),
+            "run_dir",
+            str(folder),
+            allowed="a folder without a run in it",
+            cure="Add resume=auto to continue that run, or choose another run_dir.",
+        )
+        return None
+    if settings.resume == "auto":
+        return CheckpointStore(folder).newest()
+    return load_checkpoint(find_checkpoint(Path(settings.resume), best=False))
+
+
+def _identity(workload: Workload) -> dict[str, Any]:
+    fixed = {name: value for name, value in workload.config.items() if name not in _FREE}
+    return {**flatten(fixed), **workload.backend.identity}
+
+
+def _run_info(workload: Workload, folder: Path, project: Path) -> RunInfo:
+    settings, task, source = workload.settings, workload.task, workload.train_source
+    factor = _factor(settings)
+    return RunInfo(
+        folder=folder,
+        name=f"{task.name} {settings.echo.name} {factor:g} seed {settings.seed}",
+        params=flatten(workload.config),
+        tags={
+            "task": task.name,
+            "backend": str(settings.backend["name"]),
+            "echo": settings.echo.name,
+            "factor": f"{factor:g}",
+            "git_revision": git_revision(project),
+        },
+        dataset={
+            "name": task.name,
+            "digest": source.digest,
+            "num_examples": source.num_examples(0) if source.num_shards == 1 else None,
+        },
+    )

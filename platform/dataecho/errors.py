@@ -1,0 +1,38 @@
+"""Errors that tell a user what to do. Standard library only: every layer may import this."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+
+class SettingError(ValueError):
+    """A setting that cannot be used: names the key, the value given, what is allowed, and the cure."""
+
+    def __init__(self, key: str, value: Any, *, allowed: str, cure: str) -> None:
+        self.key = key
+        self.value = value
+        super().__init__(f"{key}={_shown(value)} cannot be used. Allowed: {allowed}. {cure}")
+
+
+def require(condition: bool, key: str, value: Any, *, allowed: str, cure: str) -> None:
+    """Raise :class:`SettingError` unless ``condition`` holds."""
+    if not condition:
+        raise SettingError(key, value, allowed=allowed, cure=cure)
+
+
+def refuse_unknown(given: Iterable[str], known: Iterable[str], *, prefix: str = "", values: Any = None) -> None:
+    """Refuse the first of ``given`` that is not ``known``, and suggest the nearest known key."""
+    known = sorted(known)
+    for key in given:
+        if key in known:
+            continue
+        nearest = difflib.get_close_matches(str(key), known, n=1)
+        cure = f"Did you mean {prefix}{nearest[0]}?" if nearest else "Remove it."
+        value = values[key] if values is not None else "..."
+        raise SettingError(f"{prefix}{key}", value, allowed=f"the keys {', '.join(known) or '(none)'}", cure=cure)
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else repr(value)

@@ -1,0 +1,141 @@
+"""What ``mode=`` can be: one function each, from a configuration to what a person sees."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+from dataecho.compose import TrainingRun, compose_training, compose_workload, versions
+from dataecho.errors import SettingError, require
+from dataecho.report.compare import compare_runs
+from dataecho.report.curves import learning_curves
+from dataecho.report.display import new_display
+from dataecho.report.summary import print_evaluation, print_summary, write_summary
+from dataecho.settings import Node, read_settings
+from dataecho.tracking.mlflow_tracker import send_later
+from dataecho.tracking.redact import masked_nested
+from dataecho.training.checkpoint import find_checkpoint, load_checkpoint
+from dataecho.training.interruption import Interrupted
+
+
+def run_mode(config: Any, *, folder: Path | None, project: Path) -> float | None:
+    """Do what ``config['mode']`` says; the cost of a training run (infinite for a miss), None for other modes.
+
+    Raises :class:`SettingError` for whatever cannot be done, and ``SystemExit`` after a signal.
+    """
+    settings = read_settings(config)
+    for key, mode in (("resume", ("train", "sync")), ("checkpoint", ("evaluate",)), ("runs", ("report",))):
+        require(
+            settings.mode in mode or not getattr(settings, key),
+            key,
+            getattr(settings, key),
+            allowed=f"nothing with mode={settings.mode}",
+            cure=f"It belongs to mode={' or mode='.join(mode)}.",
+        )
+    if settings.mode == "train":
+        return _train(config, folder=folder, project=project)
+    if settings.mode == "evaluate":
+        _evaluate(config)
+    elif settings.mode == "sync":
+        _sync(config)
+    else:
+        compare_runs(settings.runs, Path(settings.run_dir) if settings.run_dir else Path("report"))
+    return None
+
+
+def _train(config: Node, *, folder: Path | None, project: Path) -> float:
+    run = compose_training(config, folder=folder, project=project)
+    trainer = run.new_trainer(new_display(run.workload.settings.display, run.workload.task.metric))
+    tracker = run.workload.tracker
+    config_path = run.folder / "config.json"
+    config_path.write_text(json.dumps(masked_nested(config), indent=2) + "\n")
+    tracker.start(run.info)
+    status = "failed"
+    artifacts = [config_path]
+    tags: dict[str, str] = {}
+    try:
+        outcome = trainer.run()
+        status = "finished"
+        tags = {"reached_target": str(outcome.reached_target).lower(), "diverged": str(outcome.diverged).lower()}
+        artifacts.append(_write_summary(run, outcome.metrics, diverged=outcome.diverged, project=project))
+        artifacts.append(
+            learning_curves(
+                {run.info.name: run.folder},
+                run.folder / "learning_curve.png",
+                metric=run.workload.task.metric,
+                target=run.workload.task.target,
+            )
+        )
+    except Interrupted as interrupted:
+        status = "interrupted"
+        print(
+            f"Interrupted by {interrupted}; the checkpoint is written. Continue with the same settings and "
+            f"resume={run.folder}",
+            file=sys.stderr,
+        )
+        raise SystemExit(128 + interrupted.signal_number) from None
+    finally:
+        tracker.finish(status=status, artifacts=artifacts, tags=tags)
+    print_summary(outcome, task=run.workload.task, folder=run.folder, where=tracker.where)
+    cost = outcome.metrics["fresh_examples_to_target"]
+    return math.inf if cost is None else float(cost)
+
+
+def _write_summary(run: TrainingRun, metrics: dict[str, float | None], *, diverged: bool, project: Path) -> Path:
+    settings = run.workload.settings
+    return write_summary(
+        run.folder,
+        {
+            **{name: value for name, value in metrics.items() if name != "reached_target"},
+            "reached_target": bool(metrics["reached_target"]),
+            "diverged": diverged,
+            "metric": run.workload.task.metric,
+            "seed": settings.seed,
+            "versions": versions(run.workload.backend),
+            "git_revision": run.info.tags["git_revision"],
+            "dataset": dict(run.info.dataset),
+            "config": masked_nested(run.workload.config),
+        },
+    )
+
+
+def _evaluate(config: Node) -> None:
+    settings = read_settings(config)
+    if settings.checkpoint is None:
+        raise SettingError(
+            "checkpoint",
+            None,
+            allowed="the path of a checkpoint, or of a run folder for its best one",
+            cure="For instance: python train.py mode=evaluate checkpoint=runs/mine",
+        )
+    path = find_checkpoint(Path(settings.checkpoint), best=True)
+    state = load_checkpoint(path)
+    workload = compose_workload(config)
+    arrays = state["backend"]["arrays"]
+    prefix = "model/"
+    workload.backend.load_weights(
+        {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+    )
+    print_evaluation(workload.evaluate(), task=workload.task, checkpoint=path, counts=state["counts"])
+
+
+def _sync(config: Node) -> None:
+    settings = read_settings(config)
+    require(
+        settings.resume not in (None, "auto"),
+        "resume",
+        settings.resume,
+        allowed="the path of a run folder",
+        cure="For instance: python train.py mode=sync resume=runs/mine",
+    )
+    folder, uri = Path(str(settings.resume)), settings.tracking.get("tracking_uri")
+    require(
+        isinstance(uri, str), "tracking", settings.tracking, allowed="tracking=mlflow", cure="Only MLflow has a server."
+    )
+    if not send_later(folder, tracking_uri=str(uri)):
+        print(f"Not everything of {folder} could be sent; it is kept. Try again when the server answers.")
+        raise SystemExit(1)
+    print(f"Everything of {folder} has been sent.")

@@ -1,0 +1,38 @@
+"""What has been trained, counted exactly (DESIGN section 5)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from dataecho.plan.plan import PlannedBatch
+
+
+@dataclass
+class Counts:
+    """An item is (epoch, index) and counts anew in every epoch.
+
+    ``fresh_examples``: items whose first use has been trained; ``entered_examples``: items that have entered the plan
+    (the paper's cost where a buffer must be filled first); ``read_examples``: reads done, with look-ahead and re-reads;
+    ``skipped_examples``: items that failed, once each, never fresh; ``delivered_examples``: rows of weight 1 trained,
+    repeats included; ``steps``; ``epochs_entered``.
+    """
+
+    fresh_examples: int = 0
+    entered_examples: int = 0
+    read_examples: int = 0
+    skipped_examples: int = 0
+    delivered_examples: int = 0
+    steps: int = 0
+    epochs_entered: int = 0
+
+    def add(self, planned: PlannedBatch) -> None:
+        """A batch has been trained."""
+        self.fresh_examples += planned.num_fresh
+        self.entered_examples = planned.num_entered
+        self.delivered_examples += planned.num_valid
+        self.steps += 1
+        self.epochs_entered = planned.epochs_entered
+
+    def as_dict(self) -> dict[str, int]:
+        """By name."""
+        return asdict(self)

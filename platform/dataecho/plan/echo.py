@@ -1,0 +1,259 @@
+"""The echo: what enters is used n times, and leaves through one sliding shuffle buffer.
+
+Items and, one level up, batches go through the same class. What is shuffled are the *uses*; a use's ``repeat`` is
+numbered on leaving, so repeat 0 is always the first one trained.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dataecho.errors import require
+from dataecho.plan.keys import KeyStream
+from dataecho.plan.order import Ids
+
+_POSITION_BITS = 16  # a block has at most 2**16 uses, so (slot, position) packs into one sortable int64
+MAX_BLOCK = 1 << _POSITION_BITS
+
+
+class EchoFactor:
+    """How often each entry is used: floor(e) or floor(e) + 1 times, drawn from its entry ordinal (paper, section 3).
+
+    ``factor`` is any real number >= 1.
+    """
+
+    def __init__(self, factor: float, stream: KeyStream) -> None:
+        require(
+            math.isfinite(factor) and factor >= 1,
+            "factor",
+            factor,
+            allowed="any real number >= 1",
+            cure="factor=1 is training without echo.",
+        )
+        self.floor = math.floor(factor)
+        self._fraction = factor - self.floor
+        self._stream = stream
+
+    def num_uses(self, ordinals: Ids) -> Ids:
+        """Planned uses of the entries with these ordinals, int64."""
+        uses = np.full(len(ordinals), self.floor, dtype=np.int64)
+        if self._fraction:
+            uses += self._stream.uniform(ordinals) < self._fraction
+        return uses
+
+
+@dataclass(frozen=True)
+class Taken:
+    """``n`` uses in buffer order, and what entered meanwhile.
+
+    ``payload`` [n, width]; ``repeat``, ``num_repeats`` [n]; ``lag`` [n]: uses since the entry's previous use, 0 for its
+    first; ``num_entered`` [n]: entries through each use, counted from the start of this block; ``entered`` [e, width].
+    """
+
+    payload: Ids
+    repeat: Ids
+    num_repeats: Ids
+    lag: Ids
+    num_entered: Ids
+    entered: Ids
+
+
+class Echo:
+    """Entries in, uses out. ``enter(count)`` supplies the next entries as rows ``[count, width]`` of int64.
+
+    A buffer of ``buffer_length`` uses is filled first; then each step draws a slot, emits what is there and puts the
+    next use in its place. ``buffer_length`` 0 passes uses through, copies side by side. Any sequence of ``take`` calls
+    gives the same uses: every draw is keyed by its ordinal, so block sizes change nothing.
+    """
+
+    def __init__(
+        self,
+        enter: Callable[[int], Ids],
+        *,
+        width: int,
+        factor: float,
+        buffer_length: int,
+        seed: int,
+        level: str,
+    ) -> None:
+        self._enter = enter
+        self._width = width
+        self._factor = EchoFactor(factor, KeyStream(seed, f"{level}.uses"))
+        self._slots = KeyStream(seed, f"{level}.buffer")
+        self._buffer_length = buffer_length
+        self._num_entered = self._num_left = 0
+        self._pending_row, self._pending_copies = 0, 0
+        self._buffer: NDArray[np.int64] | None = None
+        self._table = _Table(width, max(64, buffer_length))
+
+    @property
+    def num_entered(self) -> int:
+        """Entries so far."""
+        return self._num_entered
+
+    def take(self, count: int) -> Taken:
+        """The next ``count`` uses (at most :data:`MAX_BLOCK`)."""
+        if self._buffer is None:
+            self._buffer, first, _ = self._push(self._buffer_length)
+        else:
+            first = np.empty((0, self._width), dtype=np.int64)
+        incoming, entered, first_copies = self._push(count)
+        leaving = self._exchange(incoming)
+        repeat, num_repeats, lag = self._table.use(leaving, self._num_left)
+        payload = self._table.payload[leaving]
+        if self._factor.floor == 1 and (num_repeats == 1).all():
+            self._table.free(leaving)
+        else:
+            self._table.free(leaving[repeat == num_repeats - 1])
+        self._num_left += count
+        num_entered = len(first) + np.searchsorted(first_copies, np.arange(1, count + 1))
+        return Taken(payload, repeat, num_repeats, lag, num_entered, np.concatenate([first, entered]))
+
+    def state(self) -> dict[str, Any]:
+        """What a continuation needs: the ids in the buffer and how often each was used. Integers and int64 arrays."""
+        buffer = self._buffer if self._buffer is not None else np.empty(0, dtype=np.int64)
+        pending = np.array([self._pending_row] if self._pending_copies else [], dtype=np.int64)
+        live, where = np.unique(np.concatenate([buffer, pending]), return_inverse=True)
+        by_entry = np.argsort(self._table.payload[live, 0])  # rows are an accident of history; entry order is not
+        place = np.empty_like(by_entry)
+        place[by_entry] = np.arange(len(live))
+        where, live = place[where], live[by_entry]
+        return {
+            "num_entered": self._num_entered,
+            "num_left": self._num_left,
+            "filled": self._buffer is not None,
+            "pending_copies": self._pending_copies,
+            "buffer": where[: len(buffer)],
+            "pending": where[len(buffer) :],
+            "payload": self._table.payload[live],
+            "num_uses": self._table.num_uses[live],
+            "used": self._table.used[live],
+            "last": self._table.last[live],
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Continue where ``state`` was taken."""
+        self._num_entered, self._num_left = state["num_entered"], state["num_left"]
+        self._table = _Table(self._width, max(64, self._buffer_length, len(state["payload"])))
+        rows = self._table.add(state["payload"], state["num_uses"])
+        self._table.used[rows], self._table.last[rows] = state["used"], state["last"]
+        self._pending_copies = state["pending_copies"]
+        self._pending_row = int(rows[state["pending"][0]]) if self._pending_copies else 0
+        self._buffer = rows[state["buffer"]] if state["filled"] else None
+
+    def _push(self, count: int) -> tuple[Ids, Ids, Ids]:
+        """Rows of the next ``count`` uses to go in, the entries met on the way, and where each one's first copy is.
+
+        Exactly as many entries enter as the uses need: ahead of that nothing is known, and nothing must depend on it.
+        """
+        from_pending = min(count, self._pending_copies)
+        head = np.full(from_pending, self._pending_row, dtype=np.int64)
+        self._pending_copies -= from_pending
+        missing = count - from_pending
+        if not missing:
+            return head, np.empty((0, self._width), dtype=np.int64), np.empty(0, dtype=np.int64)
+        most = -(-missing // self._factor.floor)
+        num_uses = self._factor.num_uses(np.arange(self._num_entered, self._num_entered + most))
+        ends = np.cumsum(num_uses)
+        num_new = int(np.searchsorted(ends, missing)) + 1
+        num_uses, ends = num_uses[:num_new], ends[:num_new]
+        entered = self._enter(num_new)
+        self._num_entered += num_new
+        rows = self._table.add(entered, num_uses)
+        first_copies = from_pending + ends - num_uses
+        copies = rows if self._factor.floor == 1 and ends[-1] == num_new else np.repeat(rows, num_uses)
+        self._pending_copies = int(ends[-1]) - missing
+        self._pending_row = int(rows[-1])
+        incoming = np.concatenate([head, copies[:missing]]) if from_pending else copies[:missing]
+        return incoming, entered, first_copies
+
+    def _exchange(self, incoming: Ids) -> Ids:
+        """Rows that leave while ``incoming`` goes in, one for one.
+
+        One sort does a block: what leaves at step k is what entered at the block's previous hit of the same slot, or
+        what the slot held before the block.
+        """
+        buffer, count = self._buffer, len(incoming)
+        assert buffer is not None and count <= MAX_BLOCK
+        if not len(buffer):
+            return incoming
+        slots = self._slots.integers(len(buffer), np.arange(self._num_left, self._num_left + count))
+        slots, steps, starts, ends = _grouped(slots)
+        leaving = np.empty_like(incoming)
+        leaving[steps[1:]] = incoming[steps[:-1]]
+        leaving[steps[starts]] = buffer[slots[starts]]
+        buffer[slots[ends]] = incoming[steps[ends]]
+        return leaving
+
+
+class _Table:
+    """One row per live entry: what it is, how often it will be used, how often it was, and when last."""
+
+    def __init__(self, width: int, capacity: int) -> None:
+        self.payload = np.empty((capacity, width), dtype=np.int64)
+        self.num_uses, self.used, self.last = (np.zeros(capacity, dtype=np.int64) for _ in range(3))
+        self._free = np.arange(capacity)[::-1].copy()
+        self._num_free = capacity
+
+    def add(self, payload: Ids, num_uses: Ids) -> Ids:
+        count = len(payload)
+        if count > self._num_free:
+            self._grow(count)
+        rows = self._free[self._num_free - count : self._num_free].copy()
+        self._num_free -= count
+        self.payload[rows], self.num_uses[rows], self.used[rows] = payload, num_uses, 0
+        return rows
+
+    def use(self, rows: Ids, first_position: int) -> tuple[Ids, Ids, Ids]:
+        """Number the uses ``rows`` as they leave, the first at ``first_position``: repeat, num_repeats, lag."""
+        num_uses = self.num_uses[rows]
+        if (num_uses == 1).all():
+            zeros = np.zeros(len(rows), dtype=np.int64)
+            return zeros, num_uses, zeros
+        entries, steps, starts, ends = _grouped(rows)
+        counts = np.diff(np.append(starts, len(rows)))
+        rank = np.arange(len(rows)) - np.repeat(starts, counts)
+        in_order = self.used[entries] + rank
+        positions = first_position + steps
+        previous = np.empty_like(positions)
+        previous[1:] = positions[:-1]
+        previous[starts] = self.last[entries[starts]]
+        repeat, lag = np.empty_like(rows), np.empty_like(rows)
+        repeat[steps] = in_order
+        lag[steps] = np.where(in_order > 0, positions - previous, 0)
+        self.used[entries[ends]] = in_order[ends] + 1
+        self.last[entries[ends]] = positions[ends]
+        return repeat, num_uses, lag
+
+    def free(self, rows: Ids) -> None:
+        self._free[self._num_free : self._num_free + len(rows)] = rows
+        self._num_free += len(rows)
+
+    def _grow(self, wanted: int) -> None:
+        old = len(self.used)
+        new = max(2 * old, old + wanted)
+        self.payload = np.concatenate([self.payload, np.empty((new - old, self.payload.shape[1]), dtype=np.int64)])
+        extra = np.zeros(new - old, dtype=np.int64)
+        self.num_uses, self.used, self.last = (
+            np.concatenate([column, extra]) for column in (self.num_uses, self.used, self.last)
+        )
+        free = np.empty(new, dtype=np.int64)
+        free[: self._num_free] = self._free[: self._num_free]
+        free[self._num_free : self._num_free + new - old] = np.arange(old, new)[::-1]
+        self._free = free
+        self._num_free += new - old
+
+
+def _grouped(values: Ids) -> tuple[Ids, Ids, Ids, Ids]:
+    """A stable sort by value: the values, the position each came from, and where groups start and end (inclusive)."""
+    packed = np.sort((values << _POSITION_BITS) | np.arange(len(values)))
+    values, positions = packed >> _POSITION_BITS, packed & (MAX_BLOCK - 1)
+    changes = np.flatnonzero(values[1:] != values[:-1])
+    starts, ends = np.append(0, changes + 1), np.append(changes, len(values) - 1)
+    return values, positions, starts, ends

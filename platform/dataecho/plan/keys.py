@@ -1,0 +1,73 @@
+"""Randomness as a pure function of (run seed, purpose, coordinates): nothing to save, nothing to lock.
+
+A ``SeedSequence`` is spent once per (seed, purpose); every draw after that is a counter-based hash (the finaliser of
+SplitMix64; Steele, Lea and Flood, OOPSLA 2014), vectorised over numpy arrays.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+_GAMMA = np.uint64(0x9E3779B97F4A7C15)
+_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
+_MIX_2 = np.uint64(0x94D049BB133111EB)
+_S27, _S30, _S31, _S32, _S11 = (np.uint64(shift) for shift in (27, 30, 31, 32, 11))
+
+Keys = NDArray[np.uint64]
+
+
+class KeyStream:
+    """All random draws of one purpose (``"buffer"``, ``"augment.shift"``) of one run.
+
+    ``seed`` is any non-negative integer, 0 included. Different purposes, seeds and coordinates are independent; in
+    particular (seed 42, epoch 1) has nothing in common with (seed 43, epoch 0).
+    """
+
+    def __init__(self, seed: int, purpose: str) -> None:
+        words = np.random.SeedSequence(seed, spawn_key=tuple(purpose.encode())).generate_state(1, np.uint64)
+        self._salt: Keys = words[:1].astype(np.uint64)
+
+    def keys(self, *coordinates: ArrayLike) -> Keys:
+        """64 random bits for each position of the broadcast ``coordinates`` (whole numbers); uint64, at least 1-D."""
+        state = self._salt
+        for coordinate in coordinates:
+            state = _mix(state + np.asarray(coordinate, dtype=np.int64).astype(np.uint64) * _GAMMA)
+        return state
+
+    def integers(self, high: int, *coordinates: ArrayLike) -> NDArray[np.int64]:
+        """Whole numbers in [0, high), ``high`` at most 2**31 (bias below ``high`` / 2**32)."""
+        return _scaled(self.keys(*coordinates), high)
+
+    def uniform(self, *coordinates: ArrayLike) -> NDArray[np.float64]:
+        """Real numbers in [0, 1) with 53 random bits."""
+        return _unit(self.keys(*coordinates))
+
+
+def integers(keys: Keys, draw: int, high: int) -> NDArray[np.int64]:
+    """The ``draw``-th whole number in [0, high) that each key of an augmentation stage stands for."""
+    return _scaled(_draw(keys, draw), high)
+
+
+def uniform(keys: Keys, draw: int) -> NDArray[np.float64]:
+    """The ``draw``-th real number in [0, 1) that each key of an augmentation stage stands for."""
+    return _unit(_draw(keys, draw))
+
+
+def _draw(keys: Keys, draw: int) -> Keys:
+    return _mix(np.atleast_1d(np.asarray(keys, dtype=np.uint64)) + np.array([draw + 1], dtype=np.uint64) * _GAMMA)
+
+
+def _mix(state: Keys) -> Keys:
+    # Always 1-D arrays: uint64 arrays wrap around in silence, numpy scalars warn.
+    state = (state ^ (state >> _S30)) * _MIX_1
+    state = (state ^ (state >> _S27)) * _MIX_2
+    return state ^ (state >> _S31)
+
+
+def _scaled(bits: Keys, high: int) -> NDArray[np.int64]:
+    return (((bits >> _S32) * np.uint64(high)) >> _S32).astype(np.int64)
+
+
+def _unit(bits: Keys) -> NDArray[np.float64]:
+    return (bits >> _S11).astype(np.float64) * 2.0**-53

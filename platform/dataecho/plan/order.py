@@ -1,0 +1,199 @@
+"""The order in which items enter the plan: epoch after epoch, each item once an epoch, permuted without storing it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dataecho.errors import SettingError, require
+from dataecho.plan.keys import Keys, KeyStream
+
+Ids = NDArray[np.int64]
+
+#: Columns of an item: entry ordinal, epoch, shard, position in the shard.
+ITEM_COLUMNS = ("ordinal", "epoch", "shard", "k")
+
+_ROUNDS = 8
+_MULTIPLIER_1 = np.uint64(0xD6E8FEB86659FD93)
+_MULTIPLIER_2 = np.uint64(0xCA9B0C7EBA1DA115)
+_HALF = np.uint64(32)
+_SHIFT = np.uint64(29)
+
+
+class Permutation:
+    """A keyed bijection on 0..size-1: any position at once, no memory, a billion items as cheap as ten.
+
+    A Feistel network over Z_a x Z_b with a * b just above ``size`` and cycle walking (Black and Rogaway, CT-RSA 2002).
+    """
+
+    def __init__(self, size: int, round_keys: Keys) -> None:
+        self._size = size
+        self._high = max(1, int(np.ceil(np.sqrt(size))))
+        self._low = -(-size // self._high)
+        self._round_keys = round_keys
+
+    @classmethod
+    def of(cls, size: int, stream: KeyStream, *coordinates: int) -> Permutation:
+        """The permutation of ``size`` items that ``stream`` gives to ``coordinates`` (say: epoch, shard)."""
+        return cls(size, stream.keys(*coordinates, np.arange(_ROUNDS)))
+
+    def __call__(self, positions: Ids) -> Ids:
+        """The images of ``positions`` (int64, each in [0, size))."""
+        images = self._once(positions)
+        outside = np.flatnonzero(images >= self._size)
+        while outside.size:  # cycle walking: the domain is at most sqrt(size) larger than size
+            images[outside] = self._once(images[outside])
+            outside = outside[images[outside] >= self._size]
+        return images
+
+    def _once(self, positions: Ids) -> Ids:
+        high, low = self._high, self._low
+        left = positions // low
+        right = positions - left * low
+        for number in range(0, _ROUNDS, 2):
+            left = _add(left, _round(right, self._round_keys[number : number + 1], high), high)
+            right = _add(right, _round(left, self._round_keys[number + 1 : number + 2], low), low)
+        return left * low + right
+
+
+def _round(half: Ids, key: Keys, modulus: int) -> Ids:
+    bits = (half.view(np.uint64) + key) * _MULTIPLIER_1
+    bits = (bits ^ (bits >> _SHIFT)) * _MULTIPLIER_2
+    return (((bits >> _HALF) * np.uint64(modulus)) >> _HALF).view(np.int64)
+
+
+def _add(first: Ids, second: Ids, modulus: int) -> Ids:
+    total = first + second
+    total -= modulus * (total >= modulus)
+    return total
+
+
+class Order:
+    """An endless stream of items: every epoch's items enter exactly once, and epochs follow each other at once.
+
+    ``num_examples(shard)`` is asked when a shard is first reached, never before. With ``shuffle_items`` (random access)
+    the items inside a shard are permuted; shards always are. Rank ``rank`` of ``num_ranks`` gets every
+    ``num_ranks``-th item of a shard where items are permuted, every ``num_ranks``-th shard where they are not.
+    """
+
+    def __init__(
+        self,
+        num_examples: Callable[[int], int],
+        *,
+        num_shards: int,
+        seed: int,
+        shuffle_items: bool,
+        rank: int = 0,
+        num_ranks: int = 1,
+    ) -> None:
+        require(num_shards >= 1, "source.num_shards", num_shards, allowed=">= 1", cure="Name a source that has data.")
+        require(
+            shuffle_items or num_ranks <= num_shards,
+            "num_ranks",
+            num_ranks,
+            allowed=f"at most the number of shards, {num_shards}",
+            cure="Write more shards or use fewer ranks.",
+        )
+        self._ask = num_examples
+        self._num_shards = num_shards
+        self._shuffle_items = shuffle_items
+        self._rank, self._num_ranks = rank, num_ranks
+        self._shard_stream = KeyStream(seed, "order.shards")
+        self._item_stream = KeyStream(seed, "order.items")
+        self._lengths: dict[int, int] = {}
+        self._first_shard, self._shard_stride = (0, 1) if shuffle_items else (rank, num_ranks)
+        self._ordinal = self._epoch = self._position = 0
+        self._shard_position = self._first_shard
+        self._any_this_epoch = False
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the item that was taken last, 0 at the start."""
+        return self._epoch
+
+    def take(self, count: int) -> Ids:
+        """The next ``count`` items, ``[count, 4]``, columns :data:`ITEM_COLUMNS`. Raises if an epoch has no item."""
+        items = np.empty((count, 4), dtype=np.int64)
+        items[:, 0] = np.arange(self._ordinal, self._ordinal + count)
+        filled = 0
+        while filled < count:
+            shard = self._shard()
+            positions = self._positions(self._length(shard))
+            here = min(count - filled, len(positions) - self._position)
+            if here:
+                rows = items[filled : filled + here]
+                wanted = np.arange(self._position, self._position + here) * positions.step + positions.start
+                if self._shuffle_items:
+                    wanted = Permutation.of(self._lengths[shard], self._item_stream, self._epoch, shard)(wanted)
+                rows[:, 1], rows[:, 2], rows[:, 3] = self._epoch, shard, wanted
+                filled += here
+                self._position += here
+                self._any_this_epoch = True
+            if self._position == len(positions) and filled < count:
+                self._next_shard()
+        self._ordinal += count
+        return items
+
+    def state(self) -> dict[str, Any]:
+        """Positions, and the lengths of the shards met so far: never lists of what is left."""
+        return {
+            "ordinal": self._ordinal,
+            "epoch": self._epoch,
+            "shard_position": self._shard_position,
+            "position": self._position,
+            "any_this_epoch": self._any_this_epoch,
+            "shard_lengths": {str(shard): length for shard, length in sorted(self._lengths.items())},
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Continue where ``state`` was taken; the current shard must still have the length it had."""
+        self._ordinal, self._epoch = state["ordinal"], state["epoch"]
+        self._shard_position, self._position = state["shard_position"], state["position"]
+        self._any_this_epoch = state["any_this_epoch"]
+        self._lengths = {}
+        shard = self._shard()
+        for met, length in state["shard_lengths"].items():
+            if int(met) == shard:
+                self._length(shard)
+                if self._lengths[shard] != length:
+                    raise SettingError(
+                        f"length of shard {shard}",
+                        self._lengths[shard],
+                        allowed=f"{length}, the length when the checkpoint was written",
+                        cure="Restore the data the run was started with, or start a new run.",
+                    )
+            else:
+                self._lengths[int(met)] = length
+
+    def _shard(self) -> int:
+        if self._num_shards == 1:
+            return 0
+        wanted = np.array([self._shard_position], dtype=np.int64)
+        return int(Permutation.of(self._num_shards, self._shard_stream, self._epoch)(wanted)[0])
+
+    def _length(self, shard: int) -> int:
+        if shard not in self._lengths:
+            self._lengths[shard] = int(self._ask(shard))
+        return self._lengths[shard]
+
+    def _positions(self, length: int) -> range:
+        return range(self._rank, length, self._num_ranks) if self._shuffle_items else range(length)
+
+    def _next_shard(self) -> None:
+        self._position = 0
+        self._shard_position += self._shard_stride
+        if self._shard_position < self._num_shards:
+            return
+        require(
+            self._any_this_epoch,
+            "source",
+            "no example in an epoch",
+            allowed="at least one",
+            cure="Name data that exists.",
+        )
+        self._epoch += 1
+        self._shard_position = self._first_shard
+        self._any_this_epoch = False

@@ -1,0 +1,340 @@
+"""The plan: an endless sequence of training batches, as ids. Tiny state, exact at every batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dataecho.errors import SettingError, require
+from dataecho.plan.echo import MAX_BLOCK, Echo
+from dataecho.plan.order import ITEM_COLUMNS, Ids, Order
+
+_USES_PER_BLOCK = 8192
+
+
+@dataclass(frozen=True)
+class PlannedBatch:
+    """One batch of the plan, ``b`` rows.
+
+    ``ordinal``, ``epoch``, ``shard``, ``k``, ``repeat``, ``num_repeats``: arrays [b], one use per row; the entry
+    ordinal names an item uniquely across epochs. ``batch_ordinal``, ``batch_repeat``, ``num_batch_repeats``: the same
+    for the batch as a whole, (i, 0, 1) unless batches are echoed. Rows from ``num_valid`` on are padding of weight 0.
+    ``entered`` [n, 4]: items that enter before this batch leaves (columns as in ``ITEM_COLUMNS``);
+    ``num_entered``: all items so far, this batch's included. ``num_fresh``: rows whose repeat is 0.
+    ``num_duplicates``: rows whose item the batch already has. ``lag``: [b], uses since the item's previous use (0 for
+    its first), or batches under batch echo. ``total_lag``: their sum in steps.
+    """
+
+    ordinal: Ids
+    epoch: Ids
+    shard: Ids
+    k: Ids
+    repeat: Ids
+    num_repeats: Ids
+    batch_ordinal: int
+    batch_repeat: int
+    num_batch_repeats: int
+    num_valid: int
+    entered: Ids
+    num_entered: int
+    epochs_entered: int
+    num_fresh: int
+    num_duplicates: int
+    lag: Ids
+    total_lag: float
+
+    def __len__(self) -> int:
+        return len(self.ordinal)
+
+
+class Plan:
+    """Training batches of one rank, endless; seeded, pure, and cheap to restore.
+
+    ``echo_batches`` chooses the level: items are echoed before the one shuffle buffer (paper: example echo), or whole
+    batches after it, through a buffer of ``batch_shuffle_buffer`` batches (0: copies side by side). ``shuffle_buffer``
+    is a length in examples, 0 for none. Raises :class:`SettingError` for what cannot be planned.
+    """
+
+    def __init__(
+        self,
+        num_examples: Callable[[int], int],
+        *,
+        num_shards: int,
+        seed: int,
+        batch_size: int,
+        shuffle_buffer: int,
+        factor: float = 1.0,
+        echo_batches: bool = False,
+        batch_shuffle_buffer: int = 0,
+        shuffle_items: bool = True,
+        rank: int = 0,
+        num_ranks: int = 1,
+    ) -> None:
+        require(seed >= 0, "seed", seed, allowed="whole numbers >= 0", cure="0 is a seed like any other.")
+        require(batch_size >= 1, "batch_size", batch_size, allowed=">= 1", cure="Choose how many rows a step trains.")
+        require(
+            batch_size <= MAX_BLOCK,
+            "batch_size",
+            batch_size,
+            allowed=f"<= {MAX_BLOCK}",
+            cure="Split it over several ranks.",
+        )
+        require(
+            shuffle_buffer == 0 or batch_size <= shuffle_buffer,
+            "batch_size",
+            batch_size,
+            allowed=f"at most the shuffle buffer, {shuffle_buffer} examples",
+            cure="Use a larger shuffle_buffer, a smaller batch_size, or shuffle_buffer=0 for no shuffling at all.",
+        )
+        require(
+            batch_shuffle_buffer == 0 or (echo_batches and batch_shuffle_buffer > 0),
+            "echo.shuffle_buffer",
+            batch_shuffle_buffer,
+            allowed="0, or with batch echo a number of batches >= 1",
+            cure="Example echo has the one shuffle_buffer of the task.",
+        )
+        self._identity: dict[str, Any] = {
+            "seed": seed,
+            "batch_size": batch_size,
+            "shuffle_buffer": shuffle_buffer,
+            "factor": float(factor),
+            "echo_batches": echo_batches,
+            "echo.shuffle_buffer": batch_shuffle_buffer,
+            "shuffle_items": shuffle_items,
+            "num_shards": num_shards,
+            "rank": rank,
+            "num_ranks": num_ranks,
+        }
+        self._batch_size = batch_size
+        self._order = Order(
+            num_examples,
+            num_shards=num_shards,
+            seed=seed,
+            shuffle_items=shuffle_items,
+            rank=rank,
+            num_ranks=num_ranks,
+        )
+        self._items = Echo(
+            self._order.take,
+            width=len(ITEM_COLUMNS),
+            factor=1.0 if echo_batches else factor,
+            buffer_length=shuffle_buffer,
+            seed=seed,
+            level="items",
+        )
+        self._num_batches = 0
+        self._level: _ItemLevel | _BatchLevel = (
+            _BatchLevel(self._items, batch_size, factor, batch_shuffle_buffer, seed)
+            if echo_batches
+            else _ItemLevel(self._items, batch_size)
+        )
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Everything the sequence depends on except the data: a state fits only a plan of the same identity."""
+        return dict(self._identity)
+
+    @property
+    def num_batches(self) -> int:
+        """Batches taken so far."""
+        return self._num_batches
+
+    def batches(self) -> Iterator[PlannedBatch]:
+        """The batches that follow, without end. Planned in blocks: afterwards this plan's state is ahead."""
+        per_block = max(1, _USES_PER_BLOCK // self._batch_size)
+        while True:
+            yield from self.take(per_block)
+
+    def take(self, count: int) -> list[PlannedBatch]:
+        """The next ``count`` batches; any split into calls gives the same sequence."""
+        most = max(1, MAX_BLOCK // self._batch_size)
+        batches: list[PlannedBatch] = []
+        while len(batches) < count:
+            batches += self._block(min(most, count - len(batches)))
+        return batches
+
+    def advance(self, count: int) -> None:
+        """Move ``count`` batches on without building them."""
+        most = max(1, MAX_BLOCK // self._batch_size)
+        while count > 0:
+            here = min(most, count)
+            self._level.take(here)
+            self._num_batches += here
+            count -= here
+
+    def state(self) -> dict[str, Any]:
+        """Position and live ids: integers and int64 arrays, no generator state, no data."""
+        return {
+            "identity": self.identity,
+            "num_batches": self._num_batches,
+            "order": self._order.state(),
+            "items": self._items.state(),
+            **self._level.state(),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Continue exactly where ``state`` was taken; refuses a state of another plan and names both values."""
+        for key, mine in self._identity.items():
+            theirs = state["identity"].get(key)
+            if theirs != mine:
+                raise SettingError(
+                    key,
+                    mine,
+                    allowed=f"{theirs!r}, the value the checkpoint was written with",
+                    cure="Resume with the same settings, or start a new run.",
+                )
+        self._num_batches = state["num_batches"]
+        self._order.load_state(state["order"])
+        self._items.load_state(state["items"])
+        self._level.load_state(state)
+
+    def _block(self, count: int) -> list[PlannedBatch]:
+        last_epoch = self._order.epoch
+        block = self._level.take(count)
+        first = self._num_batches
+        self._num_batches += count
+        ordinals = block.uses[:, :, 0]
+        num_duplicates = (
+            (np.diff(np.sort(ordinals, axis=1), axis=1) == 0).sum(axis=1)
+            if block.may_have_duplicates
+            else np.zeros(count, dtype=np.int64)
+        )
+        num_fresh = (block.repeat == 0).sum(axis=1)
+        total_lag = block.lag.sum(axis=1) / (self._batch_size if block.batch_ordinal is None else 1)
+        columns = np.ascontiguousarray(block.uses.transpose(2, 0, 1))
+        entered_through = block.entered_through
+        batches = []
+        for row in range(count):
+            begin, end = (int(entered_through[row - 1]) if row else 0), int(entered_through[row])
+            entered = block.entered[begin:end]
+            if end > begin:
+                last_epoch = int(entered[-1, 1])
+            batches.append(
+                PlannedBatch(
+                    ordinal=columns[0, row],
+                    epoch=columns[1, row],
+                    shard=columns[2, row],
+                    k=columns[3, row],
+                    repeat=block.repeat[row],
+                    num_repeats=block.num_repeats[row],
+                    batch_ordinal=int(block.batch_ordinal[row]) if block.batch_ordinal is not None else first + row,
+                    batch_repeat=int(block.repeat[row, 0]) if block.batch_ordinal is not None else 0,
+                    num_batch_repeats=int(block.num_repeats[row, 0]) if block.batch_ordinal is not None else 1,
+                    num_valid=self._batch_size,
+                    entered=entered,
+                    num_entered=block.entered_before + end,
+                    epochs_entered=last_epoch + 1,
+                    num_fresh=int(num_fresh[row]),
+                    num_duplicates=int(num_duplicates[row]),
+                    lag=block.lag[row],
+                    total_lag=float(total_lag[row]),
+                )
+            )
+        return batches
+
+
+@dataclass(frozen=True)
+class _Block:
+    """``m`` batches of ``b`` uses: ``uses`` [m, b, 4]; ``repeat``, ``num_repeats``, ``lag`` [m, b];
+    ``entered_through`` [m] indexes ``entered`` [n, 4]."""
+
+    uses: Ids
+    repeat: Ids
+    num_repeats: Ids
+    lag: Ids
+    batch_ordinal: Ids | None
+    entered: Ids
+    entered_through: Ids
+    entered_before: int
+    may_have_duplicates: bool
+
+
+class _ItemLevel:
+    """Batches are cut from the stream of item uses."""
+
+    def __init__(self, items: Echo, batch_size: int) -> None:
+        self._items, self._batch_size = items, batch_size
+
+    def take(self, count: int) -> _Block:
+        size = self._batch_size
+        before = self._items.num_entered
+        taken = self._items.take(count * size)
+        shape = (count, size)
+        return _Block(
+            taken.payload.reshape(count, size, -1),
+            taken.repeat.reshape(shape),
+            taken.num_repeats.reshape(shape),
+            taken.lag.reshape(shape),
+            None,
+            taken.entered,
+            taken.num_entered[size - 1 :: size],
+            before,
+            bool((taken.num_repeats > 1).any()),
+        )
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        pass
+
+
+class _BatchLevel:
+    """Batches of once-used items are the entries of a second echo."""
+
+    def __init__(self, items: Echo, batch_size: int, factor: float, buffer_length: int, seed: int) -> None:
+        self._inner = _ItemLevel(items, batch_size)
+        self._items, self._batch_size = items, batch_size
+        self._num_cut = 0
+        self._cut: list[_Block] = []
+        width = 1 + batch_size * len(ITEM_COLUMNS)
+        self._batches = Echo(
+            self._enter, width=width, factor=factor, buffer_length=buffer_length, seed=seed, level="batches"
+        )
+
+    def take(self, count: int) -> _Block:
+        before = self._items.num_entered
+        self._cut = []
+        taken = self._batches.take(count)
+        shape = (count, self._batch_size)
+        entered, offsets = [np.empty((0, len(ITEM_COLUMNS)), dtype=np.int64)], [np.zeros(1, dtype=np.int64)]
+        for block in self._cut:
+            offsets.append(offsets[-1][-1] + block.entered_through)
+            entered.append(block.entered)
+        return _Block(
+            taken.payload[:, 1:].reshape(*shape, -1),
+            np.broadcast_to(taken.repeat[:, None], shape),
+            np.broadcast_to(taken.num_repeats[:, None], shape),
+            np.broadcast_to(taken.lag[:, None], shape),
+            taken.payload[:, 0],
+            np.concatenate(entered),
+            np.concatenate(offsets)[taken.num_entered],
+            before,
+            False,
+        )
+
+    def state(self) -> dict[str, Any]:
+        return {"batches": self._batches.state(), "num_cut": self._num_cut}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self._batches.load_state(state["batches"])
+        self._num_cut = state["num_cut"]
+
+    def _enter(self, count: int) -> Ids:
+        most = max(1, MAX_BLOCK // self._batch_size)
+        rows = []
+        while count:
+            here = min(most, count)
+            block = self._inner.take(here)
+            self._cut.append(block)
+            rows.append(
+                np.concatenate(
+                    [np.arange(self._num_cut, self._num_cut + here)[:, None], block.uses.reshape(here, -1)], axis=1
+                )
+            )
+            self._num_cut += here
+            count -= here
+        return np.concatenate(rows)

@@ -1,0 +1,85 @@
+"""``mode=report``: finished runs side by side, as a table and a picture."""
+
+from __future__ import annotations
+
+import glob
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from dataecho.errors import SettingError, require
+from dataecho.report.curves import learning_curves
+from dataecho.report.summary import FILE_NAME
+
+_COLUMNS = ("fresh_examples_to_target", "steps_to_target", "train_time_to_target", "wall_time_to_target")
+
+
+def compare_runs(patterns: Sequence[str], folder: Path) -> None:
+    """Print a table of the runs that ``patterns`` (folders, with wildcards) name, and write ``report.md`` and
+    ``learning_curves.png`` into ``folder``. Raises :class:`SettingError` where there is nothing to compare."""
+    found = [Path(path) for pattern in patterns for path in sorted(glob.glob(pattern))]
+    runs = {path: _read(path) for path in found}
+    require(
+        bool(runs),
+        "runs",
+        list(patterns),
+        allowed="folders of finished runs, wildcards allowed",
+        cure="For instance: python train.py mode=report 'runs=[runs/*/*]'",
+    )
+    metrics = {summary["config"]["task"]["_target_"]: summary for summary in runs.values()}
+    require(
+        len(metrics) == 1,
+        "runs",
+        sorted(metrics),
+        allowed="runs of one task",
+        cure="Report each task by itself.",
+    )
+    labels = {path: _label(summary) for path, summary in runs.items()}
+    lines = [
+        "| run | " + " | ".join(name.replace("_", " ") for name in _COLUMNS) + " |",
+        "|---|" + "---:|" * len(_COLUMNS),
+    ]
+    table = Table("run", *(name.replace("_", " ") for name in _COLUMNS))
+    for path, summary in runs.items():
+        cells = [_cell(summary[name]) for name in _COLUMNS]
+        table.add_row(labels[path], *cells)
+        lines.append(f"| {labels[path]} | " + " | ".join(cells) + " |")
+    first = next(iter(runs.values()))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "report.md").write_text("\n".join(lines) + "\n")
+    picture = learning_curves(
+        {labels[path]: path for path in runs},
+        folder / "learning_curves.png",
+        metric=first["metric"],
+        target=first["config"]["task"]["target"],
+        bottom=0.8 if first["metric"] == "accuracy" else None,
+    )
+    console = Console()
+    console.print(table)
+    console.print(f"{folder / 'report.md'}\n{picture}", highlight=False)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        summary: dict[str, Any] = json.loads((path / FILE_NAME).read_text())
+        return summary
+    except (OSError, ValueError) as error:
+        raise SettingError(
+            "runs", str(path), allowed="folders of finished runs", cure=f"{FILE_NAME} cannot be read: {error}"
+        ) from error
+
+
+def _label(summary: dict[str, Any]) -> str:
+    config = summary["config"]
+    factor = config["factor"]
+    return config["echo"]["name"] + (f" {factor:g}" if factor is not None else "")
+
+
+def _cell(value: float | None) -> str:
+    if value is None:
+        return "never"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.2f} s"

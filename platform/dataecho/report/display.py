@@ -1,0 +1,116 @@
+"""Progress while training: a live line on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from dataecho.training import contracts
+
+_SECONDS_BETWEEN_LINES = 1.0
+_SECONDS_BETWEEN_UPDATES = 0.1
+
+
+def new_display(kind: str, metric: str) -> contracts.Display:
+    """``rich``, ``plain`` or ``none``; ``auto`` is rich on a terminal and plain elsewhere."""
+    if kind == "none":
+        return NoDisplay()
+    if kind == "rich" or (kind == "auto" and sys.stdout.isatty()):
+        return RichDisplay()
+    return PlainDisplay()
+
+
+class NoDisplay(contracts.Display):
+    """Shows nothing."""
+
+    def start(self, *, metric: str, target: float, title: str) -> None:
+        pass
+
+    def update(self, progress: contracts.Progress) -> None:
+        pass
+
+    def mark(self, progress: contracts.Progress) -> None:
+        pass
+
+    def stop(self) -> None:
+        pass
+
+
+class PlainDisplay(contracts.Display):
+    """A line per evaluation, at most one a second; the last one always."""
+
+    def __init__(self) -> None:
+        self._metric, self._target = "", 0.0
+        self._next_line = 0.0
+        self._held_back: str | None = None
+
+    def start(self, *, metric: str, target: float, title: str) -> None:
+        self._metric, self._target = metric, target
+        print(f"Training to {metric} {target:g}, for at most {title}.", flush=True)
+
+    def update(self, progress: contracts.Progress) -> None:
+        pass
+
+    def mark(self, progress: contracts.Progress) -> None:
+        line = (
+            f"{progress.fresh_examples:>10,} fresh examples  loss {progress.train_loss:.4f}  "
+            f"{self._metric} {progress.metric:.4f} (target {self._target:g})  "
+            f"input wait {progress.input_wait_fraction:.0%}"
+        )
+        if time.monotonic() < self._next_line:
+            self._held_back = line
+            return
+        self._next_line = time.monotonic() + _SECONDS_BETWEEN_LINES
+        self._held_back = None
+        print(line, flush=True)
+
+    def stop(self) -> None:
+        if self._held_back is not None:
+            print(self._held_back, flush=True)
+
+
+class RichDisplay(contracts.Display):
+    """One live line: share of the budget, fresh examples, loss, metric against target, input wait."""
+
+    def __init__(self) -> None:
+        self._bar = Progress(
+            TextColumn("[bold]{task.fields[fresh]}[/] fresh"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f}% of {task.fields[budget]}"),
+            TextColumn("loss {task.fields[loss]}"),
+            TextColumn("{task.fields[metric]}"),
+            TextColumn("input wait {task.fields[wait]}"),
+            TimeElapsedColumn(),
+            console=Console(),
+            refresh_per_second=5,
+        )
+        self._metric, self._target = "", 0.0
+        self._next_update = 0.0
+        self._line = None
+
+    def start(self, *, metric: str, target: float, title: str) -> None:
+        self._metric, self._target = metric, target
+        self._line = self._bar.add_task("", total=1.0, fresh="0", budget=title, loss="-", metric="-", wait="-")
+        self._bar.start()
+
+    def update(self, progress: contracts.Progress) -> None:
+        if time.monotonic() >= self._next_update:
+            self.mark(progress)
+
+    def mark(self, progress: contracts.Progress) -> None:
+        self._next_update = time.monotonic() + _SECONDS_BETWEEN_UPDATES
+        assert self._line is not None
+        self._bar.update(
+            self._line,
+            completed=progress.spent_fraction,
+            fresh=f"{progress.fresh_examples:,}",
+            loss=f"{progress.train_loss:.4f}",
+            metric=f"{self._metric} {progress.metric:.4f} (target {self._target:g})",
+            wait=f"{progress.input_wait_fraction:.0%}",
+        )
+
+    def stop(self) -> None:
+        self._bar.stop()

@@ -1,0 +1,110 @@
+"""How a run ended: ``summary.json`` for programs, a short table and its meaning for people."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from dataecho.training.contracts import Task
+from dataecho.training.trainer import Outcome
+
+FILE_NAME = "summary.json"
+
+
+def write_summary(folder: Path, summary: Mapping[str, Any]) -> Path:
+    """``summary.json`` in ``folder``, whole or not at all. What is not finite is null: a cost that is null was never
+    paid off, and counts as infinite."""
+    path = folder / FILE_NAME
+    draft = path.with_suffix(f".{os.getpid()}")
+    draft.write_text(json.dumps(_finite(summary), indent=2, allow_nan=False) + "\n")
+    draft.replace(path)
+    return path
+
+
+def print_summary(outcome: Outcome, *, task: Task, folder: Path, where: str) -> None:
+    """The run in a dozen lines, and where to look next."""
+    metrics = outcome.metrics
+    if outcome.diverged:
+        headline = "[red]Diverged[/]: the training loss is no number any more. Try a lower optimizer.learning_rate."
+    elif outcome.reached_target:
+        headline = f"[green]Reached[/] {task.metric} {task.target:g}"
+    else:
+        headline = f"[yellow]Did not reach[/] {task.metric} {task.target:g} within the budget: its cost is infinite."
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    table.add_column(style="dim")
+    for label, value, note in _rows(metrics, task):
+        table.add_row(label, value, note)
+    console = Console()
+    console.print(headline)
+    console.print(table)
+    console.print(_verdict(metrics), highlight=False)
+    console.print(f"Run folder: {folder}", highlight=False, soft_wrap=True)
+    if where:
+        console.print(f"Dashboard:  {where}", highlight=False, soft_wrap=True)
+
+
+def print_evaluation(metrics: Mapping[str, float], *, task: Task, checkpoint: Path, counts: Mapping[str, int]) -> None:
+    """Held-out metrics of a checkpoint."""
+    console = Console()
+    console.print(f"{checkpoint}", highlight=False, soft_wrap=True)
+    console.print(f"after {counts['fresh_examples']:,} fresh examples, {counts['steps']:,} steps:", highlight=False)
+    for name, value in metrics.items():
+        note = f"  (target {task.target:g})" if name == task.metric else ""
+        console.print(f"  {name} {value:.4f}{note}", highlight=False)
+
+
+def _rows(metrics: Mapping[str, float | None], task: Task) -> list[tuple[str, str, str]]:
+    def count(name: str) -> str:
+        value = metrics[name]
+        return "never" if value is None else f"{int(value):,}"
+
+    def seconds(name: str) -> str:
+        value = metrics[name]
+        return "never" if value is None else f"{value:.2f} s"
+
+    rows = [
+        ("fresh examples to target", count("fresh_examples_to_target"), "what the paper counts"),
+        ("steps to target", count("steps_to_target"), ""),
+        ("train time to target", seconds("train_time_to_target"), "without evaluation, logging and saving"),
+        ("wall time to target", seconds("wall_time_to_target"), ""),
+        (task.metric, f"{metrics[task.metric]:.4f}" if task.metric in metrics else "-", f"target {task.target:g}"),
+    ]
+    if "upstream_downstream_ratio" in metrics:
+        rows += [
+            ("R", f"{metrics['upstream_downstream_ratio']:.2f}", "time of the input side / time of a step"),
+            ("input wait", f"{metrics['input_wait_fraction']:.1%}", "of the training time"),
+            ("duplicates per batch", f"{metrics['duplicates_per_batch']:.2f}", ""),
+        ]
+    return rows
+
+
+def _verdict(metrics: Mapping[str, float | None]) -> str:
+    ratio = metrics.get("upstream_downstream_ratio")
+    if ratio is None:
+        return "Nothing was trained."
+    if ratio <= 1:
+        return (
+            f"R = {ratio:.2f}: the input keeps up. "
+            "Echoing saves fresh examples here, but no time: that takes R above 1."
+        )
+    return (
+        f"R = {ratio:.2f}: training waits for its input. "
+        f"Up to a factor of {math.floor(ratio * 10) / 10:g} the extra steps of echoing are free."
+    )
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,137 @@
+"""The typed configuration: every key that a run has, checked before anything is built.
+
+The nodes with a ``_target_`` (task, backend, schedule, tracking) are checked against what they build: see ``build.py``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NoReturn
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dataecho.errors import SettingError, refuse_unknown
+
+Node = dict[str, Any]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class EchoNode(_Strict):
+    """``after``: a stage's name or an alias; null for no echo. ``shuffle_buffer``: in batches, for batch echo."""
+
+    name: str
+    after: str | None
+    shuffle_buffer: int = Field(ge=0)
+
+
+class PipelineNode(_Strict):
+    num_threads: int = Field(ge=1)
+    look_ahead: int = Field(ge=1)
+    chunk_size: int = Field(ge=1)
+
+
+class AcceleratorNode(_Strict):
+    name: str
+    precision: str | int
+
+
+class OptimizerNode(_Strict):
+    name: str
+    learning_rate: float
+    momentum: float
+    beta_2: float
+    epsilon: float
+    weight_decay: float
+
+
+class BudgetNode(_Strict):
+    fresh: int | None
+    steps: int | None
+    seconds: float | None
+
+
+class CheckpointsNode(_Strict):
+    """``interval`` in evaluations, 0: only at the end and on a signal; ``keep``: the last so many, besides the best."""
+
+    interval: int = Field(ge=0)
+    keep: int = Field(ge=1)
+
+
+class Settings(_Strict):
+    """The whole configuration."""
+
+    mode: Literal["train", "evaluate", "report", "sync"]
+    factor: float | None
+    seed: int = Field(ge=0)
+    stop_at_target: bool
+    run_dir: str | None
+    resume: str | None
+    checkpoint: str | None
+    runs: list[str]
+    display: Literal["auto", "rich", "plain", "none"]
+    task: Node
+    backend: Node
+    accelerator: AcceleratorNode
+    pipeline: PipelineNode
+    echo: EchoNode
+    optimizer: OptimizerNode
+    schedule: Node
+    budget: BudgetNode
+    tracking: Node
+    checkpoints: CheckpointsNode
+
+
+def read_settings(config: Node) -> Settings:
+    """The settings in a resolved configuration. Raises :class:`SettingError` for the first that cannot be used."""
+    refuse_unknown(config, Settings.model_fields, values=config)
+    for group, model in _nodes().items():
+        if isinstance(config.get(group), dict):
+            refuse_unknown(config[group], model.model_fields, prefix=f"{group}.", values=config[group])
+    try:
+        return Settings.model_validate(config)
+    except ValidationError as error:
+        _refuse(error, prefix="")
+
+
+def check_types(key: str, values: Node, model: type[BaseModel]) -> Node:
+    """``values`` as ``model`` converts them; errors name ``key.<field>``."""
+    try:
+        return dict(model.model_validate(values))
+    except ValidationError as error:
+        _refuse(error, prefix=f"{key}.")
+
+
+def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
+    """A nested configuration as dotted keys; lists stay whole, empty dictionaries vanish."""
+    if not isinstance(node, dict):
+        return {prefix: node}
+    return {
+        key: value
+        for name, item in node.items()
+        for key, value in flatten(item, f"{prefix}.{name}" if prefix else str(name)).items()
+    }
+
+
+def _nodes() -> dict[str, type[BaseModel]]:
+    return {
+        name: field.annotation
+        for name, field in Settings.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+    }
+
+
+def _refuse(error: ValidationError, *, prefix: str) -> NoReturn:
+    first = error.errors()[0]
+    key = prefix + ".".join(str(part) for part in first["loc"] if part not in ("float", "int", "str"))
+    message = first["msg"].removeprefix("Input should be ")
+    if first["type"] == "missing":
+        raise SettingError(key, "nothing", allowed="a value", cure=f"Give one: {key}=...")
+    raise SettingError(key, first["input"], allowed=message, cure=_CURES.get(key, f"Change {key}, or leave it out."))
+
+
+_CURES = {
+    "factor": "Any real number >= 1, with an echo: echo=before_augmentation factor=4.",
+    "mode": "mode=train is the default.",
+}

@@ -1,0 +1,1 @@
+"""Layer 3: where a run is recorded beside its own folder."""

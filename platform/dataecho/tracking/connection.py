@@ -1,0 +1,146 @@
+"""How MLflow is reached: which URIs are allowed, its environment, a client of its own, the experiment.
+
+MLflow is imported in the functions only: its import costs 2 seconds, and belongs in the sender's thread.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from filelock import FileLock
+
+from dataecho.errors import SettingError, require
+from dataecho.tracking.redact import without_credentials
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Experiment
+
+ALLOWED = "sqlite:////absolute/path.db, http(s)://host:port, or the URI of another server or database that MLflow knows"
+_CURE = "Use for example tracking.tracking_uri=sqlite:////absolute/path/mlflow.db."
+# Bounded, so that a server that hangs holds a thread for seconds, not minutes. No retries inside MLflow: it repeats
+# creations too, whose answer may only have been lost; the sender looks first and then repeats.
+_ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+}
+_SECONDS_FOR_ANOTHER_PROCESS_TO_CREATE = 60.0
+
+
+def check_settings(*, tracking_uri: str, experiment: str, artifact_root: str | None) -> None:
+    """Raise :class:`SettingError`, without credentials in its text, unless these can be used. Opens nothing."""
+    _check_uri(tracking_uri)
+    require(
+        bool(experiment.strip()),
+        "tracking.experiment",
+        experiment,
+        allowed="a name",
+        cure="Use for example tracking.experiment=dataecho.",
+    )
+    require(
+        artifact_root is None or Path(artifact_root).is_absolute() or "://" in artifact_root,
+        "tracking.artifact_root",
+        artifact_root,
+        allowed="an absolute path, a URI, or nothing",
+        cure="A relative path would depend on the current folder: write it in full.",
+    )
+
+
+def _check_uri(uri: str) -> None:
+    if uri == "databricks":
+        return
+    try:
+        scheme = urlsplit(uri).scheme
+        shown = without_credentials(uri)
+    except ValueError:  # not quoted: what cannot be taken apart cannot be cleaned
+        raise SettingError("tracking.tracking_uri", "(no URI)", allowed=ALLOWED, cure=_CURE) from None
+    is_file_store = "://" not in uri or scheme == "file"
+    require(
+        not is_file_store,
+        "tracking.tracking_uri",
+        shown,
+        allowed=ALLOWED,
+        cure=f"MLflow no longer writes to folders. {_CURE}",
+    )
+    path = sqlite_path(uri)
+    require(
+        path is None or path.is_absolute(),
+        "tracking.tracking_uri",
+        shown,
+        allowed=ALLOWED,
+        cure=f"A relative path would depend on the current folder, and memory would be lost. {_CURE}",
+    )
+
+
+def sqlite_path(uri: str) -> Path | None:
+    """The file of a sqlite URI; None for every other URI."""
+    found = re.fullmatch(r"sqlite(?:\+\w+)?://(?:/(?P<path>[^?]*))?(?:\?.*)?", uri)
+    return Path(found["path"] or "") if found else None
+
+
+def dashboard(uri: str, *, experiment_id: str, run_id: str) -> str:
+    """What a person does to see the run: a command, or an address without credentials."""
+    path, shown = sqlite_path(uri), without_credentials(uri)
+    if path is not None and path == Path.cwd() / "mlflow.db":
+        return "make dashboard"  # which opens just this file
+    if uri.startswith(("http://", "https://")):
+        return f"{shown.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}" if run_id else shown
+    return "databricks" if uri.startswith("databricks") else f"mlflow server --backend-store-uri {shlex.quote(shown)}"
+
+
+def open_client(uri: str) -> MlflowClient:
+    """A client of its own: MLflow's global URI and active run stay untouched. Creates a missing sqlite database.
+
+    Sets the environment that MLflow reads, except what the user has set. With ``MLFLOW_HTTP_REQUEST_MAX_RETRIES``
+    above 0 MLflow itself may repeat the creation of a run.
+    """
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    from mlflow import MlflowClient
+
+    with _creation_lock(uri):
+        return MlflowClient(tracking_uri=uri)
+
+
+def _creation_lock(uri: str) -> AbstractContextManager[object]:
+    # MLflow does not guard the creation: of several processes on a new file all but one die in a migration.
+    path = sqlite_path(uri)
+    if path is None:
+        return nullcontext()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(f"{path}.lock", timeout=_SECONDS_FOR_ANOTHER_PROCESS_TO_CREATE)
+
+
+def experiment_id(client: MlflowClient, *, uri: str, name: str, artifact_root: str | None) -> str:
+    """The experiment's id; creates it if it is missing.
+
+    A new experiment of a sqlite store keeps its artifacts in a folder of its own in ``artifact_root``, by default
+    ``mlruns`` beside the database. A server decides for itself.
+    """
+    from mlflow.exceptions import MlflowException
+
+    found: Experiment | None = client.get_experiment_by_name(name)
+    if found is not None:
+        return found.experiment_id
+    path = sqlite_path(uri)
+    location = None
+    if path is not None:
+        root = artifact_root if artifact_root is not None else str(path.parent / "mlruns")
+        folder = re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip(".") or "experiment"
+        location = f"{root.rstrip('/')}/{folder}"
+    try:
+        return client.create_experiment(name, artifact_location=location)
+    except MlflowException:
+        found = client.get_experiment_by_name(name)  # another process was faster, or the answer was lost
+        if found is None:
+            raise
+        return found.experiment_id

@@ -1,0 +1,275 @@
+"""Tracking with MLflow, which may be slow, failing or absent: the run folder keeps what has not been sent."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import logging
+import os
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, final
+
+from filelock import FileLock, Timeout
+
+from dataecho.errors import SettingError, require
+from dataecho.tracking.connection import check_settings, dashboard
+from dataecho.tracking.delivery import MLFLOW_STATUS
+from dataecho.tracking.record import FILE_NAME, NOTHING_SENT, Record, RecordFile, read_record
+from dataecho.tracking.redact import masked, masked_error, masked_text, without_credentials
+from dataecho.tracking.sender import Sender
+from dataecho.training import spool
+from dataecho.training.contracts import RunInfo, Tracker
+from dataecho.training.spool import read_spool
+
+logger = logging.getLogger("dataecho.tracking")
+
+_LOCK_NAME = "tracking.lock"
+_SECONDS_FOR_ANOTHER_PROCESS_TO_LEAVE = 5.0
+
+
+@final
+class MLflowTracker(Tracker):
+    """Sends a run's metrics, in order and each once, from its spool to MLflow, in a background thread.
+
+    ``tracking_uri``: an absolute sqlite URL, or the URI of a server; its credentials are neither logged nor stored.
+    ``artifact_root``: where a new experiment of a sqlite store keeps its artifacts; by default ``mlruns`` beside the
+    database. ``start_timeout``: how long :meth:`start` waits for MLflow, so that its import and the creation of a
+    database do not take the cores from training. ``finish_timeout`` bounds :meth:`finish`. All times in seconds.
+
+    Use one tracker for one run: ``start`` once, ``covered`` any number of times, ``finish`` once. ``covered`` comes
+    after the spool was cut at the checkpoint's position. What was not sent by the end is sent by :func:`send_later`.
+    """
+
+    def __init__(
+        self,
+        *,
+        tracking_uri: str,
+        experiment: str,
+        artifact_root: str | None = None,
+        start_timeout: float = 20.0,
+        finish_timeout: float = 30.0,
+        retry_interval: float = 1.0,
+    ) -> None:
+        check_settings(tracking_uri=tracking_uri, experiment=experiment, artifact_root=artifact_root)
+        times = {"start_timeout": start_timeout, "finish_timeout": finish_timeout, "retry_interval": retry_interval}
+        for name, value in times.items():
+            require(value > 0, f"tracking.{name}", value, allowed="seconds > 0", cure=f"Set tracking.{name}.")
+        _require_mlflow()
+        self._uri = tracking_uri
+        self._experiment = experiment
+        self._artifact_root = artifact_root
+        self._start_timeout = start_timeout
+        self._finish_timeout = finish_timeout
+        self._retry_interval = retry_interval
+        self._folder = Path()
+        self._file: RecordFile | None = None
+        self._sender: Sender | None = None
+        self._lock: FileLock | None = None
+
+    @property
+    def where(self) -> str:
+        """What shows the run: ``make dashboard``, another command, or an address. Holds no credentials."""
+        now = self._file.now if self._file else None
+        return dashboard(self._uri, experiment_id=now.experiment_id if now else "", run_id=now.run_id if now else "")
+
+    def start(self, run: RunInfo) -> None:
+        """Begin, or continue, the record of ``run``; returns when MLflow is ready, fails, or after ``start_timeout``.
+
+        Parameters, tags and dataset are those of the first start. If another process is recording the folder, or it
+        cannot be written, the run goes on untracked, with a warning.
+        """
+        self._folder = run.folder
+        try:
+            self._lock = _lock(run.folder, timeout=min(self._start_timeout, _SECONDS_FOR_ANOTHER_PROCESS_TO_LEAVE))
+            self._file = RecordFile(run.folder, self._begin(run))
+            self._file.update()
+        except (OSError, Timeout) as error:
+            logger.warning("%s is not tracked: %s", run.folder, masked_error(error, uri=self._uri))
+            self._release()
+            return
+        self._sender = Sender(run.folder, self._file, tracking_uri=self._uri, retry_interval=self._retry_interval)
+        self._sender.start(timeout=self._start_timeout)
+
+    def covered(self, position: int) -> None:
+        """Let the spool's first ``position`` bytes be sent. Takes microseconds, whatever the server does."""
+        if self._sender is not None:
+            self._sender.covered(position)
+
+    def finish(self, *, status: str, artifacts: Sequence[Path], tags: Mapping[str, str]) -> None:
+        """Send the rest within ``finish_timeout``, or keep it and say how it is sent later. A status other than
+        ``finished`` and ``interrupted`` counts as ``failed``."""
+        if self._sender is None or self._file is None:
+            return
+        sender, self._sender = self._sender, None
+        now = self._file.now
+        names = [_inside(path, self._folder) for path in artifacts]
+        try:
+            self._file.update(
+                status=status if status in MLFLOW_STATUS else "failed",
+                end_time_ms=_now_ms(),
+                covered=sender.position or now.covered,
+                artifacts=tuple(dict.fromkeys([*now.artifacts, *names])),
+                final_tags={**now.final_tags, **masked(tags)},
+            )
+        except OSError as error:
+            logger.warning("%s cannot be written: %s", self._folder / FILE_NAME, error)
+        sender.finish(timeout=self._finish_timeout)
+        self._release()
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    # ---- the record at the start
+
+    def _begin(self, run: RunInfo) -> Record:
+        try:
+            record = read_record(run.folder)
+        except ValueError as error:
+            broken = run.folder / f"{FILE_NAME}.broken"
+            os.replace(run.folder / FILE_NAME, broken)
+            logger.warning("%s. It is kept as %s; the whole run is sent to a new one.", error, broken)
+            record = None
+        return self._new_record(run) if record is None else self._continued(record)
+
+    def _new_record(self, run: RunInfo) -> Record:
+        return Record(
+            uuid=uuid.uuid4().hex,
+            tracking_uri=without_credentials(self._uri),
+            experiment=self._experiment,
+            artifact_root=self._artifact_root,
+            name=masked_text(run.name),
+            start_time_ms=_now_ms(),
+            params=masked(run.params),
+            tags=masked(run.tags),
+            dataset={key: _json_value(value) for key, value in run.dataset.items()},
+        )
+
+    def _continued(self, record: Record) -> Record:
+        changes: dict[str, Any] = {"status": "", "end_time_ms": 0, "terminated": False, "complete": False}
+        # A checkpoint older than the last one may have cut the spool below what was covered.
+        changes["covered"] = min(record.covered, _size(self._folder / spool.FILE_NAME))
+        here = without_credentials(self._uri)
+        if record.tracking_uri != here:
+            if record.run_id or record.creating:
+                logger.warning(
+                    "%s was tracked at %s and is now tracked at %s: the whole run is sent to a new one there.",
+                    self._folder,
+                    record.tracking_uri,
+                    here,
+                )
+            changes |= {**NOTHING_SENT, "tracking_uri": here, "artifact_root": self._artifact_root}
+        if record.experiment != self._experiment:
+            if record.run_id and record.tracking_uri == here:
+                logger.warning("The run stays in experiment %s, not %s.", record.experiment, self._experiment)
+            else:
+                changes["experiment"] = self._experiment
+        return dataclasses.replace(record, **changes)
+
+
+def send_later(
+    folder: Path,
+    *,
+    tracking_uri: str,
+    position: int | None = None,
+    timeout: float = 300.0,
+    retry_interval: float = 1.0,
+) -> bool:
+    """Send what an ended run in ``folder`` has not sent; return whether MLflow now has everything.
+
+    ``tracking_uri`` is given again, as its credentials are not stored. ``position``: the spool's bytes that the last
+    checkpoint covers, by default what was last known to the tracker. A run that was killed is recorded as
+    ``interrupted``; it can still be resumed. If the run is still going on, nothing is sent and the result is False.
+
+    Raises :class:`SettingError` if the folder was never tracked, or was tracked elsewhere.
+    """
+    check_settings(tracking_uri=tracking_uri, experiment="-", artifact_root=None)
+    record = _record_to_send(folder, tracking_uri)
+    if record.complete:
+        return True
+    _require_mlflow()
+    try:
+        lock = _lock(folder, timeout=0.0)
+    except Timeout:
+        logger.warning("%s is being recorded by another process: nothing is sent now.", folder)
+        return False
+    try:
+        file = RecordFile(folder, _ended(folder, _record_to_send(folder, tracking_uri), position))
+        file.update(tracking_uri=without_credentials(tracking_uri))
+        sender = Sender(folder, file, tracking_uri=tracking_uri, retry_interval=retry_interval)
+        sender.start(timeout=timeout)
+        return sender.finish(timeout=timeout)
+    finally:
+        lock.release()
+
+
+def _record_to_send(folder: Path, tracking_uri: str) -> Record:
+    try:
+        record = read_record(folder)
+    except ValueError as error:
+        raise SettingError(
+            "resume", str(folder), allowed="the folder of a tracked run", cure=f"{error}. Resume the run instead."
+        ) from error
+    if record is None:
+        raise SettingError(
+            "resume",
+            str(folder),
+            allowed=f"the folder of a tracked run, with {FILE_NAME}",
+            cure="It was trained without tracking; resume it with tracking=mlflow.",
+        )
+    here = without_credentials(tracking_uri)
+    require(
+        here == record.tracking_uri or not (record.run_id or record.creating),
+        "tracking.tracking_uri",
+        here,
+        allowed=f"{record.tracking_uri}, where a part of this run is",
+        cure=f"Use tracking.tracking_uri={record.tracking_uri}, with your credentials if it needs some.",
+    )
+    return record
+
+
+def _ended(folder: Path, record: Record, position: int | None) -> Record:
+    changes: dict[str, Any] = {} if position is None else {"covered": position}
+    if not record.status:
+        times = [entry.time_ms for entry in read_spool(folder)]
+        changes |= {"status": "interrupted", "end_time_ms": max([record.start_time_ms, *times[-1:]])}
+    return dataclasses.replace(record, **changes)
+
+
+def _lock(folder: Path, *, timeout: float) -> FileLock:
+    """Holds ``folder`` for one sender; the system releases it when the process dies. Raises Timeout."""
+    lock = FileLock(folder / _LOCK_NAME, thread_local=False)
+    lock.acquire(timeout=timeout)
+    return lock
+
+
+def _require_mlflow() -> None:
+    require(
+        importlib.util.find_spec("mlflow") is not None,
+        "tracking",
+        "mlflow",
+        allowed="none, as mlflow is not installed",
+        cure="Install it with: pip install 'dataecho[mlflow]'. Or use tracking=none.",
+    )
+
+
+def _inside(path: Path, folder: Path) -> str:
+    """``path`` relative to ``folder``, so that the folder can be moved; absolute if it lies elsewhere."""
+    path, folder = Path(path).absolute(), folder.absolute()
+    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _json_value(value: Any) -> Any:
+    return value if value is None or isinstance(value, bool | int | float) else masked_text(str(value))
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

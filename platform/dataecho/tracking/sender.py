@@ -1,0 +1,183 @@
+"""When things are sent to MLflow: one background thread, which waits, tries again and stops. Training never waits."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import threading
+import time
+from pathlib import Path
+from typing import final
+
+from dataecho.tracking.delivery import Delivery, Stopped
+from dataecho.tracking.record import RecordFile
+from dataecho.tracking.redact import masked_error, without_credentials
+
+logger = logging.getLogger("dataecho.tracking")
+
+_LONGEST_RETRY_INTERVAL = 30.0
+_SECONDS_TO_LEAVE = 0.5  # for a thread that has nothing left to do
+
+
+@final
+class Trouble:
+    """Says once that a trouble begins and once that it ends, not at every attempt. Used by two threads."""
+
+    def __init__(self, folder: Path, *, tracking_uri: str) -> None:
+        self._folder = folder
+        self._uri = tracking_uri
+        self._lock = threading.Lock()
+        self._is_on = False
+        self.reason = "it has not answered yet"
+
+    def begin(self, reason: str) -> None:
+        """A call failed, or takes too long."""
+        with self._lock:
+            self.reason = reason
+            if not self._is_on:
+                logger.warning(
+                    "MLflow at %s: %s. Training goes on; what is not sent stays in %s until MLflow answers.",
+                    without_credentials(self._uri),
+                    reason,
+                    self._folder,
+                )
+            self._is_on = True
+
+    def fail(self, error: BaseException) -> None:
+        """A call raised ``error``."""
+        self.begin(masked_error(error, uri=self._uri))
+
+    def end(self) -> None:
+        """Everything that was asked for has been sent."""
+        with self._lock:
+            if self._is_on:
+                logger.info("MLflow at %s answers; everything has been sent.", without_credentials(self._uri))
+            self._is_on = False
+
+
+@final
+class Sender:
+    """Sends one run in a daemon thread. After a failure it tries again, at intervals that double from
+    ``retry_interval`` to 30 seconds."""
+
+    def __init__(self, folder: Path, file: RecordFile, *, tracking_uri: str, retry_interval: float) -> None:
+        self._folder = folder
+        self._file = file
+        self._retry_interval = retry_interval
+        self._trouble = Trouble(folder, tracking_uri=tracking_uri)
+        self._delivery = Delivery(folder, file, tracking_uri=tracking_uri, check=self._check)
+        self._thread = threading.Thread(target=self._run, name="dataecho-mlflow", daemon=True)
+        self._wake = threading.Condition()
+        self._attempted = threading.Event()
+        self._ended = threading.Event()
+        # Guarded by _wake:
+        self._position = 0
+        self._has_work = True  # the run has to be opened
+        self._finishing = False
+        self._stopped = False
+        self._retry_at = 0.0
+        self._num_failures = 0
+
+    @property
+    def position(self) -> int:
+        """The bytes of the spool that :meth:`covered` was called with, 0 if it was not."""
+        return self._position
+
+    def start(self, *, timeout: float) -> None:
+        """Start the thread; return when the run is open on the server, cannot be opened now, or after ``timeout``
+        seconds."""
+        self._thread.start()
+        if not self._attempted.wait(timeout):
+            self._trouble.begin(f"no answer within {timeout:g} seconds")
+
+    def covered(self, position: int) -> None:
+        """Let the thread send up to ``position``."""
+        with self._wake:
+            self._position = max(self._position, position)
+            self._has_work = True
+            self._wake.notify()
+
+    def finish(self, *, timeout: float) -> bool:
+        """Send everything that is left, within ``timeout`` seconds; return whether that was possible. Then the record
+        is no longer written, though a call that hangs keeps its thread until it returns."""
+        with self._wake:
+            self._finishing = self._has_work = True
+            self._retry_at = 0.0
+            self._num_failures = 0
+            self._wake.notify()
+        self._ended.wait(timeout)
+        self._file.release()
+        with self._wake:
+            self._stopped = True
+            self._wake.notify()
+        self._thread.join(_SECONDS_TO_LEAVE)
+        if not self._file.now.complete:
+            self._warn_incomplete()
+        return self._file.now.complete
+
+    def _warn_incomplete(self) -> None:
+        logger.warning(
+            "MLflow did not get everything (%s). Nothing is lost: it is in %s. Send it later with: "
+            "python train.py mode=sync resume=%s",
+            self._trouble.reason,
+            self._folder,
+            shlex.quote(str(self._folder)),
+        )
+
+    # ---- in the thread
+
+    def _run(self) -> None:
+        try:
+            while not self._file.now.complete:
+                self._wait_for_work()
+                self._attempt()
+        except Stopped:
+            pass
+        finally:
+            self._attempted.set()
+            self._ended.set()
+
+    def _wait_for_work(self) -> None:
+        with self._wake:
+            while not self._stopped:
+                delay = self._retry_at - time.monotonic()
+                if self._has_work and delay <= 0:
+                    return
+                self._wake.wait(delay if self._has_work else None)
+        raise Stopped
+
+    def _attempt(self) -> None:
+        with self._wake:
+            position, finishing = self._position, self._finishing
+            self._has_work = False
+        try:
+            self._send(position, finishing=finishing)
+        except Stopped:
+            raise
+        except Exception as error:
+            self._delivery.doubt()
+            self._trouble.fail(error)
+            with self._wake:
+                self._has_work = True
+                self._num_failures += 1
+                interval = min(self._retry_interval * 2 ** (self._num_failures - 1), _LONGEST_RETRY_INTERVAL)
+                # A failure of an attempt that began before finish() must not make finish() wait.
+                self._retry_at = time.monotonic() + interval if finishing == self._finishing else 0.0
+        else:
+            self._trouble.end()
+            with self._wake:
+                self._num_failures = 0
+        self._attempted.set()
+
+    def _send(self, position: int, *, finishing: bool) -> None:
+        # What an earlier process left is not sent before this one says what its checkpoint covers: it may be less.
+        if position not in (0, self._file.now.covered):
+            self._file.update(covered=position)
+        self._delivery.open()
+        self._delivery.send(self._file.now.covered if finishing else position)
+        if finishing:
+            self._delivery.close()
+
+    def _check(self) -> None:
+        if self._stopped:
+            raise Stopped

@@ -1,0 +1,54 @@
+"""How long a run may last, in exactly one unit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dataecho.errors import SettingError, require
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """``fresh`` examples (the paper's: fresh reading is capped, updates are not), ``steps``, or ``seconds`` of
+    ``train_time``; exactly one is given. A budget in seconds is not bit-exact on resume."""
+
+    fresh: int | None = None
+    steps: int | None = None
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        given = {unit: value for unit in ("fresh", "steps", "seconds") if (value := getattr(self, unit)) is not None}
+        if len(given) != 1:
+            shown = ", ".join(f"{unit}={value}" for unit, value in given.items()) or "nothing"
+            raise SettingError(
+                "budget",
+                shown,
+                allowed="exactly one of fresh, steps, seconds",
+                cure="For instance budget=steps budget.steps=1000, or budget=task for the task's own.",
+            )
+        for unit, value in given.items():
+            require(value > 0, f"budget.{unit}", value, allowed="numbers > 0", cure="Give the run something to spend.")
+
+    def __str__(self) -> str:
+        if self.fresh is not None:
+            return f"{self.fresh:,} fresh examples"
+        return f"{self.steps:,} steps" if self.steps is not None else f"{self.seconds:g} seconds"
+
+    def forbids(self, *, fresh: int, num_fresh: int, steps: int, seconds: float) -> bool:
+        """Whether a batch with ``num_fresh`` fresh rows would exceed the budget after this much was spent.
+
+        In fresh examples a batch without any is always allowed: its examples are paid for.
+        """
+        if self.fresh is not None:
+            return num_fresh > 0 and fresh + num_fresh > self.fresh
+        if self.steps is not None:
+            return steps + 1 > self.steps
+        assert self.seconds is not None
+        return seconds >= self.seconds
+
+    def spent_fraction(self, *, fresh: int, steps: int, seconds: float) -> float:
+        """The share spent, in [0, 1]."""
+        for spent, total in ((fresh, self.fresh), (steps, self.steps), (seconds, self.seconds)):
+            if total is not None:
+                return min(1.0, spent / total)
+        raise AssertionError("a budget has a unit")

@@ -1,0 +1,153 @@
+"""Checkpoints: one folder each, safetensors and JSON, whole or not there. No pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_arrays
+from safetensors.numpy import save as dump_arrays
+
+from dataecho.errors import SettingError
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+FOLDER = "checkpoints"
+_ARRAYS, _VALUES = "arrays.safetensors", "state.json"
+_PREFIX = "step-"
+
+
+class CheckpointStore:
+    """The checkpoints of one run folder: the last ``keep`` and the best stay."""
+
+    def __init__(self, run_folder: Path, *, keep: int = 2) -> None:
+        self._folder = run_folder / FOLDER
+        self._keep = keep
+
+    def save(self, state: dict[str, Any], *, steps: int, best_steps: int | None) -> Path:
+        """Write beside, fsync, rename: a reader sees a whole checkpoint or none. Then drop what is no longer kept."""
+        final = self._folder / f"{_PREFIX}{steps:012d}"
+        if not final.exists():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            draft = self._folder / f".{final.name}.{os.getpid()}"
+            draft.mkdir()
+            arrays: dict[str, np.ndarray[Any, Any]] = {}
+            values = _without_arrays(state, "", arrays)
+            blob = dump_arrays(arrays)
+            _write(draft / _ARRAYS, blob)
+            header = {"format": FORMAT, "steps": steps, "sha256": hashlib.sha256(blob).hexdigest(), "state": values}
+            _write(draft / _VALUES, json.dumps(header).encode())
+            _sync(draft)
+            draft.rename(final)
+            _sync(self._folder)
+        self._drop(best_steps)
+        return final
+
+    def newest(self) -> dict[str, Any] | None:
+        """The state of the newest checkpoint that can be read; those that cannot are named in a warning."""
+        for path in reversed(list_checkpoints(self._folder)):
+            try:
+                return load_checkpoint(path)
+            except SettingError as error:
+                log.warning("%s", error)
+        return None
+
+    def _drop(self, best_steps: int | None) -> None:
+        paths = list_checkpoints(self._folder)
+        for path in paths[: -self._keep]:
+            if _steps(path) != best_steps:
+                shutil.rmtree(path)
+        for draft in self._folder.glob(f".{_PREFIX}*"):  # left by a process that died while writing
+            shutil.rmtree(draft)
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in a run folder's ``checkpoints``, oldest first."""
+    return sorted(folder.glob(f"{_PREFIX}*")) if folder.is_dir() else []
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """The state in a checkpoint folder. Raises :class:`SettingError` for one that is missing, truncated or altered."""
+    try:
+        header = json.loads((path / _VALUES).read_bytes())
+        blob = (path / _ARRAYS).read_bytes()
+        if header["format"] != FORMAT:
+            raise _broken(path, f"format {header['format']}, this version reads format {FORMAT}")
+        if hashlib.sha256(blob).hexdigest() != header["sha256"]:
+            raise _broken(path, f"{_ARRAYS} is truncated or was altered")
+        state: dict[str, Any] = _with_arrays(header["state"], load_arrays(blob))
+        return state
+    except FileNotFoundError as error:
+        raise _broken(path, f"{Path(error.filename).name} is missing") from error
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise _broken(path, f"{_VALUES} is truncated or no checkpoint") from error
+    except SafetensorError as error:
+        raise _broken(path, f"{_ARRAYS}: {error}") from error
+
+
+def find_checkpoint(path: Path, *, best: bool) -> Path:
+    """A checkpoint folder from its own path or its run folder's: there the best one, or the newest."""
+    if (path / _VALUES).exists():
+        return path
+    found = list_checkpoints(path / FOLDER)
+    if not found:
+        raise SettingError(
+            "checkpoint" if best else "resume",
+            str(path),
+            allowed=f"a run folder with {FOLDER}/, or one of the folders in it",
+            cure="Look into the run folder: a run writes its first checkpoint at its first evaluation.",
+        )
+    if best:
+        best_steps = load_checkpoint(found[-1])["best"]["steps"]
+        return next((candidate for candidate in found if _steps(candidate) == best_steps), found[-1])
+    return found[-1]
+
+
+def _steps(path: Path) -> int:
+    return int(path.name.removeprefix(_PREFIX))
+
+
+def _broken(path: Path, why: str) -> SettingError:
+    return SettingError(
+        "checkpoint", str(path), allowed="a whole checkpoint", cure=f"This one cannot be used: {why}. Use an older one."
+    )
+
+
+def _without_arrays(value: Any, path: str, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_arrays(item, f"{path}/{key}" if path else key, arrays) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        arrays[path] = np.ascontiguousarray(value)
+        return {"__array__": path}
+    return value
+
+
+def _with_arrays(value: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
+    if isinstance(value, dict):
+        if value.keys() == {"__array__"}:
+            return arrays[value["__array__"]]
+        return {key: _with_arrays(item, arrays) for key, item in value.items()}
+    return value
+
+
+def _write(path: Path, data: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

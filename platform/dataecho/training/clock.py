@@ -1,0 +1,45 @@
+"""Two clocks: ``wall_time`` is everything, ``train_time`` stands still while evaluating, logging and saving."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+class Clock:
+    """Seconds since :meth:`start`, added to what earlier parts of a resumed run took."""
+
+    def __init__(self, *, now: Callable[[], float] = time.perf_counter, wall_time: float = 0, train_time: float = 0):
+        self._now = now
+        self._wall_before, self._train_before = wall_time, train_time
+        self._started: float | None = None
+        self._paused = 0.0
+        self._paused_since: float | None = None
+
+    def start(self) -> None:
+        """Both clocks run from here."""
+        self._started = self._now()
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """``train_time`` stands still inside; not to be nested."""
+        self._paused_since = self._now()
+        try:
+            yield
+        finally:
+            self._paused += self._now() - self._paused_since
+            self._paused_since = None
+
+    @property
+    def wall_time(self) -> float:
+        """Seconds, everything."""
+        return self._wall_before + (self._now() - self._started if self._started is not None else 0.0)
+
+    @property
+    def train_time(self) -> float:
+        """Seconds, without what happened while stopped."""
+        if self._started is None:
+            return self._train_before
+        until = self._paused_since if self._paused_since is not None else self._now()
+        return self._train_before + until - self._started - self._paused

@@ -1,0 +1,124 @@
+"""Where the time went, and what the time model makes of it (DESIGN section 6; paper, section 2)."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import asdict, dataclass
+
+from dataecho.pipeline.meter import Meter
+from dataecho.plan.plan import PlannedBatch
+
+
+@dataclass
+class Sums:
+    """Seconds and counts over a stretch of training, evaluation and logging left out.
+
+    ``upstream_seconds``: workers' time up to the echo point; ``downstream_seconds``: workers' time after it;
+    ``step_seconds``: the loop's time outside of ``next``; ``input_wait_seconds``: inside of ``next``; ``cpu_seconds``:
+    of the whole process; ``total_lag``: steps between each repeat and the use before it, summed over ``repeats``.
+    """
+
+    upstream_seconds: float = 0.0
+    downstream_seconds: float = 0.0
+    step_seconds: float = 0.0
+    input_wait_seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    fresh_examples: int = 0
+    steps: int = 0
+    duplicates: int = 0
+    total_lag: float = 0.0
+    repeats: int = 0
+
+    def minus(self, other: Sums) -> Sums:
+        """What was added since ``other``."""
+        return Sums(**{name: value - getattr(other, name) for name, value in asdict(self).items()})
+
+    def plus(self, other: Sums) -> Sums:
+        """Both together."""
+        return Sums(**{name: value + getattr(other, name) for name, value in asdict(self).items()})
+
+
+@dataclass(frozen=True)
+class TimeModel:
+    """``upstream_time`` seconds to produce a fresh batch up to the echo point with all workers; ``downstream_time``
+    seconds per step for the rest; both while the other side ran. ``shares_cores``: whether they compete for them.
+    ``workers_are_upstream``: nothing, or a whole batch, is echoed, so all that the workers do is upstream."""
+
+    batch_size: int
+    num_workers: int
+    shares_cores: bool
+    workers_are_upstream: bool
+    num_cores: int = os.cpu_count() or 1
+
+    def metrics(self, sums: Sums) -> dict[str, float]:
+        """The timing metrics of a stretch; names as in DESIGN section 5. Empty where nothing was trained."""
+        if not sums.steps or not sums.fresh_examples:
+            return {}
+        fresh_batches = sums.fresh_examples / self.batch_size
+        steps_per_fresh_batch = sums.steps / fresh_batches
+        above, below = sums.upstream_seconds / self.num_workers, sums.downstream_seconds / self.num_workers
+        if self.workers_are_upstream:
+            above, below = above + below, 0.0
+        upstream = above / fresh_batches
+        # Downstream of the echo point the workers and the training step run side by side: the slower one counts.
+        downstream = max(sums.step_seconds, below) / sums.steps
+        predicted = max(upstream, steps_per_fresh_batch * downstream)
+        if self.shares_cores:
+            predicted = max(predicted, sums.cpu_seconds / self.num_cores / fresh_batches)
+        measured = sums.step_seconds + sums.input_wait_seconds
+        return {
+            "upstream_time": upstream,
+            "downstream_time": downstream,
+            "upstream_downstream_ratio": upstream / downstream if downstream else float("inf"),
+            "input_wait_fraction": sums.input_wait_seconds / measured if measured else 0.0,
+            "predicted_time_per_fresh_example": predicted / self.batch_size,
+            "measured_time_per_fresh_example": measured / sums.fresh_examples,
+            "duplicates_per_batch": sums.duplicates / sums.steps,
+            "echo_lag": sums.total_lag / sums.repeats if sums.repeats else 0.0,
+        }
+
+
+class Timekeeper:
+    """Adds up :class:`Sums` while training runs: ``ask`` just before ``next(feed)``, ``got`` just after."""
+
+    def __init__(self, meter: Meter, sums: Sums) -> None:
+        self.sums = sums
+        self._meter = meter
+        self._last = self._cpu = 0.0
+        self._reading = meter.read()
+
+    def start(self) -> None:
+        """Training goes on: what happened since :meth:`stop` is not part of it."""
+        self._last, self._cpu = time.perf_counter(), time.process_time()
+
+    def ask(self) -> None:
+        """The loop asks for a batch: until here it worked."""
+        now = time.perf_counter()
+        self.sums.step_seconds += now - self._last
+        self._last = now
+
+    def got(self) -> None:
+        """The batch is there: until here the loop waited."""
+        now = time.perf_counter()
+        self.sums.input_wait_seconds += now - self._last
+        self._last = now
+
+    def trained(self, planned: PlannedBatch) -> None:
+        """A step was done."""
+        sums = self.sums
+        sums.steps += 1
+        sums.fresh_examples += planned.num_fresh
+        sums.repeats += planned.num_valid - planned.num_fresh
+        sums.duplicates += planned.num_duplicates
+        sums.total_lag += planned.total_lag
+
+    def stop(self) -> None:
+        """Training pauses or ends: bring in what the workers and the processor did."""
+        self.ask()
+        reading = self._meter.read()
+        self.sums.upstream_seconds += reading.upstream_seconds - self._reading.upstream_seconds
+        self.sums.downstream_seconds += reading.downstream_seconds - self._reading.downstream_seconds
+        self._reading = reading
+        self.sums.cpu_seconds += time.process_time() - self._cpu
+        self._cpu = time.process_time()

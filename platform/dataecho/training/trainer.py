@@ -1,0 +1,317 @@
+"""The loop: train on what the feed delivers, evaluate on a grid of fresh examples, stop at the target or the budget.
+
+::
+
+    loop:
+        batch = next(feed)                       # only this call is timed as input wait
+        if batch would exceed the budget: break
+        if batch would carry the fresh examples past the next mark:
+            stop train_time and the feed; evaluate the mark; save; stop if the target is reached
+        train on batch; count it
+    evaluate the open mark; save
+
+Every repeat of a fresh batch is trained before its mark is evaluated, on the same grid for every factor.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from dataecho.errors import SettingError
+from dataecho.pipeline.batch import Batch
+from dataecho.pipeline.feed import Feed
+from dataecho.pipeline.stage import DEVICE
+from dataecho.plan.counts import Counts
+from dataecho.training.budget import Budget
+from dataecho.training.checkpoint import CheckpointStore
+from dataecho.training.clock import Clock
+from dataecho.training.contracts import Backend, Display, Progress, Tracker
+from dataecho.training.heartbeat import Heartbeat, read_heartbeat
+from dataecho.training.interruption import Interrupted, Interruption
+from dataecho.training.schedule import Schedule
+from dataecho.training.spool import Spool
+from dataecho.training.target import COSTS, Target
+from dataecho.training.timing import Sums, Timekeeper, TimeModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerSettings:
+    """``eval_interval`` in fresh examples; ``checkpoint_interval`` in evaluations, 0 for only at the end and on a
+    signal; the last ``keep_checkpoints`` and the best stay."""
+
+    learning_rate: float
+    eval_interval: int
+    checkpoint_interval: int = 1
+    keep_checkpoints: int = 2
+    stop_at_target: bool = True
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: ``metrics`` by their names in DESIGN section 5, over the whole run, None where a target was
+    never reached; ``diverged``: the training loss was no finite number any more."""
+
+    metrics: dict[str, float | None]
+    reached_target: bool
+    diverged: bool
+
+
+class Trainer:
+    """One run in ``folder``. ``new_feed(state)`` opens the feed; ``evaluate()`` gives held-out metrics; ``identity`` is
+    everything that a checkpoint must agree with. ``resume_from`` is the state of a checkpoint of this run: raises
+    :class:`SettingError` where it belongs to another."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        new_feed: Callable[[dict[str, Any] | None], Feed],
+        evaluate: Callable[[], dict[str, float]],
+        backend: Backend,
+        budget: Budget,
+        schedule: Schedule,
+        target: Target,
+        time_model: TimeModel,
+        tracker: Tracker,
+        display: Display,
+        identity: dict[str, Any],
+        settings: TrainerSettings,
+        resume_from: dict[str, Any] | None = None,
+    ) -> None:
+        self._folder = folder
+        self._evaluate, self._backend = evaluate, backend
+        self._budget, self._schedule, self._target = budget, schedule, target
+        self._time_model, self._tracker, self._display = time_model, tracker, display
+        self._identity, self._settings = identity, settings
+        self._store = CheckpointStore(folder, keep=settings.keep_checkpoints)
+        self._heartbeat = Heartbeat(folder)
+        self._counts, self._reads_before = Counts(), 0
+        self._sums, self._window_start = Sums(), Sums()
+        self._mark, self._num_evaluations = 1, 0
+        self._evaluated_steps = self._saved_steps = 0
+        self._best: dict[str, Any] = {"steps": None, "value": None}
+        self._metrics: dict[str, float] = {}
+        self._diverged = False
+        self._resident: dict[int, Any] = {}
+        self._clock, position, feed_state = Clock(), 0, None
+        if resume_from is not None:
+            position, feed_state = self._restore(resume_from)
+        self._feed = new_feed(feed_state)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._spool = Spool(folder, position=position)
+        except OSError as error:
+            raise SettingError(
+                "run_dir", str(folder), allowed="a folder that can be written", cure=f"Choose another one ({error})."
+            ) from error
+        self._keeper = Timekeeper(self._feed.meter, self._sums)
+
+    def run(self) -> Outcome:
+        """Train to the end. Raises :class:`Interrupted` after a signal, with a checkpoint written."""
+        self._tracker.covered(self._spool.position)
+        self._display.start(metric=self._target.metric, target=self._target.value, title=str(self._budget))
+        try:
+            with self._feed, Interruption() as interruption:
+                self._clock.start()
+                self._keeper.start()
+                try:
+                    self._loop(interruption)
+                except Interrupted:
+                    self._save()
+                    raise
+                if self._counts.steps > self._evaluated_steps:
+                    self._at_mark()
+                if self._counts.steps > self._saved_steps:
+                    self._save()
+                return self._outcome()
+        finally:
+            self._display.stop()
+            self._spool.close()
+
+    def _loop(self, interruption: Interruption) -> None:
+        while not self._has_arrived():
+            interruption.waiting(True)
+            self._keeper.ask()
+            batch = next(self._feed)
+            self._keeper.got()
+            interruption.waiting(False)
+            if self._would_exceed(batch):
+                return
+            if self._counts.fresh_examples + batch.planned.num_fresh > self._mark * self._settings.eval_interval:
+                self._at_mark()
+                if self._has_arrived():
+                    return
+            self._train(batch)
+
+    def _has_arrived(self) -> bool:
+        return self._diverged or (self._target.reached and self._settings.stop_at_target)
+
+    def _would_exceed(self, batch: Batch) -> bool:
+        return self._budget.forbids(
+            fresh=self._counts.fresh_examples,
+            num_fresh=batch.planned.num_fresh,
+            steps=self._counts.steps,
+            seconds=self._clock.train_time,
+        )
+
+    def _train(self, batch: Batch) -> None:
+        rate = self._settings.learning_rate * self._schedule.factor(self._spent_fraction())
+        placed = self._place(batch)
+        if not self._backend.keeps_host_arrays:
+            batch.release()
+        self._backend.train_step(placed, learning_rate=rate)
+        if self._backend.keeps_host_arrays:
+            batch.release()
+        self._counts.add(batch.planned)
+        self._keeper.trained(batch.planned)
+        self._display.update(self._progress())
+        if self._heartbeat.is_due():
+            self._heartbeat.beat(**self._spent_time(), read_examples=self._num_reads())
+
+    def _place(self, batch: Batch) -> Any:
+        """The batch on the device; once for all its repeats, where the echo point is there."""
+        planned = batch.planned
+        if self._feed.echo_after != DEVICE:
+            return self._backend.put(batch)
+        placed = self._resident.pop(planned.batch_ordinal, None)
+        if placed is None:
+            placed = self._backend.put(batch)
+        if planned.batch_repeat < planned.num_batch_repeats - 1:
+            self._resident[planned.batch_ordinal] = placed
+        return placed
+
+    def _at_mark(self) -> None:
+        """Evaluate the open mark, with clock and feed standing still; then log it, save and show it."""
+        self._backend.synchronize()
+        self._feed.pause()
+        self._keeper.stop()
+        with self._clock.stopped():
+            loss = self._backend.take_loss()
+            self._diverged = not math.isfinite(loss)
+            held_out = self._evaluate()
+            self._metrics = {"train_loss": loss, **held_out}
+            self._num_evaluations += 1
+            self._evaluated_steps = self._counts.steps
+            self._counts.read_examples = self._num_reads()
+            value = held_out[self._target.metric]
+            self._target.record(value, {**self._counts.as_dict(), **self._spent_time()})
+            self._spool.append(
+                self._mark * self._settings.eval_interval,
+                {
+                    **self._counts.as_dict(),
+                    **self._spent_time(),
+                    **self._metrics,
+                    **self._time_model.metrics(self._sums.minus(self._window_start)),
+                    "store_bytes": self._feed.meter.read().stored_bytes,
+                    **self._target.as_metrics(),
+                },
+                time_ms=int(time.time() * 1000),
+            )
+            self._mark += 1
+            self._window_start = Sums(**asdict(self._sums))
+            interval = self._settings.checkpoint_interval
+            if self._has_arrived() or (interval and self._num_evaluations % interval == 0):
+                if self._target.is_better(value, self._best["value"]):
+                    self._best = {"steps": self._counts.steps, "value": value}
+                self._save()
+            self._display.mark(self._progress())
+        self._keeper.start()
+        self._feed.resume()
+
+    def _save(self) -> None:
+        """Everything a continuation needs; then the tracker may send what this covers."""
+        self._counts.read_examples = self._num_reads()
+        arrays, values = self._backend.state()
+        self._spool.flush()
+        self._store.save(
+            {
+                "identity": self._identity,
+                "feed": self._feed.state(self._counts.steps),
+                "backend": {"arrays": arrays, "values": values},
+                "counts": self._counts.as_dict(),
+                "clock": self._spent_time(),
+                "sums": asdict(self._sums),
+                "window_start": asdict(self._window_start),
+                "target": self._target.costs,
+                "best": self._best,
+                "metrics": self._metrics,
+                "mark": self._mark,
+                "num_evaluations": self._num_evaluations,
+                "evaluated_steps": self._evaluated_steps,
+                "diverged": self._diverged,
+                "spool_position": self._spool.position,
+            },
+            steps=self._counts.steps,
+            best_steps=self._best["steps"],
+        )
+        self._saved_steps = self._counts.steps
+        self._tracker.covered(self._spool.position)
+
+    def _restore(self, state: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        """Take everything over; returns the spool's position and the feed's state."""
+        for key in sorted(self._identity.keys() | state["identity"].keys()):
+            mine, theirs = self._identity.get(key), state["identity"].get(key)
+            if mine != theirs:
+                raise SettingError(
+                    key,
+                    mine,
+                    allowed=f"{theirs!r}, the value the checkpoint was written with",
+                    cure="Resume with the settings the run was started with, or start a new run.",
+                )
+        self._backend.load_state(state["backend"]["arrays"], state["backend"]["values"])
+        self._counts = Counts(**state["counts"])
+        self._sums, self._window_start = Sums(**state["sums"]), Sums(**state["window_start"])
+        self._target.costs = dict(state["target"])
+        self._best, self._metrics = state["best"], state["metrics"]
+        self._mark, self._num_evaluations = state["mark"], state["num_evaluations"]
+        self._evaluated_steps, self._diverged = state["evaluated_steps"], state["diverged"]
+        self._saved_steps = self._counts.steps
+        # Time and reads that a killed process spent after this checkpoint are spent.
+        lost = read_heartbeat(self._folder)
+        self._reads_before = max(self._counts.read_examples, int(lost["read_examples"]))
+        self._clock = Clock(**{name: max(spent, lost[name]) for name, spent in state["clock"].items()})
+        return state["spool_position"], state["feed"]
+
+    def _num_reads(self) -> int:
+        return self._reads_before + self._feed.meter.read().num_reads
+
+    def _spent_time(self) -> dict[str, float]:
+        return {"wall_time": self._clock.wall_time, "train_time": self._clock.train_time}
+
+    def _spent_fraction(self) -> float:
+        return self._budget.spent_fraction(
+            fresh=self._counts.fresh_examples, steps=self._counts.steps, seconds=self._clock.train_time
+        )
+
+    def _progress(self) -> Progress:
+        waited = self._sums.input_wait_seconds
+        spent = waited + self._sums.step_seconds
+        return Progress(
+            fresh_examples=self._counts.fresh_examples,
+            steps=self._counts.steps,
+            spent_fraction=self._spent_fraction(),
+            train_loss=self._metrics.get("train_loss", math.nan),
+            metric=self._metrics.get(self._target.metric, math.nan),
+            input_wait_fraction=waited / spent if spent else 0.0,
+        )
+
+    def _outcome(self) -> Outcome:
+        return Outcome(
+            metrics={
+                **self._counts.as_dict(),
+                **self._spent_time(),
+                **self._metrics,
+                **self._time_model.metrics(self._sums),
+                "store_bytes": self._feed.meter.read().max_stored_bytes,
+                "reached_target": float(self._target.reached),
+                **dict.fromkeys((f"{name}_to_target" for name in COSTS), None),
+                **self._target.costs,
+            },
+            reached_target=self._target.reached,
+            diverged=self._diverged,
+        )

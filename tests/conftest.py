@@ -1,0 +1,35 @@
+"""What every test shares. The environment is set first: these variables are read when a library is imported."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # xdist's workers share the cores
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+from collections.abc import Generator
+
+import pytest
+
+
+def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
+    """With DATAECHO_FORBID_SKIPS=1, as in CI, a skip is a failure that names its reason; an expected failure is not."""
+    if os.environ.get("DATAECHO_FORBID_SKIPS") != "1" or not report.skipped or hasattr(report, "wasxfail"):
+        return
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+    report.outcome = "failed"
+    report.longrepr = f"{report.nodeid}: skips are forbidden here (DATAECHO_FORBID_SKIPS=1). {reason}"
+
+
+# First, hence outermost: pytest's own wrapper, which tells an expected failure from a skip, has then done its work.
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    _refuse_skip(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    _refuse_skip(report)
+    return report

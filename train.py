@@ -1,0 +1,40 @@
+"""The command line: composes a configuration and runs it. ``python train.py --help`` tells what there is to choose."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from dataecho.environment import prepare
+from dataecho.errors import SettingError
+
+PROJECT = Path(__file__).resolve().parent
+
+OmegaConf.register_new_resolver("project", lambda: str(PROJECT), replace=True)
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def main(config: DictConfig) -> float | None:
+    """Run one configuration; returns its cost, for a sweep to minimise."""
+    from dataecho.modes import run_mode  # the heavy imports: not for --help or --cfg
+
+    job = HydraConfig.get()
+    in_sweep = job.mode == RunMode.MULTIRUN
+    folder = Path(job.runtime.output_dir) if in_sweep else None
+    try:
+        return run_mode(OmegaConf.to_container(config, resolve=True), folder=folder, project=PROJECT)
+    except SettingError as error:
+        if in_sweep:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    prepare()
+    main()
