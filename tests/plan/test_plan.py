@@ -233,6 +233,17 @@ def test_restored_at_every_position_of_a_2000_use_plan(echo):
 
 
 @every_echo
+def test_a_state_does_not_depend_on_how_the_plan_got_there(echo):
+    stepwise, jumped, restored = plan(**echo), plan(**echo), plan(**echo)
+    for _ in range(30):
+        stepwise.take(1)
+    jumped.advance(30)
+    restored.load_state(jumped.state())
+    np.testing.assert_equal(jumped.state(), stepwise.state())
+    np.testing.assert_equal(restored.state(), stepwise.state())
+
+
+@every_echo
 def test_restored_at_100_positions_of_a_million_uses(echo):
     settings = {"size": 60_000, "batch_size": 100, "shuffle_buffer": 10_000, **echo}
     walker, reference = plan(**settings), plan(**settings)

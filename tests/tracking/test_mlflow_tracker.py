@@ -12,12 +12,14 @@ import sys
 import threading
 import time
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from dataecho.errors import SettingError
 from dataecho.testing.tracker_contract import TrackerContract
+from dataecho.tracking import delivery
 from dataecho.tracking.connection import open_client
 from dataecho.tracking.mlflow_tracker import MLflowTracker, send_later
 from dataecho.tracking.record import FILE_NAME
@@ -284,6 +286,21 @@ def test_a_large_entry_that_half_arrived_is_completed(uri, run, calls, history):
     assert {key: point[0][2] for key, point in history().items()} == {f"m{i}": float(i) for i in range(2500)}
 
 
+def test_answers_lost_for_several_groups_leave_nothing_twice(uri, run, calls, history, monkeypatch):
+    monkeypatch.setattr(delivery, "_METRICS_A_CALL", 3)  # every mark is a group
+
+    def lose(number, name):
+        if name == "log_batch:metrics" and calls.names.count(name) in (1, 2, 4):
+            raise ConnectionError("the answer is lost")
+
+    calls.after = lose
+    run.marks(1, 2, 3, 4)
+    train(uri, run)
+    assert calls.names.count("log_batch:metrics") == 4
+    assert len(calls.points) == len(set(calls.points)) == 12
+    assert history() == expected(1, 2, 3, 4)
+
+
 # ---- resuming
 
 
@@ -450,6 +467,25 @@ def test_a_server_that_hangs_stops_neither_training_nor_the_end(server, run, new
     assert history() == expected(1, 2)
 
 
+def test_a_call_that_returns_after_the_end_writes_no_more(uri, run, calls, history, wait_until):
+    returns = threading.Event()
+
+    def hang(number, name):
+        if name == "log_batch:metrics":
+            returns.wait(30)
+
+    calls.after = hang
+    train(uri, run, 1, finish_timeout=0.3)
+    written = (run.folder / FILE_NAME).read_bytes()
+    assert record(run.folder)["sent"] == 0
+    returns.set()
+    wait_until(lambda: not any(thread.name == "dataecho-mlflow" for thread in threading.enumerate()))
+    assert (run.folder / FILE_NAME).read_bytes() == written  # the folder may belong to another process by now
+    assert send_later(run.folder, tracking_uri=uri)
+    assert len(calls.points) == 3
+    assert history() == expected(1)
+
+
 def test_a_request_to_a_server_that_hangs_is_given_up_by_itself(server, run, monkeypatch, wait_until):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     server.faults.extend(["hang", "hang"])
@@ -499,7 +535,7 @@ def test_attempts_become_rarer_and_the_end_tries_at_once(uri, run, calls, histor
     tracker.start(run.info)
     tracker.covered(run.marks(1, 2))
     wait_until(lambda: len(times) >= 6)
-    waits = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    waits = [later - earlier for earlier, later in pairwise(times)]
     assert waits[4] > 8 * 0.05  # the fifth wait is 16 intervals long
     calls.before = lambda number, name: None
     begin = time.monotonic()

@@ -207,7 +207,8 @@ class _Table:
             self._grow(count)
         rows = self._free[self._num_free - count : self._num_free].copy()
         self._num_free -= count
-        self.payload[rows], self.num_uses[rows], self.used[rows] = payload, num_uses, 0
+        self.payload[rows], self.num_uses[rows] = payload, num_uses
+        self.used[rows] = self.last[rows] = 0  # a state must not show what the row held before
         return rows
 
     def use(self, rows: Ids, first_position: int) -> tuple[Ids, Ids, Ids]:

@@ -1,0 +1,30 @@
+"""A real run in a process of its own that dies by SIGKILL after a given step.
+
+Only the display is not the real one: it is what the loop calls after every step.
+"""
+
+import os
+import signal
+from collections.abc import Sequence
+
+import sklearn.datasets  # noqa: F401 - imported once, in the server that every run is forked from
+import torch._dynamo  # noqa: F401
+
+from dataecho import modes
+from dataecho.report.display import NoDisplay
+from dataecho.training.contracts import Progress
+from tests.support import PROJECT, config
+
+
+class KillingDisplay(NoDisplay):
+    def __init__(self, step: int) -> None:
+        self._step = step
+
+    def update(self, progress: Progress) -> None:
+        if progress.steps == self._step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def main(kill_after: int, overrides: Sequence[str]) -> None:
+    modes.new_display = lambda kind, metric: KillingDisplay(kill_after)
+    modes.run_mode(config(*overrides), folder=None, project=PROJECT)
