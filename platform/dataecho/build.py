@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from typing import Any, TypeVar, get_type_hints
 
@@ -78,7 +79,9 @@ def _parameters(target: Any, *, num_given: int) -> dict[str, inspect.Parameter]:
 
 def _typed(target: Any, arguments: Node, *, key: str) -> Node:
     try:
-        hints = get_type_hints(target.__init__ if isinstance(target, type) else target)
+        # A dataclass inherits fields whose annotations only its base's module can resolve.
+        by_class = dataclasses.is_dataclass(target)
+        hints = get_type_hints(target if by_class or not isinstance(target, type) else target.__init__)
     except NameError:  # annotations that only a type checker can read
         return arguments
     fields: dict[str, Any] = {name: (hints.get(name, Any), ...) for name in arguments}

@@ -35,4 +35,6 @@ def refuse_unknown(given: Iterable[str], known: Iterable[str], *, prefix: str = 
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, float) and value.is_integer():
+        return f"{value:g}"  # as it was typed
     return value if isinstance(value, str) else repr(value)

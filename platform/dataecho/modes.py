@@ -17,7 +17,7 @@ from dataecho.report.summary import print_evaluation, print_summary, write_summa
 from dataecho.settings import Node, read_settings
 from dataecho.tracking.mlflow_tracker import send_later
 from dataecho.tracking.redact import masked_nested
-from dataecho.training.checkpoint import find_checkpoint, load_checkpoint
+from dataecho.training.checkpoint import CheckpointStore, find_checkpoint, load_checkpoint
 from dataecho.training.interruption import Interrupted
 
 
@@ -135,7 +135,8 @@ def _sync(config: Node) -> None:
     require(
         isinstance(uri, str), "tracking", settings.tracking, allowed="tracking=mlflow", cure="Only MLflow has a server."
     )
-    if not send_later(folder, tracking_uri=str(uri)):
+    newest = CheckpointStore(folder).newest()
+    if not send_later(folder, tracking_uri=str(uri), position=newest["spool_position"] if newest else None):
         print(f"Not everything of {folder} could be sent; it is kept. Try again when the server answers.")
         raise SystemExit(1)
     print(f"Everything of {folder} has been sent.")

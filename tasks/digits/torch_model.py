@@ -13,7 +13,7 @@ from dataecho.errors import require
 
 
 class DigitsNet(TorchModel):
-    """``image`` [b, 1, 8, 8] to ten logits; 14k parameters at the default ``channels`` (16, 32)."""
+    """``image`` [b, 1, 8, 8] to ten logits; 9,930 parameters at the default ``channels`` (16, 32)."""
 
     def __init__(self, *, channels: Sequence[int] = (16, 32)) -> None:
         require(

@@ -83,7 +83,10 @@ def test_a_killed_and_resumed_run_equals_an_unbroken_one(tmp_path, echo, kills):
         run(tmp_path / "killed", overrides, kill_after=step, resume=number > 0)
     # Another number of loader threads or another chunk size changes nothing.
     run(tmp_path / "killed", (*overrides, "pipeline.num_threads=3", "pipeline.chunk_size=5"), resume=True)
-    (whole, whole_marks, whole_counts), (killed, marks, counts) = result(tmp_path / "whole"), result(tmp_path / "killed")
+    (whole, whole_marks, whole_counts), (killed, marks, counts) = (
+        result(tmp_path / "whole"),
+        result(tmp_path / "killed"),
+    )
     assert len(whole_marks) == 3
     assert marks == whole_marks
     assert counts == whole_counts

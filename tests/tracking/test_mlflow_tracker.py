@@ -89,8 +89,10 @@ def test_a_run_arrives_with_all_its_facts(uri, run, client, stored_run, history,
     (run.folder / "figures" / "loss.png").write_text("png")
     (run.folder / "summary.json").write_text("{}")
     artifacts = [run.folder / "summary.json", run.folder / "figures" / "loss.png"]
+    begin = time.time_ns() // 1_000_000
     tracker = train(uri, run, 1, 2, artifacts=artifacts, tags={"reached_target": "True"})
     stored = stored_run()
+    assert begin <= stored.info.start_time <= stored.info.end_time <= time.time() * 1000
     assert history() == expected(1, 2)
     assert (stored.info.status, stored.info.run_name) == ("FINISHED", "first")
     assert stored.data.params == {"factor": "2.0", "echo.after": "decode"}

@@ -33,22 +33,25 @@ class CheckpointStore:
         self._keep = keep
 
     def save(self, state: dict[str, Any], *, steps: int, best_steps: int | None) -> Path:
-        """Write beside, fsync, rename: a reader sees a whole checkpoint or none. Then drop what is no longer kept."""
+        """Write beside, fsync, rename: a reader sees a whole checkpoint or none. Then drop what is no longer kept, and
+        what is ahead: a resume from an older checkpoint has left it behind, and it belongs to another spool."""
         final = self._folder / f"{_PREFIX}{steps:012d}"
-        if not final.exists():
-            self._folder.mkdir(parents=True, exist_ok=True)
-            draft = self._folder / f".{final.name}.{os.getpid()}"
-            draft.mkdir()
-            arrays: dict[str, np.ndarray[Any, Any]] = {}
-            values = _without_arrays(state, "", arrays)
-            blob = dump_arrays(arrays)
-            _write(draft / _ARRAYS, blob)
-            header = {"format": FORMAT, "steps": steps, "sha256": hashlib.sha256(blob).hexdigest(), "state": values}
-            _write(draft / _VALUES, json.dumps(header).encode())
-            _sync(draft)
-            draft.rename(final)
-            _sync(self._folder)
-        self._drop(best_steps)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._drop_drafts()  # first: a process that died while writing may have had this one's id
+        draft = self._folder / f".{final.name}.{os.getpid()}"
+        draft.mkdir()
+        arrays: dict[str, np.ndarray[Any, Any]] = {}
+        values = _without_arrays(state, "", arrays)
+        blob = dump_arrays(arrays)
+        _write(draft / _ARRAYS, blob)
+        header = {"format": FORMAT, "steps": steps, "sha256": _digest(values, blob), "state": values}
+        _write(draft / _VALUES, json.dumps(header).encode())
+        _sync(draft)
+        if final.exists():  # damaged, or left behind, or written a moment before a signal
+            final.rename(self._folder / f".{final.name}.old")
+        draft.rename(final)
+        _sync(self._folder)
+        self._drop(steps, best_steps)
         return final
 
     def newest(self) -> dict[str, Any] | None:
@@ -60,12 +63,16 @@ class CheckpointStore:
                 log.warning("%s", error)
         return None
 
-    def _drop(self, best_steps: int | None) -> None:
+    def _drop(self, newest_steps: int, best_steps: int | None) -> None:
         paths = list_checkpoints(self._folder)
-        for path in paths[: -self._keep]:
-            if _steps(path) != best_steps:
+        kept = [path for path in paths if _steps(path) <= newest_steps][-self._keep :]
+        for path in paths:
+            if path not in kept and _steps(path) != best_steps:
                 shutil.rmtree(path)
-        for draft in self._folder.glob(f".{_PREFIX}*"):  # left by a process that died while writing
+        self._drop_drafts()
+
+    def _drop_drafts(self) -> None:
+        for draft in self._folder.glob(f".{_PREFIX}*"):
             shutil.rmtree(draft)
 
 
@@ -81,8 +88,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         blob = (path / _ARRAYS).read_bytes()
         if header["format"] != FORMAT:
             raise _broken(path, f"format {header['format']}, this version reads format {FORMAT}")
-        if hashlib.sha256(blob).hexdigest() != header["sha256"]:
-            raise _broken(path, f"{_ARRAYS} is truncated or was altered")
+        if _digest(header["state"], blob) != header["sha256"]:
+            raise _broken(path, f"{_ARRAYS} or {_VALUES} is truncated or was altered")
         state: dict[str, Any] = _with_arrays(header["state"], load_arrays(blob))
         return state
     except FileNotFoundError as error:
@@ -125,7 +132,8 @@ def _without_arrays(value: Any, path: str, arrays: dict[str, np.ndarray[Any, Any
     if isinstance(value, dict):
         return {key: _without_arrays(item, f"{path}/{key}" if path else key, arrays) for key, item in value.items()}
     if isinstance(value, np.ndarray):
-        arrays[path] = np.ascontiguousarray(value)
+        assert path not in arrays, f"two arrays are called {path}"
+        arrays[path] = np.asarray(value, order="C")  # ascontiguousarray would make an array of no axis one of one
         return {"__array__": path}
     return value
 
@@ -136,6 +144,11 @@ def _with_arrays(value: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
             return arrays[value["__array__"]]
         return {key: _with_arrays(item, arrays) for key, item in value.items()}
     return value
+
+
+def _digest(values: Any, blob: bytes) -> str:
+    """Of both files; JSON that was read is written as it was."""
+    return hashlib.sha256(json.dumps(values).encode() + blob).hexdigest()
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -1,0 +1,170 @@
+"""What dataecho adds to a training step: ``python benchmarks/trainer_overhead.py`` (about three minutes).
+
+Four arms take turns for 20 rounds, with the same network, optimizer and batches and one compute thread each:
+a bare PyTorch loop over resident batches; the same again (their difference is the noise of the machine); the trainer
+on the same resident batches with MLflow tracking on and checkpoints at every evaluation; and the trainer with its
+executor running, which decodes and augments every batch beside it. Seconds are ``train_time`` per step.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from tasks.digits.data import Digits
+from tasks.digits.torch_model import DigitsNet
+
+from dataecho.backends.torch_backend import TorchBackend
+from dataecho.environment import prepare
+from dataecho.pipeline.batch import Batch
+from dataecho.pipeline.executor import ExecutorSettings
+from dataecho.pipeline.feed import Feed
+from dataecho.report.display import NoDisplay
+from dataecho.tracking.mlflow_tracker import MLflowTracker
+from dataecho.training.budget import Budget
+from dataecho.training.contracts import AcceleratorSettings, BackendContext, OptimizerSettings, RunInfo
+from dataecho.training.schedule import ConstantSchedule
+from dataecho.training.target import Target
+from dataecho.training.timing import TimeModel
+from dataecho.training.trainer import Trainer, TrainerSettings
+
+ROUNDS, STEPS, STEPS_PER_MARK = 20, 100, 25
+BATCH_SIZE, CHANNELS, RATE = 64, (64, 64), 0.01
+SETTINGS = ExecutorSettings(num_threads=1, chunk_size=BATCH_SIZE)
+
+TASK = Digits(
+    batch_size=BATCH_SIZE,
+    shuffle_buffer=1024,
+    eval_batch_size=500,
+    eval_interval=BATCH_SIZE * STEPS_PER_MARK,
+    target=2.0,
+    budget=BATCH_SIZE * STEPS,
+    learning_rate=RATE,
+    models={},
+)
+SOURCE = TASK.train_source()
+
+
+def new_feed(state: dict[str, Any] | None = None) -> Feed:
+    """The real one."""
+    return Feed(
+        SOURCE, TASK.stages(), batch_size=BATCH_SIZE, shuffle_buffer=1024, seed=0, settings=SETTINGS, state=state
+    )
+
+
+class ResidentFeed:
+    """The real feed's plan over batches that were made beforehand: no executor runs."""
+
+    def __init__(self, resident: list[dict[str, np.ndarray]], state: dict[str, Any] | None) -> None:
+        self._feed = new_feed(state)
+        self._planned = self._feed._executor._planned
+        self._resident = itertools.cycle(resident)
+        self.meter, self.echo_after, self.state = self._feed.meter, self._feed.echo_after, self._feed.state
+        self.pause = self.resume = self.close = lambda: None
+
+    def __next__(self) -> Batch:
+        return Batch(next(self._resident), np.ones(BATCH_SIZE, np.float32), next(self._planned))
+
+    def __enter__(self) -> ResidentFeed:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+
+def bare(resident: list[dict[str, np.ndarray]]) -> float:
+    """Seconds per step of the loop that anybody would write."""
+    torch.manual_seed(0)
+    model = DigitsNet(channels=CHANNELS)
+    optimizer = torch.optim.SGD(model.parameters(), lr=RATE, momentum=0.9, nesterov=True)
+    batches = [{name: torch.from_numpy(values) for name, values in arrays.items()} for arrays in resident]
+    model.train()
+    started = time.perf_counter()
+    for batch in itertools.islice(itertools.cycle(batches), STEPS):
+        loss = model.losses(batch).mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    return (time.perf_counter() - started) / STEPS
+
+
+def trained(open_feed: Any, folder: Path, database: Path) -> float:
+    """Seconds of train_time per step of the real trainer."""
+    backend = TorchBackend(
+        BackendContext(
+            new_model=partial(DigitsNet, channels=CHANNELS),
+            optimizer=OptimizerSettings(name="nesterov", learning_rate=RATE),
+            accelerator=AcceleratorSettings(name="cpu"),
+            seed=0,
+        ),
+        compute_threads=1,
+    )
+    tracker = MLflowTracker(tracking_uri=f"sqlite:///{database}", experiment="overhead")
+    trainer = Trainer(
+        folder,
+        new_feed=open_feed,
+        evaluate=lambda: {"eval_loss": 0.0, "accuracy": 0.0},
+        backend=backend,
+        budget=Budget(fresh=TASK.budget),
+        schedule=ConstantSchedule(),
+        target=Target("accuracy", TASK.target, True),
+        time_model=TimeModel(batch_size=BATCH_SIZE, num_workers=1, shares_cores=True, workers_are_upstream=True),
+        tracker=tracker,
+        display=NoDisplay(),
+        identity={},
+        settings=TrainerSettings(learning_rate=RATE, eval_interval=TASK.eval_interval),
+    )
+    tracker.start(RunInfo(folder=folder, name="overhead", params={}, tags={}, dataset={}))
+    outcome = trainer.run()
+    tracker.finish(status="finished", artifacts=[], tags={})
+    assert outcome.metrics["steps"] == STEPS
+    return float(outcome.metrics["train_time"] or 0) / STEPS
+
+
+def main() -> None:
+    """Interleave, then compare medians and round-by-round ratios."""
+    torch.set_num_threads(1)
+    with new_feed() as feed:
+        resident = [next(feed).arrays for _ in range(20)]
+    arms = ("bare loop", "bare loop again", "trainer, resident batches", "trainer, executor running")
+    seconds: dict[str, list[float]] = {arm: [] for arm in arms}
+    with tempfile.TemporaryDirectory() as place:
+        database = Path(place, "mlflow.db")
+        run = {
+            arms[0]: lambda folder: bare(resident),
+            arms[1]: lambda folder: bare(resident),
+            arms[2]: lambda folder: trained(partial(ResidentFeed, resident), folder, database),
+            arms[3]: lambda folder: trained(new_feed, folder, database),
+        }
+        for arm in arms:  # warm up, and create the database
+            run[arm](Path(place, f"warm-{arm}"))
+        for number in track(range(ROUNDS), "rounds"):
+            for shift in range(len(arms)):  # everyone starts a round equally often
+                arm = arms[(number + shift) % len(arms)]
+                seconds[arm].append(run[arm](Path(place, f"{number}-{arm}")))
+    table = Table("arm", "ms / step, median", "against the bare loop, median of rounds", "quartiles")
+    for arm, values in seconds.items():
+        ratios = [value / base - 1 for value, base in zip(values, seconds[arms[0]], strict=True)]
+        quartiles = statistics.quantiles(ratios, n=4)
+        table.add_row(
+            arm,
+            f"{statistics.median(values) * 1e3:.2f}",
+            f"{statistics.median(ratios):+.1%}",
+            f"{quartiles[0]:+.1%} to {quartiles[2]:+.1%}",
+        )
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    prepare()
+    main()

@@ -1,0 +1,331 @@
+"""Every option of every group composes and builds; every mistake is told with key, value, what is allowed and the cure,
+before a run folder exists."""
+
+import json
+import re
+
+import pytest
+from hydra.errors import ConfigCompositionException, MissingConfigException
+
+from dataecho.compose import compose_training, compose_workload
+from dataecho.errors import SettingError
+from dataecho.modes import run_mode
+from dataecho.report.display import NoDisplay
+from tests.support import PROJECT, config
+
+QUIET = ("tracking=none", "display=none", "accelerator=cpu", "backend.compute_threads=1")
+
+
+def options(group):
+    return sorted(path.stem for path in (PROJECT / "conf" / group).glob("*.yaml"))
+
+
+GROUPS = ("task", "backend", "pipeline", "optimizer", "schedule")
+NEEDED = {"fresh": ["budget.fresh=500"], "steps": ["budget.steps=5"], "seconds": ["budget.seconds=1.5"]}
+
+
+@pytest.mark.parametrize(("group", "option"), [(group, option) for group in GROUPS for option in options(group)])
+def test_every_option_builds(group, option):
+    workload = compose_workload(config(*QUIET, f"{group}={option}"))
+    assert workload.task.name == "digits"
+
+
+@pytest.mark.parametrize("option", options("budget"))
+def test_every_budget_builds(option, tmp_path):
+    run = compose_training(
+        config(*QUIET, f"budget={option}", *NEEDED.get(option, [])), folder=tmp_path / "run", project=PROJECT
+    )
+    with run.new_trainer(NoDisplay())._feed:
+        pass
+
+
+@pytest.mark.parametrize("option", options("tracking"))
+def test_every_tracker_builds(option):
+    assert compose_workload(config("accelerator=cpu", f"tracking={option}")).tracker.where in ("", "make dashboard")
+
+
+@pytest.mark.parametrize("option", options("accelerator"))
+def test_every_accelerator_builds_where_it_is(option):
+    import torch
+
+    there = {"cpu": True, "auto": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    node = config("tracking=none", f"accelerator={option}")
+    if there[option]:
+        assert compose_workload(node).backend.identity["backend.device"] in ("cpu", "cuda", "mps")
+    else:
+        with pytest.raises(SettingError, match=f"accelerator={option} .*what this machine has: cpu"):
+            compose_workload(node)
+
+
+ECHO_OVERRIDES = {"example": ["task.max_shift=1"], "stage": ["echo.after=decode"]}
+
+
+@pytest.mark.parametrize("option", options("echo"))
+def test_every_echo_trains_two_steps(option, tmp_path):
+    overrides = [f"echo={option}", *ECHO_OVERRIDES.get(option, []), "budget=steps", "budget.steps=2"]
+    if option != "none":
+        overrides.append("factor=2.5")
+    if option == "example":  # digits augments
+        with pytest.raises(SettingError, match="echo=example .*before_augmentation or after_augmentation"):
+            run_mode(config(*QUIET, *overrides, f"run_dir={tmp_path / 'run'}"), folder=None, project=PROJECT)
+        return
+    run_mode(config(*QUIET, *overrides, f"run_dir={tmp_path / 'run'}"), folder=None, project=PROJECT)
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["steps"] == 2 and summary["delivered_examples"] == 128
+    assert summary["fresh_examples"] <= 128
+
+
+@pytest.mark.parametrize("option", options("experiment"))
+def test_every_experiment_trains_two_steps(option, tmp_path):
+    overrides = [f"experiment={option}", "budget=steps", "budget.steps=2", f"run_dir={tmp_path / 'run'}"]
+    run_mode(config(*QUIET, *overrides), folder=None, project=PROJECT)
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["steps"] == 2
+    first = (PROJECT / "conf" / "experiment" / f"{option}.yaml").read_text().splitlines()[0:4]
+    assert f"python train.py experiment={option}" in "\n".join(first)
+
+
+# (overrides, key=value, what is allowed, the cure)
+MISTAKES = {
+    "unknown key": (["+fcator=2"], "fcator=2", "factor", "Did you mean factor?"),
+    "unknown key in a group": (["+echo.afer=read"], "echo.afer=read", "after, name", "Did you mean echo.after?"),
+    "unknown key of a target": (
+        ["+task.batch_sise=3"],
+        "task.batch_sise=3",
+        "batch_size",
+        "Did you mean task.batch_size?",
+    ),
+    "unknown key of a tracker": (["+tracking.uri=x"], "tracking.uri=x", "the keys", "Remove it"),
+    "unknown model key": (["+task.models.torch.widht=3"], "task.models.torch.widht=3", "channels", "Remove it"),
+    "misspelt target": (["~task._target_", "+task._targte_=a.b"], "task._targte_=a.b", "_target_", "Did you mean"),
+    "target of another kind": (
+        ["schedule._target_=dataecho.training.budget.Budget"],
+        "schedule._target_=dataecho.training.budget.Budget",
+        "derived from dataecho.training.schedule.Schedule",
+        "Choose schedule=<name>",
+    ),
+    "target that is not there": (
+        ["schedule._target_=no.such.Thing"],
+        "schedule._target_=no.such.Thing",
+        "imported",
+        "No module",
+    ),
+    "factor below one": (["echo=batch", "factor=0.5"], "factor=0.5", "any real number >= 1", "without echo"),
+    "factor not a number": (["echo=batch", "factor=nan"], "factor=nan", "any real number >= 1", "without echo"),
+    "factor infinite": (["echo=batch", "factor=inf"], "factor=inf", "any real number >= 1", "without echo"),
+    "factor text": (
+        ["echo=batch", "factor=four"],
+        "factor=four",
+        "a valid number",
+        "echo=before_augmentation factor=4",
+    ),
+    "echo without factor": (["echo=batch"], "factor=None", "any real number >= 1", "factor=2"),
+    "factor without echo": (["factor=4"], "factor=4", "nothing or 1 with echo=none", "echo=before_augmentation"),
+    "echo after no stage": (
+        ["echo=stage", "factor=2", "echo.after=colour"],
+        "echo.after=colour",
+        "decode, shift",
+        "Name a stage",
+    ),
+    "item echo with a batch buffer": (
+        ["echo=before_augmentation", "factor=2", "echo.shuffle_buffer=3"],
+        "echo.shuffle_buffer=3",
+        "0 with an echo after 'decode'",
+        "task.shuffle_buffer",
+    ),
+    "negative batch buffer": (
+        ["echo=batch", "factor=2", "echo.shuffle_buffer=-1"],
+        "echo.shuffle_buffer=-1",
+        "greater",
+        "Change",
+    ),
+    "batch over buffer": (["task.shuffle_buffer=32"], "batch_size=64", "shuffle buffer, 32", "shuffle_buffer=0"),
+    "batch over source": (
+        ["task.batch_size=1400", "task.shuffle_buffer=1400", "task.eval_interval=1400"],
+        "batch_size=1400",
+        "1297 examples of the source",
+        "more data",
+    ),
+    "no batch": (["task.batch_size=0"], "task.batch_size=0", ">= 1", "Set task.batch_size"),
+    "text for a number": (["task.batch_size=many"], "task.batch_size=many", "integer", "task.batch_size"),
+    "interval under a batch": (
+        ["task.eval_interval=63"],
+        "task.eval_interval=63",
+        "at least one batch, 64",
+        "Evaluate less",
+    ),
+    "no budget": (["budget=fresh", "budget.fresh=0"], "budget.fresh=0", "numbers > 0", "something to spend"),
+    "negative budget": (["budget=steps", "budget.steps=-5"], "budget.steps=-5", "numbers > 0", "something to spend"),
+    "budget under a batch": (["budget=fresh", "budget.fresh=63"], "budget.fresh=63", "at least one batch", "Raise"),
+    "two units": (["budget.steps=5"], "budget=fresh=20000, steps=5", "exactly one of", "budget=steps budget.steps"),
+    "seconds with a schedule": (
+        ["schedule=linear", "budget=seconds", "budget.seconds=3"],
+        "budget.seconds=3",
+        "not constant",
+        "schedule=constant",
+    ),
+    "negative rate": (["optimizer.learning_rate=-1"], "optimizer.learning_rate=-1", "numbers > 0", "default"),
+    "unknown optimizer": (
+        ["optimizer.name=sgd"],
+        "optimizer.name=sgd",
+        "nesterov, momentum, adamw",
+        "optimizer=nesterov",
+    ),
+    "nesterov without momentum": (["optimizer.momentum=0"], "optimizer.momentum=0", "(0, 1)", "optimizer=momentum"),
+    "unknown precision": (["accelerator.precision=fp8"], "accelerator.precision=fp8", "32, bf16", "precision=32"),
+    "unknown accelerator": (["accelerator.name=tpu"], "accelerator=tpu", "auto, cpu, cuda, mps", "accelerator=auto"),
+    "negative seed": (["seed=-1"], "seed=-1", "greater than or equal to 0", "Change seed"),
+    "unknown mode": (["mode=trian"], "mode=trian", "'train'", "mode=train"),
+    "no threads": (["pipeline.num_threads=0"], "pipeline.num_threads=0", "greater than or equal to 1", "Change"),
+    "backend without a model": (["backend.name=jax"], "backend=jax", "torch", "task=digits"),
+    "checkpoint while training": (["checkpoint=runs/x"], "checkpoint=runs/x", "mode=train", "mode=evaluate"),
+    "runs while training": (["runs=[a]"], "runs=['a']", "mode=train", "mode=report"),
+    "evaluating nothing": (["mode=evaluate"], "checkpoint=None", "path of a checkpoint", "mode=evaluate checkpoint="),
+    "evaluating what is not there": (
+        ["mode=evaluate", "checkpoint=nowhere"],
+        "checkpoint=nowhere",
+        "checkpoints/",
+        "run folder",
+    ),
+    "reporting nothing": (["mode=report"], "runs=[]", "folders of finished runs", "mode=report"),
+    "syncing nothing": (["mode=sync"], "resume=None", "path of a run folder", "mode=sync resume="),
+    "a relative database": (
+        ["tracking=mlflow", "tracking.tracking_uri=sqlite:///mlflow.db"],
+        "tracking.tracking_uri=sqlite:///mlflow.db",
+        "",
+        "",
+    ),
+    "bad held-out share": (["task.num_held_out=0"], "task.num_held_out=0", "1 to 1796", "500"),
+    "bad shift": (["task.max_shift=9"], "task.max_shift=9", "0 to 3", "default"),
+    "no channels": (
+        ["task.models.torch.channels=[16]"],
+        "task.models.torch.channels=[16]",
+        "two whole numbers",
+        "[16, 32]",
+    ),
+}
+
+
+@pytest.mark.parametrize(("overrides", "given", "allowed", "cure"), MISTAKES.values(), ids=MISTAKES.keys())
+def test_a_mistake_is_told_with_key_value_allowed_and_cure(overrides, given, allowed, cure, tmp_path):
+    folder = tmp_path / "run"
+    own_folder = [] if any(item.startswith("mode=report") for item in overrides) else [f"run_dir={folder}"]
+    with pytest.raises(SettingError) as raised:
+        run_mode(config(*QUIET, *own_folder, *overrides), folder=None, project=PROJECT)
+    message = str(raised.value)
+    start, _, rest = message.partition(" cannot be used. Allowed: ")
+    assert start == given
+    told, _, told_cure = rest.partition(". ")
+    assert re.search(re.escape(allowed), rest) and told
+    assert cure in rest and (told_cure or not cure)
+    assert not folder.exists()
+
+
+def test_unknown_groups_and_options_are_refused_by_hydra():
+    with pytest.raises(ConfigCompositionException, match="Could not override 'ehco'"):
+        config("ehco=batch")
+    with pytest.raises(MissingConfigException, match="batch\n"):
+        config("echo=bacth")
+
+
+def test_a_run_folder_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    node = config(*QUIET, f"run_dir={tmp_path / 'file' / 'run'}")
+    with pytest.raises(SettingError, match="run_dir=.*a folder that can be written"):
+        run_mode(node, folder=None, project=PROJECT)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A short finished run."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    overrides = ("budget=fresh", "budget.fresh=600", "stop_at_target=false")
+    run_mode(config(*QUIET, *overrides, f"run_dir={folder}"), folder=None, project=PROJECT)
+    return folder, overrides
+
+
+def test_a_second_run_in_the_same_folder_is_refused(finished):
+    folder, overrides = finished
+    before = (folder / "metrics.jsonl").read_bytes()
+    with pytest.raises(SettingError, match="run_dir=.*a folder without a run.*resume=auto"):
+        run_mode(config(*QUIET, *overrides, f"run_dir={folder}"), folder=None, project=PROJECT)
+    assert (folder / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ("seed=1", "seed=1 .*Allowed: 0,"),
+        ("task.batch_size=32", "task.batch_size=32 .*Allowed: 64,"),
+        ("task.shuffle_buffer=512", "task.shuffle_buffer=512 .*Allowed: 1024,"),
+        ("optimizer.learning_rate=0.3", "optimizer.learning_rate=0.3 .*Allowed: 0.1,"),
+        ("optimizer=adamw", "optimizer.(learning_rate|name)="),
+        ("task.models.torch.channels=[8,8]", r"task.models.torch.channels=\[8, 8\] .*Allowed: \[16, 32\],"),
+        ("backend.compute_threads=2", "backend.compute_threads=2 .*Allowed: 1,"),
+    ],
+)
+def test_resuming_under_other_settings_is_refused_with_both_values(finished, changed, named):
+    folder, overrides = finished
+    before = (folder / "metrics.jsonl").read_bytes()
+    with pytest.raises(SettingError, match=named):
+        run_mode(config(*QUIET, *overrides, f"resume={folder}", changed), folder=None, project=PROJECT)
+    with pytest.raises(SettingError, match="(echo|factor)"):
+        run_mode(config(*QUIET, *overrides, f"resume={folder}", "echo=batch", "factor=2"), folder=None, project=PROJECT)
+    assert (folder / "metrics.jsonl").read_bytes() == before
+
+
+def test_resuming_a_finished_run_changes_nothing(finished):
+    folder, overrides = finished
+    before = json.loads((folder / "summary.json").read_text())
+    run_mode(config(*QUIET, *overrides, f"resume={folder}"), folder=None, project=PROJECT)
+    after = json.loads((folder / "summary.json").read_text())
+    for name in ("fresh_examples", "steps", "accuracy", "train_loss", "entered_examples", "delivered_examples"):
+        assert after[name] == before[name]
+
+
+def test_a_truncated_checkpoint_is_refused(finished, tmp_path):
+    import shutil
+
+    folder, overrides = finished
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    newest = sorted((copy / "checkpoints").iterdir())[-1]
+    (newest / "arrays.safetensors").write_bytes((newest / "arrays.safetensors").read_bytes()[:-10])
+    with pytest.raises(SettingError, match="checkpoint=.*truncated or was altered"):
+        run_mode(config(*QUIET, *overrides, f"resume={newest}"), folder=None, project=PROJECT)
+
+
+def test_evaluation_of_a_checkpoint_gives_the_metric_of_its_mark(finished, capsys):
+    folder, overrides = finished
+    newest = sorted((folder / "checkpoints").iterdir())[-1]
+    run_mode(config(*QUIET, *overrides, "mode=evaluate", f"checkpoint={newest}"), folder=None, project=PROJECT)
+    accuracy = json.loads((folder / "summary.json").read_text())["accuracy"]
+    assert f"accuracy {accuracy:.4f}  (target 0.97)" in capsys.readouterr().out
+    run_mode(config(*QUIET, *overrides, "mode=evaluate", f"checkpoint={folder}"), folder=None, project=PROJECT)
+    best = max(json.loads(line)["metrics"]["accuracy"] for line in (folder / "metrics.jsonl").read_text().splitlines())
+    assert f"accuracy {best:.4f}  (target 0.97)" in capsys.readouterr().out
+
+
+def test_a_report_compares_finished_runs(finished, tmp_path):
+    folder, _ = finished
+    run_mode(
+        config(*QUIET, "mode=report", f"runs=[{folder.parent}/*]", f"run_dir={tmp_path / 'report'}"),
+        folder=None,
+        project=PROJECT,
+    )
+    assert "| none | never |" in (tmp_path / "report" / "report.md").read_text()
+    assert (tmp_path / "report" / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_run_with_a_server_that_is_down_trains_and_keeps_its_record(tmp_path):
+    node = config(
+        "display=none",
+        "budget=steps",
+        "budget.steps=2",
+        "tracking.tracking_uri=http://127.0.0.1:9",
+        "tracking.start_timeout=0.5",
+        "tracking.finish_timeout=0.5",
+        f"run_dir={tmp_path / 'run'}",
+    )
+    run_mode(node, folder=None, project=PROJECT)
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["steps"] == 2
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 1
