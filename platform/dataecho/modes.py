@@ -67,6 +67,7 @@ def _train(config: Node, *, folder: Path | None, project: Path) -> float:
                 run.folder / "learning_curve.png",
                 metric=run.workload.task.metric,
                 target=run.workload.task.target,
+                higher_is_better=run.workload.task.higher_is_better,
             )
         )
     except Interrupted as interrupted:
@@ -93,6 +94,7 @@ def _write_summary(run: TrainingRun, metrics: dict[str, float | None], *, diverg
             "reached_target": bool(metrics["reached_target"]),
             "diverged": diverged,
             "metric": run.workload.task.metric,
+            "higher_is_better": run.workload.task.higher_is_better,
             "seed": settings.seed,
             "versions": versions(run.workload.backend),
             "git_revision": run.info.tags["git_revision"],

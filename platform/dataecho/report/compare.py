@@ -56,7 +56,7 @@ def compare_runs(patterns: Sequence[str], folder: Path) -> None:
         folder / "learning_curves.png",
         metric=first["metric"],
         target=first["config"]["task"]["target"],
-        bottom=0.8 if first["metric"] == "accuracy" else None,
+        higher_is_better=first["higher_is_better"],
     )
     console = Console()
     console.print(table)

@@ -1,0 +1,54 @@
+"""What the README and docs tell a user to type works as it stands there."""
+
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from dataecho.compose import compose_workload
+from tests.support import PROJECT, config
+
+PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md")), *(PROJECT / "conf").rglob("*.yaml")]
+
+
+def commands():
+    """Every ``python train.py ...`` line of the pages that is no sweep and asks for no help."""
+    found = set()
+    for page in PAGES:
+        for line in re.findall(r"python train\.py[^\n`)]*", page.read_text()):
+            line = line.split("  ")[0]  # after two spaces the help says what a command does
+            arguments = shlex.split(line, comments=True)[2:]
+            if not {"-m", "--help", "--cfg"} & set(arguments) and not any(
+                "<" in item or "[group" in item for item in arguments
+            ):
+                found.add(tuple(arguments))
+    return sorted(found)
+
+
+@pytest.mark.parametrize("arguments", commands(), ids=" ".join)
+def test_every_command_line_composes(arguments):
+    node = config(*arguments, "tracking=none")
+    if node["mode"] == "train":
+        compose_workload(node)
+
+
+def test_there_are_command_lines_to_check():
+    assert len(commands()) > 15
+
+
+def test_the_example_of_the_own_loop_runs():
+    (code,) = re.findall(r"```python\n(.*?)```", (PROJECT / "README.md").read_text(), flags=re.DOTALL)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    lines = done.stdout.splitlines()
+    assert len(lines) == 10
+    assert lines[0].startswith("torch.Size([64, 32, 32, 3]) fresh: ")
+    fresh = [int(line.rsplit(" ", 1)[1]) for line in lines]
+    assert 0 < sum(fresh) < 640  # echoed: not every row is fresh
+
+
+def test_every_file_that_the_readme_links_to_is_there():
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", (PROJECT / "README.md").read_text())
+    assert len(links) >= 4
+    assert [link for link in links if not (PROJECT / link).exists()] == []
