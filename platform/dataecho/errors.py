@@ -13,7 +13,7 @@ class SettingError(ValueError):
     def __init__(self, key: str, value: Any, *, allowed: str, cure: str) -> None:
         self.key = key
         self.value = value
-        super().__init__(f"{key}={_shown(value)} cannot be used. Allowed: {allowed}. {cure}")
+        super().__init__(f"{key}={shown(value)} cannot be used. Allowed: {allowed}. {cure}")
 
 
 def require(condition: bool, key: str, value: Any, *, allowed: str, cure: str) -> None:
@@ -34,7 +34,8 @@ def refuse_unknown(given: Iterable[str], known: Iterable[str], *, prefix: str = 
         raise SettingError(f"{prefix}{key}", value, allowed=f"the keys {', '.join(known) or '(none)'}", cure=cure)
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value as a user would type it."""
     if isinstance(value, float) and value.is_integer():
         return f"{value:g}"  # as it was typed
     return value if isinstance(value, str) else repr(value)

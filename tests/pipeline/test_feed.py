@@ -396,7 +396,7 @@ def test_evaluation_refuses_random_stages():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"echo_after": None, "factor": 2.0}, "factor=2.0.*there is no echo"),
+        ({"echo_after": None, "factor": 2.0}, "factor=2 .*there is no echo"),
         ({"echo_after": "colour"}, "echo.after=colour.*read, decode, crop, color, batch, device"),
         ({"echo_after": "example"}, "echo=example.*before_augmentation or after_augmentation"),
         ({"echo_after": "decode", "batch_shuffle_buffer": 2}, "echo.shuffle_buffer=2"),

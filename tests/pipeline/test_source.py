@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dataecho.errors import SettingError
-from dataecho.pipeline.source import ArraySource, shard_lengths, total_examples
+from dataecho.pipeline.source import ArraySource, shard_lengths
 from dataecho.testing.source_contract import SourceContract
 
 
@@ -35,7 +35,7 @@ def test_it_is_one_shard_with_random_access():
     source = ArraySource(fields())
     assert source.random_access
     assert shard_lengths(source) == [10]
-    assert total_examples(source) == 10
+    assert sum(shard_lengths(source)) == 10
 
 
 def test_a_read_is_rows_of_every_field():
@@ -99,3 +99,8 @@ def test_fields_without_one_common_length_are_refused(data, shown):
 def test_a_position_that_is_not_there_is_an_error(k):
     with pytest.raises(IndexError):
         read(ArraySource(fields()), [k])
+
+
+def test_arrays_of_python_objects_are_refused():
+    with pytest.raises(SettingError, match=r"fields=\['text'\].*arrays of numbers"):
+        ArraySource({"text": np.array(["a", None], dtype=object)})

@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from dataecho.errors import SettingError
+from dataecho.errors import SettingError, shown
 from dataecho.plan.echo import EchoFactor
 from dataecho.plan.keys import KeyStream
 from dataecho.plan.memory import expected_live_results, expected_waiting_records
@@ -268,7 +268,9 @@ def test_a_state_of_another_plan_is_refused_with_both_values():
         "num_ranks": {"factor": 2.0, "num_ranks": 2},
     }.items():
         other = plan(**settings)
-        with pytest.raises(SettingError, match=f"^{key}={other.identity[key]}.*Allowed: {state['identity'][key]}"):
+        with pytest.raises(
+            SettingError, match=f"^{key}={shown(other.identity[key])} .*Allowed: {shown(state['identity'][key])},"
+        ):
             other.load_state(state)
 
 

@@ -28,7 +28,9 @@ CLOCK = 1_700_000_000_000
 
 
 def new_tracker(uri, **options):
-    return MLflowTracker(tracking_uri=uri, experiment="echo", **{"retry_interval": 0.01, **options})
+    return MLflowTracker(
+        tracking_uri=uri, experiment="echo", **{"retry_interval": 0.01, "send_interval": 0.0, **options}
+    )
 
 
 def expected(*marks, clock=CLOCK):
@@ -637,7 +639,8 @@ def test_a_store_that_depends_on_the_folder_or_is_a_folder_is_refused(wrong):
     [
         ({"artifact_root": "mlruns"}, r"tracking\.artifact_root=mlruns"),
         ({"start_timeout": 0}, r"tracking\.start_timeout=0"),
-        ({"finish_timeout": -1.0}, r"tracking\.finish_timeout=-1\.0"),
+        ({"send_interval": -1.0}, r"tracking\.send_interval=-1 "),
+        ({"finish_timeout": -1.0}, r"tracking\.finish_timeout=-1 "),
         ({"retry_interval": 0}, r"tracking\.retry_interval=0"),
         ({"experiment": " "}, r"tracking\.experiment= "),
     ],

@@ -1,5 +1,6 @@
-"""A run over twenty numbers: real feed, plan, trainer and checkpoints; fakes only at the border, which record it all."""
+"""A run over twenty numbers: real feed, plan, trainer and checkpoints; the fakes at the border record it all."""
 
+import shutil
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from dataecho.pipeline.feed import Feed
 from dataecho.pipeline.source import ArraySource
 from dataecho.pipeline.stage import Stage
 from dataecho.plan import keys as draws
+from dataecho.plan import plan as plan_module
 from dataecho.training import trainer as trainer_module
 from dataecho.training.budget import Budget
 from dataecho.training.checkpoint import CheckpointStore
@@ -314,6 +316,13 @@ class Run:
         """The same without what depends on time."""
         return [(step, without_times(metrics)) for step, metrics in self.spool]
 
+    @property
+    def exact_outcome(self):
+        return without_times(self.outcome.metrics)
+
+    def remove(self):
+        shutil.rmtree(self.folder)
+
     def checkpoint(self):
         """The state that a resume starts from."""
         return CheckpointStore(self.folder).newest()
@@ -342,10 +351,22 @@ def without_times(metrics):
     return {name: value for name, value in metrics.items() if name not in TIMES}
 
 
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    """The plan is made in blocks of ten batches: several in a run, and fast."""
+    monkeypatch.setattr(plan_module, "_USES_PER_BLOCK", 10 * BATCH_SIZE)
+
+
 @pytest.fixture
 def new_run(tmp_path):
     """Makes runs, all in one folder unless told otherwise."""
     return partial(Run, tmp_path / "run")
+
+
+@pytest.fixture
+def other_run(tmp_path):
+    """Makes runs in folders of their own: ``other_run(3)`` twice is twice the same one."""
+    return lambda name, **settings: Run(tmp_path / f"other {name}", **settings)
 
 
 @pytest.fixture

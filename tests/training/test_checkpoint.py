@@ -12,7 +12,8 @@ from dataecho.errors import SettingError
 from dataecho.training import checkpoint
 from dataecho.training.checkpoint import CheckpointStore, find_checkpoint, list_checkpoints, load_checkpoint
 
-DTYPES = "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64 complex64".split()
+INTEGERS = [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
+DTYPES = ["bool", *INTEGERS, "float16", "float32", "float64", "complex64"]
 SHAPES = [(), (0,), (0, 4), (3,), (2, 3)]
 
 
@@ -109,7 +110,7 @@ def test_everything_is_on_the_disk_before_the_checkpoint_is_visible(tmp_path, mo
     assert seen == [[draft], [draft], [draft], step_names(1)]  # two files, their folder, and the one above
 
 
-@pytest.mark.parametrize("process", [os.getpid(), 999999])
+@pytest.mark.parametrize("process", [os.getpid(), 999999], ids=["the same id", "another id"])
 def test_leftovers_of_a_process_that_died_while_writing_are_removed(tmp_path, process):
     save(tmp_path, 1)
     for steps in (2, 5):  # in a container the next process may well have the same id
@@ -228,13 +229,14 @@ def test_every_cut_of_either_file_is_refused(tmp_path):
     assert load_checkpoint(path)["counts"] == {"steps": 1}
 
 
-def test_the_newest_is_none_where_there_is_none_or_none_can_be_read(tmp_path, caplog):
+def test_starting_over_beside_damaged_checkpoints_is_refused(tmp_path, caplog):
     store = CheckpointStore(tmp_path)
     assert store.newest() is None and not caplog.records
     save(tmp_path, 1, 2)
     for path in list_checkpoints(tmp_path / "checkpoints"):
         (path / "state.json").write_text("")
-    assert store.newest() is None
+    with pytest.raises(SettingError, match="cannot be used: state.json is truncated"):
+        store.newest()
     assert len(caplog.records) == 2
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,8 @@ from dataecho.training.contracts import Arrays, Backend, BackendContext, Optimiz
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("32", "bf16")
+
+_OWN_CHOICE_OF_THREADS = torch.get_num_threads()  # before any run of this process has set another number
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,8 @@ class TorchBackend(Backend):
         deterministic: bool = False,
         compute_threads: int | None = None,
     ) -> None:
+        if deterministic:  # cuBLAS looks once, when CUDA starts, and PyTorch refuses to be deterministic without it
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         self._device = torch.device(_available(context.accelerator.name))
         precision = context.accelerator.precision
         require(
@@ -55,7 +60,10 @@ class TorchBackend(Backend):
             require(
                 compute_threads >= 1, "backend.compute_threads", compute_threads, allowed=">= 1", cure="Leave it out."
             )
-            torch.set_num_threads(compute_threads)
+        torch.set_num_threads(compute_threads or _OWN_CHOICE_OF_THREADS)
+        if self._device.type == "cuda":  # "32" means 32 bit: TF32 has 19
+            torch.set_float32_matmul_precision("highest")
+            torch.backends.cudnn.allow_tf32 = False
         torch.use_deterministic_algorithms(deterministic)
         seeds = KeyStream(context.seed, "backend.torch").keys(np.arange(2))
         torch.manual_seed(int(seeds[0] >> np.uint64(1)))

@@ -100,15 +100,11 @@ class Executor:
         return self
 
     def __next__(self) -> Batch:
-        if not self._started and not self._closed:  # not before: what is read before the clock runs would be free
-            self._started = True
-            for thread in self._threads:
-                thread.start()
+        while not self.ready(timeout=60):
+            pass
         with self._lock:
-            while not (self._jobs and self._jobs[0].finished):
-                if self._closed or (self._exhausted and not self._jobs):
-                    raise StopIteration
-                self._has_batch.wait()
+            if not self._jobs:
+                raise StopIteration
             job = self._jobs.popleft()
             self._has_work.notify_all()
         if job.error is not None:
@@ -123,6 +119,15 @@ class Executor:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def ready(self, *, timeout: float) -> bool:
+        """Wait at most ``timeout`` seconds; whether ``next`` has its answer, be it a batch, an error or the end."""
+        if not self._started and not self._closed:  # not before: what is read before the clock runs would be free
+            self._started = True
+            for thread in self._threads:
+                thread.start()
+        with self._lock:
+            return self._has_batch.wait_for(self._has_answer, timeout)
 
     def pause(self) -> None:
         """Stop working and return when every worker stands still: a paused clock must not give free input."""
@@ -150,6 +155,9 @@ class Executor:
                 thread.join()
         self._store.clear()
         self._echoed.clear()
+
+    def _has_answer(self) -> bool:
+        return self._jobs[0].finished if self._jobs else self._closed or self._exhausted
 
     def _run(self) -> None:
         while (task := self._next_task()) is not None:

@@ -103,6 +103,10 @@ class Feed:
         self._cursor.advance(num_batches - self._cursor.num_batches)
         return {**self._cursor.state(), "identity": self.identity}
 
+    def ready(self, *, timeout: float) -> bool:
+        """Wait at most ``timeout`` seconds for the next batch; see :meth:`Executor.ready`."""
+        return self._executor.ready(timeout=timeout)
+
     def pause(self) -> None:
         """Stand still; see :meth:`Executor.pause`."""
         self._executor.pause()
@@ -154,10 +158,12 @@ def once_through(
         allowed="stages without randomness",
         cure="Evaluate unaugmented data.",
     )
+    lengths = shard_lengths(source)
+    require(sum(lengths) > 0, "source", "no example", allowed="at least one", cure="Name held-out data that exists.")
     return Executor(
         source,
         stages,
-        _in_order(shard_lengths(source), batch_size),
+        _in_order(lengths, batch_size),
         echo_after=BATCH,
         seed=0,
         settings=settings or ExecutorSettings(),

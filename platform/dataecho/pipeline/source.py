@@ -44,7 +44,8 @@ class Source(abc.ABC):
 class ArraySource(Source):
     """Arrays in memory, one shard; ``fields`` maps a name to an array whose first axis is the example.
 
-    Records are dictionaries with a row of every field. The arrays are not copied, and what is read cannot be written.
+    Records are dictionaries with a row of every field, copies that may be written to. Raises :class:`SettingError` for
+    fields of different lengths, and for arrays of Python objects.
     """
 
     def __init__(self, fields: Mapping[str, NDArray[Any]]) -> None:
@@ -56,6 +57,8 @@ class ArraySource(Source):
             allowed="one or more arrays of the same length",
             cure="Give every field one row per example.",
         )
+        objects = [name for name, array in fields.items() if array.dtype == object]
+        require(not objects, "fields", objects, allowed="arrays of numbers or fixed text", cure="Convert them first.")
         self._fields = dict(fields)
         self._length = next(iter(lengths.values()))
         digest = hashlib.sha256()
@@ -81,11 +84,6 @@ class ArraySource(Source):
 
     def read(self, shards: NDArray[np.int64], ks: NDArray[np.int64]) -> Chunk:
         return {name: array[ks] for name, array in self._fields.items()}
-
-
-def total_examples(source: Source) -> int:
-    """Number of examples of a source whose shards may all be opened now (held-out data)."""
-    return sum(source.num_examples(shard) for shard in range(source.num_shards))
 
 
 def shard_lengths(source: Source) -> Sequence[int]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dataecho.errors import SettingError, require
+from dataecho.errors import SettingError, require, shown
 from dataecho.plan.echo import MAX_BLOCK, Echo
 from dataecho.plan.order import ITEM_COLUMNS, Ids, Order
 
@@ -183,7 +183,7 @@ class Plan:
                 raise SettingError(
                     key,
                     mine,
-                    allowed=f"{theirs!r}, the value the checkpoint was written with",
+                    allowed=f"{shown(theirs)}, the value the checkpoint was written with",
                     cure="Resume with the same settings, or start a new run.",
                 )
         self._num_batches = state["num_batches"]

@@ -39,9 +39,7 @@ def learning_curves(
         if reached is not None:
             axes.axvline(reached, color=color, linewidth=0.8, linestyle=":")
     axes.axhline(target, color="grey", linewidth=0.8, linestyle="--")
-    axes.annotate(
-        f"target {target:g}", (0.01, target), xycoords=("axes fraction", "data"), va="bottom", color="grey"
-    )
+    axes.annotate(f"target {target:g}", (0.01, target), xycoords=("axes fraction", "data"), va="bottom", color="grey")
     axes.set_xlabel("fresh examples")
     axes.set_ylabel(metric)
     axes.set_xlim(left=0)

@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from dataecho.pipeline.source import Source, shard_lengths, total_examples
+from dataecho.pipeline.source import Source, shard_lengths
 from dataecho.pipeline.stage import Chunk, as_examples, chunk_length
 
 NewSource = Callable[[], Source]
@@ -66,7 +66,7 @@ class SourceContract(abc.ABC):
         """A source of the same shape with one value changed."""
 
     def test_there_is_enough_to_test_with(self, new_source: NewSource) -> None:
-        assert total_examples(new_source()) >= 8
+        assert sum(shard_lengths(new_source())) >= 8
 
     def test_lengths_are_whole_numbers_that_stay(self, new_source: NewSource) -> None:
         source = new_source()
@@ -78,7 +78,7 @@ class SourceContract(abc.ABC):
 
     def test_one_record_comes_for_every_position(self, new_source: NewSource) -> None:
         source = new_source()
-        assert chunk_length(source.read(*all_positions(source))) == total_examples(source)
+        assert chunk_length(source.read(*all_positions(source))) == sum(shard_lengths(source))
 
     def test_records_come_in_the_order_asked_for(self, new_source: NewSource) -> None:
         source = new_source()
@@ -98,8 +98,8 @@ class SourceContract(abc.ABC):
     @pytest.mark.parametrize("size", [2, 3, 7])
     def test_the_cut_into_reads_changes_nothing(self, new_source: NewSource, size: int) -> None:
         source = new_source()
-        parts = [fingerprints(source.read(*part)) for part in _cut(all_positions(source), size)]
-        assert sum(parts, []) == _one_by_one(new_source())
+        parts = _cut(all_positions(source), size)
+        assert [row for part in parts for row in fingerprints(source.read(*part))] == _one_by_one(new_source())
 
     def test_threads_that_read_at_once_get_the_same(self, new_source: NewSource) -> None:
         source = new_source()
@@ -183,7 +183,7 @@ def _feed(update: Callable[[bytes], None], value: Any) -> None:
         update(np.asarray(value).tobytes())
     elif isinstance(value, bytes | bytearray | memoryview):
         update(f"bytes {len(value)} ".encode())
-        update(value)
+        update(bytes(value))
     elif isinstance(value, str | int | float | None):
         update(f"{type(value).__name__} {value!r} ".encode())
     else:

@@ -37,7 +37,9 @@ class MLflowTracker(Tracker):
     ``tracking_uri``: an absolute sqlite URL, or the URI of a server; its credentials are neither logged nor stored.
     ``artifact_root``: where a new experiment of a sqlite store keeps its artifacts; by default ``mlruns`` beside the
     database. ``start_timeout``: how long :meth:`start` waits for MLflow, so that its import and the creation of a
-    database do not take the cores from training. ``finish_timeout`` bounds :meth:`finish`. All times in seconds.
+    database do not take the cores from training. ``finish_timeout`` bounds :meth:`finish`.
+    ``send_interval``: metrics are collected for so long, so that sending takes next to nothing from training. All times
+    in seconds.
 
     Use one tracker for one run: ``start`` once, ``covered`` any number of times, ``finish`` once. ``covered`` comes
     after the spool was cut at the checkpoint's position. What was not sent by the end is sent by :func:`send_later`.
@@ -52,11 +54,19 @@ class MLflowTracker(Tracker):
         start_timeout: float = 20.0,
         finish_timeout: float = 30.0,
         retry_interval: float = 1.0,
+        send_interval: float = 5.0,
     ) -> None:
         check_settings(tracking_uri=tracking_uri, experiment=experiment, artifact_root=artifact_root)
         times = {"start_timeout": start_timeout, "finish_timeout": finish_timeout, "retry_interval": retry_interval}
         for name, value in times.items():
             require(value > 0, f"tracking.{name}", value, allowed="seconds > 0", cure=f"Set tracking.{name}.")
+        require(
+            send_interval >= 0,
+            "tracking.send_interval",
+            send_interval,
+            allowed="seconds >= 0",
+            cure="0 sends every evaluation by itself.",
+        )
         _require_mlflow()
         self._uri = tracking_uri
         self._experiment = experiment
@@ -64,6 +74,7 @@ class MLflowTracker(Tracker):
         self._start_timeout = start_timeout
         self._finish_timeout = finish_timeout
         self._retry_interval = retry_interval
+        self._send_interval = send_interval
         self._folder = Path()
         self._file: RecordFile | None = None
         self._sender: Sender | None = None
@@ -90,7 +101,13 @@ class MLflowTracker(Tracker):
             logger.warning("%s is not tracked: %s", run.folder, masked_error(error, uri=self._uri))
             self._release()
             return
-        self._sender = Sender(run.folder, self._file, tracking_uri=self._uri, retry_interval=self._retry_interval)
+        self._sender = Sender(
+            run.folder,
+            self._file,
+            tracking_uri=self._uri,
+            retry_interval=self._retry_interval,
+            send_interval=self._send_interval,
+        )
         self._sender.start(timeout=self._start_timeout)
 
     def covered(self, position: int) -> None:

@@ -55,12 +55,17 @@ class CheckpointStore:
         return final
 
     def newest(self) -> dict[str, Any] | None:
-        """The state of the newest checkpoint that can be read; those that cannot are named in a warning."""
+        """The state of the newest checkpoint that can be read, None where none was written. Those that cannot be read
+        are named in a warning; raises :class:`SettingError` if there is no other, for starting over would lose them."""
+        damage: SettingError | None = None
         for path in reversed(list_checkpoints(self._folder)):
             try:
                 return load_checkpoint(path)
             except SettingError as error:
                 log.warning("%s", error)
+                damage = error
+        if damage is not None:
+            raise damage
         return None
 
     def _drop(self, newest_steps: int, best_steps: int | None) -> None:
@@ -148,7 +153,9 @@ def _with_arrays(value: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
 
 def _digest(values: Any, blob: bytes) -> str:
     """Of both files; JSON that was read is written as it was."""
-    return hashlib.sha256(json.dumps(values).encode() + blob).hexdigest()
+    digest = hashlib.sha256(json.dumps(values).encode())
+    digest.update(blob)
+    return digest.hexdigest()
 
 
 def _write(path: Path, data: bytes) -> None:

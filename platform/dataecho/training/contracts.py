@@ -170,7 +170,7 @@ class Backend(abc.ABC):
     @property
     @abc.abstractmethod
     def identity(self) -> dict[str, Any]:
-        """What a checkpoint must agree with to be continued: name, device, precision, optimizer, compute threads."""
+        """What a checkpoint must agree with and the configuration does not tell: device found, compute threads."""
 
     @property
     @abc.abstractmethod
@@ -179,13 +179,14 @@ class Backend(abc.ABC):
 
     @abc.abstractmethod
     def put(self, batch: Batch) -> Any:
-        """The batch on the device. The host arrays may be used again only after :meth:`synchronize` or, for a backend
-        that copies, at once; see :attr:`keeps_host_arrays`."""
+        """The batch on the device. The host arrays may be used again at once; where :attr:`keeps_host_arrays`, when the
+        step they went into has returned."""
 
     @property
     @abc.abstractmethod
     def keeps_host_arrays(self) -> bool:
-        """Whether what :meth:`put` returns still reads the batch's host arrays (shared memory on a CPU)."""
+        """Whether what :meth:`put` returns still reads the batch's host arrays (shared memory on a CPU). The steps of
+        such a backend return when they are done."""
 
     @abc.abstractmethod
     def train_step(self, placed: Any, *, learning_rate: float) -> None:

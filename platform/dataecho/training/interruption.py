@@ -16,12 +16,12 @@ class Interrupted(Exception):
 
 
 class Interruption:
-    """Notes the signal; the loop looks at it after every step. A context manager; outside the main thread, where
+    """Notes the signal; the loop looks at it before every step and while it waits for one. Nothing is raised from the
+    handler: it could come between a lock and its release. A context manager; outside the main thread, where
     Python gets no signals, it never sees any."""
 
     def __init__(self) -> None:
         self._signal: int | None = None
-        self._waiting = False
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> Interruption:
@@ -36,12 +36,6 @@ class Interruption:
         for number, handler in self._previous.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
-    def waiting(self, waits: bool) -> None:
-        """Whether the loop is waiting for input: a starved loop is interrupted where it waits."""
-        self._waiting = waits
-        if waits:
-            self.check()
-
     def check(self) -> None:
         """Raise :class:`Interrupted` if a signal came."""
         if self._signal is not None:
@@ -51,5 +45,3 @@ class Interruption:
         if self._signal is not None:
             raise KeyboardInterrupt
         self._signal = number
-        if self._waiting:
-            raise Interrupted(number)

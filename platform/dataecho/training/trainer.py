@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dataecho.errors import SettingError
+from dataecho.errors import SettingError, shown
 from dataecho.pipeline.batch import Batch
 from dataecho.pipeline.feed import Feed
 from dataecho.pipeline.stage import DEVICE
@@ -37,6 +37,8 @@ from dataecho.training.schedule import Schedule
 from dataecho.training.spool import Spool
 from dataecho.training.target import COSTS, Target
 from dataecho.training.timing import Sums, Timekeeper, TimeModel
+
+_SECONDS_BETWEEN_LOOKS = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +95,7 @@ class Trainer:
         self._counts, self._reads_before = Counts(), 0
         self._sums, self._window_start = Sums(), Sums()
         self._mark, self._num_evaluations = 1, 0
-        self._evaluated_steps = self._saved_steps = 0
+        self._evaluated_steps = 0
         self._best: dict[str, Any] = {"steps": None, "value": None}
         self._metrics: dict[str, float] = {}
         self._diverged = False
@@ -122,12 +124,12 @@ class Trainer:
                 try:
                     self._loop(interruption)
                 except Interrupted:
+                    self._keeper.got()  # it was waiting, or about to
+                    self._keeper.stop()
                     self._save()
                     raise
                 if self._counts.steps > self._evaluated_steps:
-                    self._at_mark()
-                if self._counts.steps > self._saved_steps:
-                    self._save()
+                    self._at_mark(last=True)
                 return self._outcome()
         finally:
             self._display.stop()
@@ -135,11 +137,12 @@ class Trainer:
 
     def _loop(self, interruption: Interruption) -> None:
         while not self._has_arrived():
-            interruption.waiting(True)
             self._keeper.ask()
+            while not self._feed.ready(timeout=_SECONDS_BETWEEN_LOOKS):
+                interruption.check()  # a starved loop is interrupted where it waits
+            interruption.check()
             batch = next(self._feed)
             self._keeper.got()
-            interruption.waiting(False)
             if self._would_exceed(batch):
                 return
             if self._counts.fresh_examples + batch.planned.num_fresh > self._mark * self._settings.eval_interval:
@@ -185,7 +188,7 @@ class Trainer:
             self._resident[planned.batch_ordinal] = placed
         return placed
 
-    def _at_mark(self) -> None:
+    def _at_mark(self, *, last: bool = False) -> None:
         """Evaluate the open mark, with clock and feed standing still; then log it, save and show it."""
         self._backend.synchronize()
         self._feed.pause()
@@ -215,13 +218,14 @@ class Trainer:
             self._mark += 1
             self._window_start = Sums(**asdict(self._sums))
             interval = self._settings.checkpoint_interval
-            if self._has_arrived() or (interval and self._num_evaluations % interval == 0):
+            if last or self._has_arrived() or (interval and self._num_evaluations % interval == 0):
                 if self._target.is_better(value, self._best["value"]):
                     self._best = {"steps": self._counts.steps, "value": value}
                 self._save()
             self._display.mark(self._progress())
         self._keeper.start()
-        self._feed.resume()
+        if not (last or self._has_arrived()):
+            self._feed.resume()
 
     def _save(self) -> None:
         """Everything a continuation needs; then the tracker may send what this covers."""
@@ -249,7 +253,6 @@ class Trainer:
             steps=self._counts.steps,
             best_steps=self._best["steps"],
         )
-        self._saved_steps = self._counts.steps
         self._tracker.covered(self._spool.position)
 
     def _restore(self, state: dict[str, Any]) -> tuple[int, dict[str, Any]]:
@@ -260,7 +263,7 @@ class Trainer:
                 raise SettingError(
                     key,
                     mine,
-                    allowed=f"{theirs!r}, the value the checkpoint was written with",
+                    allowed=f"{shown(theirs)}, the value the checkpoint was written with",
                     cure="Resume with the settings the run was started with, or start a new run.",
                 )
         self._backend.load_state(state["backend"]["arrays"], state["backend"]["values"])
@@ -270,7 +273,6 @@ class Trainer:
         self._best, self._metrics = state["best"], state["metrics"]
         self._mark, self._num_evaluations = state["mark"], state["num_evaluations"]
         self._evaluated_steps, self._diverged = state["evaluated_steps"], state["diverged"]
-        self._saved_steps = self._counts.steps
         # Time and reads that a killed process spent after this checkpoint are spent.
         lost = read_heartbeat(self._folder)
         self._reads_before = max(self._counts.read_examples, int(lost["read_examples"]))
