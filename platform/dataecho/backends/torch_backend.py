@@ -108,7 +108,8 @@ class TorchBackend(Backend):
     def train_step(self, placed: _Placed, *, learning_rate: float) -> None:
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
-        self._model.train()
+        if not self._model.training:  # it walks through all modules
+            self._model.train()
         with self._precision():
             losses = self._losses(placed.fields)
         loss = torch.dot(losses.float(), placed.weights) / placed.weights.sum()
