@@ -219,8 +219,8 @@ def test_a_compiled_backend_evaluates_and_continues_with_weights_loaded_later():
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not shutil.which(os.environ.get("CXX", "g++")), reason="torch.compile needs a C++ compiler: g++")
 def test_the_real_compiler_gives_the_same_losses(tmp_path, monkeypatch):
-    assert shutil.which(os.environ.get("CXX", "g++")), "torch.compile needs a C++ compiler on a CPU"
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     assert losses(backend(Untraced, compile=True)) == pytest.approx(losses(backend(Untraced)), rel=1e-5)
 

@@ -3,6 +3,9 @@
 Workers pull. A worker without a chunk plans the next batch, if the look-ahead allows, and cuts it into chunks; results
 of the stage before the echo point live in the store from first need to last use. Batches leave in plan order whatever
 the number of threads, and nothing about their content depends on timing.
+
+A source with random access is read at an item's first use. Any other is read when the item enters the plan, in source
+order, each item once; the records wait in memory for their first use.
 """
 
 from __future__ import annotations
@@ -38,6 +41,7 @@ from dataecho.pipeline.stage import (
     stage_names,
 )
 from dataecho.plan.keys import KeyStream
+from dataecho.plan.order import Ids
 from dataecho.plan.plan import PlannedBatch
 
 
@@ -86,6 +90,8 @@ class Executor:
         self._has_work, self._has_batch = threading.Condition(self._lock), threading.Condition(self._lock)
         self._tasks: deque[_Task] = deque()
         self._jobs: deque[_Job] = deque()
+        self._reads_at_entry = not source.random_access
+        self._records: dict[int, _Entry] = {}
         self._store: dict[int, _Entry] = {}
         self._echoed: dict[int, _Job] = {}
         self._num_active = 0
@@ -153,6 +159,7 @@ class Executor:
         for thread in self._threads:
             if thread.ident is not None:
                 thread.join()
+        self._records.clear()
         self._store.clear()
         self._echoed.clear()
 
@@ -168,7 +175,8 @@ class Executor:
                 error = caught
             with self._lock:
                 self._num_active -= 1
-                task.job.task_done(error)
+                if task.job is not None:
+                    task.job.task_done(error)
                 self._has_batch.notify_all()
 
     def _next_task(self) -> _Task | None:
@@ -198,8 +206,19 @@ class Executor:
             return
         if self._pool is None:
             self._pool = BatchPool(len(planned))
+        if self._reads_at_entry:
+            self._read_entered(planned)
         self._jobs.append(self._assemble(planned) if planned.num_batch_repeats == 1 else self._repeat(planned))
         self._has_work.notify_all()
+
+    def _read_entered(self, planned: PlannedBatch) -> None:
+        """Queue the reads of what enters with this batch, before anything that needs them."""
+        size = self._settings.chunk_size
+        for start in range(0, len(planned.entered), size):
+            items = planned.entered[start : start + size]
+            records = [_Entry(1) for _ in items]
+            self._records.update(zip(items[:, 0].tolist(), records, strict=True))
+            self._tasks.append(_ReadTask(items, records))
 
     def _assemble(self, planned: PlannedBatch) -> _Job:
         assert self._pool is not None
@@ -213,15 +232,17 @@ class Executor:
         return job
 
     def _entries(self, planned: PlannedBatch) -> list[_Entry] | None:
-        """A store entry for every row, where some item is used more than once."""
+        """A store entry for every row, where some item is used more than once or was read when it entered."""
         if not self._work.echoes_items or not (planned.num_repeats > 1).any():
-            return None
+            if not self._reads_at_entry:
+                return None
+            return [_Entry(1, self._records.pop(ordinal, None)) for ordinal in planned.ordinal.tolist()]
         entries = []
         for ordinal, repeat, num_repeats in zip(
             planned.ordinal.tolist(), planned.repeat.tolist(), planned.num_repeats.tolist(), strict=True
         ):
             # After a resume the first use met may be a later repeat: what is left counts from there.
-            entry = self._store.get(ordinal) or _Entry(num_repeats - repeat)
+            entry = self._store.get(ordinal) or _Entry(num_repeats - repeat, self._records.pop(ordinal, None))
             if repeat == num_repeats - 1:
                 self._store.pop(ordinal, None)
             else:
@@ -263,23 +284,39 @@ class _Work:
         self._downstream = [(stage, streams.get(stage.name)) for stage in stages[num_upstream:]]
         self.meter = meter
 
-    def upstream(self, planned: PlannedBatch, rows: Any) -> Chunk:
-        """Read, and every stage up to the echo point: the same for every use of an item."""
+    def read(self, epochs: Ids, shards: Ids, ks: Ids) -> Chunk:
+        """The records at these positions."""
         started = time.perf_counter()
-        where = partial(_where, planned, rows)
-        shards, ks = planned.shard[rows], planned.k[rows]
         try:
             chunk = self._source.read(shards, ks)
         except Exception as error:
-            raise ExampleError(
-                READ, where(0) + (f" (or the {len(ks) - 1} read with it)" if len(ks) > 1 else ""), error
-            ) from error
+            also = f" (or the {len(ks) - 1} read with it)" if len(ks) > 1 else ""
+            raise ExampleError(READ, _named(epochs[0], shards[0], ks[0]) + also, error) from error
+        self.meter.add_upstream(time.perf_counter() - started, num_reads=len(ks))
+        return chunk
+
+    def upstream(self, planned: PlannedBatch, rows: Any, records: Sequence[_Entry | None]) -> Chunk:
+        """Read, where ``records`` (one per row) has None, and do every stage up to the echo point: the same for every
+        use of an item."""
+        chunk = self._records(planned, rows, records)
+        started = time.perf_counter()
+        where = partial(_where, planned, rows)
+        shards, ks = planned.shard[rows], planned.k[rows]
         for stage, stream in self._upstream:
             # Repeat 0 for all: whichever use happens to come first, the result is that of the first.
             keys = stream.keys(planned.epoch[rows], shards, ks, 0) if stream is not None else None
             chunk = run_stage(stage, chunk, keys, where)
-        self.meter.add_upstream(time.perf_counter() - started, num_reads=len(ks))
+        self.meter.add_upstream(time.perf_counter() - started)
         return chunk
+
+    def _records(self, planned: PlannedBatch, rows: Any, records: Sequence[_Entry | None]) -> Chunk:
+        epochs, shards, ks = planned.epoch[rows], planned.shard[rows], planned.k[rows]
+        missing = [number for number, record in enumerate(records) if record is None]
+        if len(missing) == len(records):
+            return self.read(epochs, shards, ks)
+        # What had entered before a resume was not read at entry.
+        read = iter(as_examples(self.read(epochs[missing], shards[missing], ks[missing])) if missing else ())
+        return [next(read) if record is None else record.use(self.meter) for record in records]
 
     def downstream(self, planned: PlannedBatch, rows: slice, chunk: Chunk) -> Arrays:
         """Every stage after the echo point, and rows ready to be written."""
@@ -372,25 +409,54 @@ class _Job:
 
 
 class _Task(abc.ABC):
-    """A piece of one job, done by one worker."""
+    """A piece of work, done by one worker."""
 
-    job: _Job
+    @property
+    @abc.abstractmethod
+    def job(self) -> _Job | None:
+        """The batch that it is for, if it is for one."""
 
     @abc.abstractmethod
     def run(self, work: _Work) -> None:
         """Do it; an exception fails the job."""
 
 
+class _ReadTask(_Task):
+    """Read some of the items that enter the plan. A failure is told by the batch that first needs the record."""
+
+    job = None
+
+    def __init__(self, items: Ids, records: list[_Entry]) -> None:
+        self._items, self._records = items, records
+
+    def run(self, work: _Work) -> None:
+        try:
+            results = as_examples(work.read(*self._items.T[1:]))
+        except BaseException as error:
+            for record in self._records:
+                record.fail(error)
+            return
+        for record, result in zip(self._records, results, strict=True):
+            record.hold(result, work.meter)
+
+
 class _ChunkTask(_Task):
     """A few rows of a batch, from reading to writing."""
 
     def __init__(self, job: _Job, rows: slice, entries: list[_Entry] | None) -> None:
-        self.job, self._rows, self._entries = job, rows, entries
+        self._job, self._rows, self._entries = job, rows, entries
+
+    @property
+    def job(self) -> _Job:
+        return self._job
 
     def run(self, work: _Work) -> None:
         planned, rows = self.job.planned, self._rows
         assert planned is not None
-        chunk = work.upstream(planned, rows) if self._entries is None else self._from_store(work, self._entries)
+        if self._entries is None:
+            chunk = work.upstream(planned, rows, [None] * (rows.stop - rows.start))
+        else:
+            chunk = self._from_store(work, self._entries)
         started = time.perf_counter()
         self.job.write(rows.start, work.downstream(planned, rows, chunk))
         work.meter.add_downstream(time.perf_counter() - started)
@@ -401,7 +467,8 @@ class _ChunkTask(_Task):
         mine = [number for number, entry in enumerate(entries) if entry.claim()]
         if mine:
             try:
-                results = as_examples(work.upstream(planned, self._rows.start + np.array(mine)))
+                rows = self._rows.start + np.array(mine)
+                results = as_examples(work.upstream(planned, rows, [entries[number].record for number in mine]))
             except BaseException as error:
                 for number in mine:
                     entries[number].fail(error)
@@ -415,7 +482,11 @@ class _RepeatTask(_Task):
     """One repeat of a whole batch."""
 
     def __init__(self, job: _Job, original: _Job, *, share: bool) -> None:
-        self.job, self._original, self._share = job, original, share
+        self._job, self._original, self._share = job, original, share
+
+    @property
+    def job(self) -> _Job:
+        return self._job
 
     def run(self, work: _Work) -> None:
         self.job.copy_from(self._original, share=self._share)
@@ -424,7 +495,8 @@ class _RepeatTask(_Task):
 class _Entry:
     """A stored result: computed by the worker that claims it first, awaited by the others, gone after its last use."""
 
-    def __init__(self, num_uses: int) -> None:
+    def __init__(self, num_uses: int, record: _Entry | None = None) -> None:
+        self.record = record  # what it is made from, where that was read before
         self._lock = threading.Lock()
         self._num_left = num_uses
         self._claimed = False
@@ -442,10 +514,18 @@ class _Entry:
             return first
 
     def fulfil(self, result: Example, meter: Meter) -> None:
-        if self._num_left > 1:  # used once: nothing can disturb it, and nothing is kept
-            result = frozen(result)
-            self._num_bytes = num_bytes(result)
-            meter.add_stored(self._num_bytes)
+        """The result is there; it is kept if there are uses after the one that it was computed for."""
+        self.record = None
+        if self._num_left > 1:
+            self.hold(result, meter)
+        else:
+            self._finish(result, None)
+
+    def hold(self, result: Example, meter: Meter) -> None:
+        """The result is there, and waits for its uses."""
+        result = frozen(result)
+        self._num_bytes = num_bytes(result)
+        meter.add_stored(self._num_bytes)
         self._finish(result, None)
 
     def fail(self, error: BaseException) -> None:
@@ -478,5 +558,8 @@ class _Entry:
 
 
 def _where(planned: PlannedBatch, rows: Any, number: int) -> str:
-    epoch, shard, k = (int(column[rows][number]) for column in (planned.epoch, planned.shard, planned.k))
+    return _named(planned.epoch[rows][number], planned.shard[rows][number], planned.k[rows][number])
+
+
+def _named(epoch: np.int64, shard: np.int64, k: np.int64) -> str:
     return f"example {k} of shard {shard} (epoch {epoch})"

@@ -27,7 +27,7 @@ class Meter:
         self._upstream_seconds = self._downstream_seconds = 0.0
         self._num_reads = self._stored_bytes = self._max_stored_bytes = 0
 
-    def add_upstream(self, seconds: float, *, num_reads: int) -> None:
+    def add_upstream(self, seconds: float, *, num_reads: int = 0) -> None:
         """A chunk went through the stages up to the echo point."""
         with self._lock:
             self._upstream_seconds += seconds
