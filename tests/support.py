@@ -6,6 +6,24 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+#: Time, and what depends on when: no two runs agree on them.
+TIMES = frozenset(
+    {
+        "wall_time",
+        "train_time",
+        "wall_time_to_target",
+        "train_time_to_target",
+        "read_examples",
+        "store_bytes",
+        "upstream_time",
+        "downstream_time",
+        "upstream_downstream_ratio",
+        "input_wait_fraction",
+        "predicted_time_per_fresh_example",
+        "measured_time_per_fresh_example",
+    }
+)
+
 PROJECT = Path(__file__).resolve().parent.parent
 
 OmegaConf.register_new_resolver("project", lambda: str(PROJECT), replace=True)

@@ -12,27 +12,12 @@ import pytest
 from dataecho.training.checkpoint import list_checkpoints, load_checkpoint
 from dataecho.training.spool import read_spool
 from tests.end_to_end import killed_run
-from tests.support import PROJECT
+from tests.support import PROJECT, TIMES
 
 # Fresh processes, but the libraries are imported once.
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["tests.end_to_end.killed_run"])
 NEVER = 10**9
-# What depends on time, or says what was done rather than what was trained.
-NOT_EXACT = {
-    "wall_time",
-    "train_time",
-    "wall_time_to_target",
-    "train_time_to_target",
-    "read_examples",
-    "store_bytes",
-    "upstream_time",
-    "downstream_time",
-    "upstream_downstream_ratio",
-    "input_wait_fraction",
-    "predicted_time_per_fresh_example",
-    "measured_time_per_fresh_example",
-}
 COMMON = (
     "tracking=none",
     "budget=fresh",
@@ -66,11 +51,11 @@ def result(folder):
     """Everything that must not depend on having been killed."""
     state = load_checkpoint(list_checkpoints(folder / "checkpoints")[-1])
     marks = [
-        (entry.step, {name: value for name, value in entry.metrics.items() if name not in NOT_EXACT})
+        (entry.step, {name: value for name, value in entry.metrics.items() if name not in TIMES})
         for entry in read_spool(folder)
     ]
     summary = json.loads((folder / "summary.json").read_text())
-    counts = {name: summary[name] for name in summary if name not in NOT_EXACT and name != "config"}
+    counts = {name: summary[name] for name in summary if name not in TIMES and name != "config"}
     return state, marks, counts
 
 

@@ -28,25 +28,9 @@ from dataecho.training.spool import read_spool
 from dataecho.training.target import Target
 from dataecho.training.timing import TimeModel
 from dataecho.training.trainer import Trainer, TrainerSettings
+from tests.support import TIMES
 
 BATCH_SIZE = 4
-#: Time, and what depends on when: no two runs agree on them.
-TIMES = frozenset(
-    {
-        "wall_time",
-        "train_time",
-        "wall_time_to_target",
-        "train_time_to_target",
-        "read_examples",
-        "store_bytes",
-        "upstream_time",
-        "downstream_time",
-        "upstream_downstream_ratio",
-        "input_wait_fraction",
-        "predicted_time_per_fresh_example",
-        "measured_time_per_fresh_example",
-    }
-)
 
 
 class Now:

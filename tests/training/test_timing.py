@@ -130,7 +130,7 @@ def times(monkeypatch):
 
 
 def test_only_next_is_timed_as_input_wait_and_a_stop_is_part_of_nothing(times):
-    meter = Meter(num_workers=2)
+    meter = Meter()
     meter.add_upstream(99.0, num_reads=1)  # before the run
     keeper = Timekeeper(meter, Sums())
     keeper.start()
@@ -157,7 +157,7 @@ def test_only_next_is_timed_as_input_wait_and_a_stop_is_part_of_nothing(times):
 
 
 def test_what_is_trained_is_added_from_the_plan():
-    keeper = Timekeeper(Meter(num_workers=1), Sums(steps=1, fresh_examples=4))
+    keeper = Timekeeper(Meter(), Sums(steps=1, fresh_examples=4))
     keeper.trained(SimpleNamespace(num_fresh=1, num_valid=4, num_duplicates=2, total_lag=7.5))
     keeper.trained(SimpleNamespace(num_fresh=4, num_valid=4, num_duplicates=0, total_lag=0.0))
     assert keeper.sums == Sums(steps=3, fresh_examples=9, repeats=3, duplicates=2, total_lag=7.5)

@@ -82,7 +82,7 @@ class Executor:
     ) -> None:
         self._planned = planned
         self._settings = settings
-        self.meter = Meter(num_workers=settings.num_threads)
+        self.meter = Meter()
         self._work = _Work(source, stages, echo_after=echo_after, seed=seed, meter=self.meter)
         self._shares_repeats = echo_after == DEVICE
         self._pool: BatchPool | None = None

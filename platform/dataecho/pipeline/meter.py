@@ -21,8 +21,7 @@ class Reading:
 class Meter:
     """Shared by the workers of one executor."""
 
-    def __init__(self, *, num_workers: int) -> None:
-        self.num_workers = num_workers
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._upstream_seconds = self._downstream_seconds = 0.0
         self._num_reads = self._stored_bytes = self._max_stored_bytes = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from dataecho.pipeline.meter import Meter
 from dataecho.plan.plan import PlannedBatch
@@ -39,6 +39,11 @@ class Sums:
         return Sums(**{name: value + getattr(other, name) for name, value in asdict(self).items()})
 
 
+def _num_cores() -> int:
+    """That this process may use, which may be fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @dataclass(frozen=True)
 class TimeModel:
     """``upstream_time`` seconds to produce a fresh batch up to the echo point with all workers; ``downstream_time``
@@ -49,7 +54,7 @@ class TimeModel:
     num_workers: int
     shares_cores: bool
     workers_are_upstream: bool
-    num_cores: int = os.cpu_count() or 1
+    num_cores: int = field(default_factory=_num_cores)
 
     def metrics(self, sums: Sums) -> dict[str, float]:
         """The timing metrics of a stretch; names as in DESIGN section 5. Empty where nothing was trained."""
