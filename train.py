@@ -37,4 +37,8 @@ def main(config: DictConfig) -> float | None:
 
 if __name__ == "__main__":
     prepare()
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:  # before training begins, or for the second time
+        print("Interrupted.", file=sys.stderr)
+        sys.exit(130)

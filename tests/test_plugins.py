@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from dataecho.errors import shown
 from dataecho.training.schedule import Schedule
 from dataecho_cosine.schedule import CosineSchedule
 
@@ -77,6 +78,6 @@ def test_it_is_a_schedule() -> None:
 
 @pytest.mark.parametrize("value", [-0.1, 1.1, math.nan, math.inf, "0.5", None])
 def test_a_final_fraction_outside_0_to_1_is_refused(value: object) -> None:
-    message = rf"schedule\.final_fraction={value!r} is not allowed.*from 0 to 1.*write 0\.1"
+    message = rf"schedule\.final_fraction={shown(value)} cannot be used.*from 0 to 1.*write 0\.1"
     with pytest.raises(ValueError, match=message):
         CosineSchedule(final_fraction=value)  # type: ignore[arg-type]

@@ -58,7 +58,7 @@ def _target(node: Node, contract: type, *, key: str) -> Any:
             allowed="the dotted path of a class that can be imported",
             cure=f"The import failed: {_first_line(error)}",
         ) from error
-    if isinstance(target, type) and not issubclass(target, contract):
+    if contract is not object and not (isinstance(target, type) and issubclass(target, contract)):
         raise _no_contract(node, contract, key)
     return target
 

@@ -148,9 +148,6 @@ def versions(backend: Backend) -> dict[str, str]:
 
 def _check(settings: Settings, task: Task, schedule: Schedule) -> None:
     """What no group can see alone."""
-    require(
-        isinstance(task.target, float | int), "task.target", task.target, allowed="a number", cure="Set task.target."
-    )
     stages = task.stages()
     stage_names(stages)
     factor, echo = settings.factor, settings.echo

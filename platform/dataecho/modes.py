@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from dataecho.report.display import new_display
 from dataecho.report.summary import print_evaluation, print_summary, write_summary
 from dataecho.settings import Node, read_settings
 from dataecho.tracking.mlflow_tracker import send_later
-from dataecho.tracking.redact import masked_nested
+from dataecho.tracking.record import read_record
+from dataecho.tracking.redact import masked_nested, without_credentials
 from dataecho.training.checkpoint import CheckpointStore, find_checkpoint, load_checkpoint
 from dataecho.training.interruption import Interrupted
 
@@ -52,35 +54,35 @@ def _train(config: Node, *, folder: Path | None, project: Path) -> float:
     tracker = run.workload.tracker
     config_path = run.folder / "config.json"
     config_path.write_text(json.dumps(masked_nested(config), indent=2) + "\n")
-    tracker.start(run.info)
     status = "failed"
     artifacts = [config_path]
     tags: dict[str, str] = {}
     try:
+        tracker.start(run.info)
         outcome = trainer.run()
         status = "finished"
         tags = {"reached_target": str(outcome.reached_target).lower(), "diverged": str(outcome.diverged).lower()}
         artifacts.append(_write_summary(run, outcome.metrics, diverged=outcome.diverged, project=project))
         artifacts.append(
             learning_curves(
-                {run.info.name: run.folder},
+                [(run.info.name, run.folder)],
                 run.folder / "learning_curve.png",
                 metric=run.workload.task.metric,
                 target=run.workload.task.target,
                 higher_is_better=run.workload.task.higher_is_better,
             )
         )
+        print_summary(outcome, task=run.workload.task, folder=run.folder, where=tracker.where)
     except Interrupted as interrupted:
         status = "interrupted"
         print(
             f"Interrupted by {interrupted}; the checkpoint is written. Continue with the same settings and "
-            f"resume={run.folder}",
+            f"{shlex.quote(f'resume={run.folder}')}",
             file=sys.stderr,
         )
         raise SystemExit(128 + interrupted.signal_number) from None
     finally:
         tracker.finish(status=status, artifacts=artifacts, tags=tags)
-    print_summary(outcome, task=run.workload.task, folder=run.folder, where=tracker.where)
     cost = outcome.metrics["fresh_examples_to_target"]
     return math.inf if cost is None else float(cost)
 
@@ -116,6 +118,14 @@ def _evaluate(config: Node) -> None:
     path = find_checkpoint(Path(settings.checkpoint), best=True)
     state = load_checkpoint(path)
     workload = compose_workload(config)
+    trained_on, here = state["feed"]["identity"]["source"], workload.train_source.digest
+    require(
+        trained_on == here,
+        "task",
+        f"{workload.task.name} with training data {here}",
+        allowed=f"the data that the checkpoint was trained on, {trained_on}",
+        cure="Give the settings of the run: with another split, held-out examples may have been trained on.",
+    )
     arrays = state["backend"]["arrays"]
     prefix = "model/"
     workload.backend.load_weights(
@@ -136,6 +146,14 @@ def _sync(config: Node) -> None:
     folder, uri = Path(str(settings.resume)), settings.tracking.get("tracking_uri")
     require(
         isinstance(uri, str), "tracking", settings.tracking, allowed="tracking=mlflow", cure="Only MLflow has a server."
+    )
+    record = read_record(folder)
+    require(
+        record is None or record.tracking_uri == without_credentials(str(uri)),
+        "tracking.tracking_uri",
+        without_credentials(str(uri)),
+        allowed=f"{record.tracking_uri if record else ''}, where this run is recorded",
+        cure="Name it, with your credentials if it needs some.",
     )
     newest = CheckpointStore(folder).newest()
     if not send_later(folder, tracking_uri=str(uri), position=newest["spool_position"] if newest else None):

@@ -5,13 +5,16 @@ The nodes with a ``_target_`` (task, backend, schedule, tracking) are checked ag
 
 from __future__ import annotations
 
-from typing import Any, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dataecho.errors import SettingError, refuse_unknown
 
 Node = dict[str, Any]
+
+
+_Path = Annotated[str, Field(min_length=1)]
 
 
 class _Strict(BaseModel):
@@ -66,10 +69,10 @@ class Settings(_Strict):
     factor: float | None
     seed: int = Field(ge=0)
     stop_at_target: bool
-    run_dir: str | None
-    resume: str | None
-    checkpoint: str | None
-    runs: list[str]
+    run_dir: _Path | None
+    resume: _Path | None
+    checkpoint: _Path | None
+    runs: list[_Path]
     display: Literal["auto", "rich", "plain", "none"]
     task: Node
     backend: Node

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from dataecho.errors import SettingError
 from dataecho.training.schedule import Schedule
 
 
@@ -15,9 +16,11 @@ class CosineSchedule(Schedule):
     def __init__(self, *, final_fraction: float = 0.0) -> None:
         # "Not inside" and not "outside", so that NaN is refused too.
         if not (isinstance(final_fraction, int | float) and 0.0 <= final_fraction <= 1.0):
-            raise ValueError(
-                f"schedule.final_fraction={final_fraction!r} is not allowed: it is the fraction of the base learning "
-                "rate that is left at the end, a number from 0 to 1. For a tenth of the base rate write 0.1."
+            raise SettingError(
+                "schedule.final_fraction",
+                final_fraction,
+                allowed="a number from 0 to 1, the fraction of the base rate that is left at the end",
+                cure="For a tenth of the base rate write 0.1.",
             )
         self.final_fraction = float(final_fraction)
 

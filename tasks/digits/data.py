@@ -76,7 +76,7 @@ class Digits(Task):
         count, channels, height, width = images.shape
         padded = np.zeros((count, channels, height + 2 * most, width + 2 * most), dtype=images.dtype)
         padded[:, :, most : most + height, most : most + width] = images
-        down, right = (draws.integers(keys, draw, 2 * most + 1) for draw in range(2))
+        down, right = (draws.integers(keys, draw=draw, high=2 * most + 1) for draw in range(2))
         rows = down[:, None, None] + np.arange(height)[None, :, None]
         columns = right[:, None, None] + np.arange(width)[None, None, :]
         shifted = padded[np.arange(count)[:, None, None], :, rows, columns]  # [n, height, width, channels]

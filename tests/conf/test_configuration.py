@@ -3,6 +3,7 @@ before a run folder exists."""
 
 import json
 import re
+import shutil
 
 import pytest
 from hydra.errors import ConfigCompositionException, MissingConfigException
@@ -182,7 +183,7 @@ MISTAKES = {
     "evaluating nothing": (["mode=evaluate"], "checkpoint=None", "path of a checkpoint", "mode=evaluate checkpoint="),
     "evaluating what is not there": (
         ["mode=evaluate", "checkpoint=nowhere"],
-        "checkpoint=nowhere",
+        f"checkpoint={PROJECT}/nowhere",
         "checkpoints/",
         "run folder",
     ),
@@ -193,6 +194,15 @@ MISTAKES = {
         "tracking.tracking_uri=sqlite:///mlflow.db",
         "",
         "",
+    ),
+    "an empty path": (["run_dir=''"], "run_dir=", "at least 1 character", "run_dir"),
+    "a setting of another optimizer": (["optimizer.beta_2=0.5"], "optimizer.beta_2=0.5", "optimizer=nesterov", "adamw"),
+    "target that is no number": (["task.target=nan"], "task.target=nan", "finite", "task.target"),
+    "function as a target": (
+        ["schedule._target_=os.getcwd"],
+        "schedule._target_=os.getcwd",
+        "a class derived",
+        "Choose",
     ),
     "bad held-out share": (["task.num_held_out=0"], "task.num_held_out=0", "1 to 1796", "500"),
     "bad shift": (["task.max_shift=9"], "task.max_shift=9", "0 to 3", "default"),
@@ -283,8 +293,6 @@ def test_resuming_a_finished_run_changes_nothing(finished):
 
 
 def test_a_truncated_checkpoint_is_refused(finished, tmp_path):
-    import shutil
-
     folder, overrides = finished
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
@@ -329,3 +337,61 @@ def test_a_run_with_a_server_that_is_down_trains_and_keeps_its_record(tmp_path):
     run_mode(node, folder=None, project=PROJECT)
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["steps"] == 2
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 1
+
+
+def test_a_folder_that_another_process_trains_in_is_refused(tmp_path):
+    from filelock import FileLock
+
+    (tmp_path / "run").mkdir()
+    with (
+        FileLock(tmp_path / "run" / "run.lock"),
+        pytest.raises(SettingError, match="run_dir=.*no other process is training in"),
+    ):
+        run_mode(config(*QUIET, f"run_dir={tmp_path / 'run'}"), folder=None, project=PROJECT)
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_evaluating_on_another_split_than_was_trained_is_refused(finished):
+    folder, _ = finished
+    with pytest.raises(SettingError, match="may have been trained on"):
+        run_mode(
+            config(*QUIET, "mode=evaluate", f"checkpoint={folder}", "task.num_held_out=400"),
+            folder=None,
+            project=PROJECT,
+        )
+
+
+def test_a_report_leaves_out_what_is_not_finished_and_tells_runs_apart(finished, tmp_path, capsys):
+    folder, _ = finished
+    (tmp_path / "runs" / "unfinished").mkdir(parents=True)
+    for name, seed in (("a", 1), ("b", 2), ("c", 2)):
+        shutil.copytree(folder, tmp_path / "runs" / name)
+        summary = json.loads((folder / "summary.json").read_text()) | {"seed": seed}
+        (tmp_path / "runs" / name / "summary.json").write_text(json.dumps(summary))
+    (tmp_path / "runs" / "multirun.yaml").write_text("")
+    run_mode(
+        config(*QUIET, "mode=report", f"runs=[{tmp_path}/runs/*]", f"run_dir={tmp_path / 'report'}"),
+        folder=None,
+        project=PROJECT,
+    )
+    assert "unfinished" in capsys.readouterr().out
+    labels = [line.split("|")[1].strip() for line in (tmp_path / "report" / "report.md").read_text().splitlines()[2:]]
+    assert labels == ["none seed 1", f"none seed 2 {tmp_path}/runs/b", f"none seed 2 {tmp_path}/runs/c"]
+
+
+def test_syncing_to_another_server_than_the_run_is_recorded_on_is_refused(tmp_path):
+    from dataecho.tracking.record import FILE_NAME
+
+    dead = ("tracking.tracking_uri=http://127.0.0.1:9", "tracking.start_timeout=0.3", "tracking.finish_timeout=0.3")
+    folder = tmp_path / "run"
+    run_mode(
+        config("display=none", "budget=steps", "budget.steps=1", *dead, f"run_dir={folder}"),
+        folder=None,
+        project=PROJECT,
+    )
+    before = (folder / FILE_NAME).read_bytes()
+    with pytest.raises(
+        SettingError, match="tracking.tracking_uri=sqlite:.*http://127.0.0.1:9, where this run is recorded"
+    ):
+        run_mode(config("mode=sync", f"resume={folder}"), folder=None, project=PROJECT)
+    assert (folder / FILE_NAME).read_bytes() == before

@@ -56,8 +56,8 @@ class Calls:
     def _random(self, name):
         def stage(example, keys):
             self.counts[name] += self._num(example["x"])
-            number = draws.integers(keys, 0, 1 << 30)
-            return {**example, name: number if self.batched else number[0]}
+            number = draws.integers(keys, draw=0, high=1 << 30)
+            return {**example, name: number}
 
         return stage
 
@@ -432,5 +432,51 @@ def test_a_source_that_cannot_be_opened_is_told_in_place_of_its_batch():
     with (
         Feed(Broken(), [], batch_size=8, shuffle_buffer=0, seed=0) as batches,
         pytest.raises(OSError, match="shard gone"),
+    ):
+        next(batches)
+
+
+@pytest.mark.parametrize("num_threads", [1, 4])
+def test_a_stage_may_put_something_else_into_the_dictionary_it_was_given(num_threads):
+    def adds_one(example, key):
+        example["x"] = example["x"] + 1  # the array stays as it was; only this use's dictionary changes
+        return example
+
+    source = ArraySource({"x": np.zeros(SIZE, np.int64)})
+    stages = [Stage("decode", lambda example: example), Stage("add", adds_one, random=True)]
+    settings = ExecutorSettings(num_threads=num_threads, chunk_size=3)
+    with Feed(
+        source, stages, batch_size=8, shuffle_buffer=16, seed=0, echo_after="decode", factor=4.0, settings=settings
+    ) as batches:
+        assert {x for batch in itertools.islice(batches, 40) for x in batch["x"].tolist()} == {1}
+
+
+def test_a_state_can_be_had_of_what_was_delivered_and_only_forwards():
+    with feed(CountingSource(), Calls(), echo_after=None) as batches:
+        list(itertools.islice(batches, 5))
+        assert batches.state(3)["num_batches"] == 3
+        for wrong in (2, 6):
+            with pytest.raises(ValueError, match=f"num_batches={wrong}: a state can be had from 3 .* to 5"):
+                batches.state(wrong)
+        assert batches.state(5)["num_batches"] == 5
+
+
+@pytest.mark.parametrize(("result", "told"), [(None, "NoneType"), (3, "int")])
+def test_a_stage_that_gives_no_dictionary_is_named_with_its_example(result, told):
+    with (
+        Feed(CountingSource(), [Stage("decode", lambda _: result)], batch_size=8, shuffle_buffer=0, seed=0) as batches,
+        pytest.raises(ExampleError, match=f"example .* of shard 0 .*must be a dictionary of arrays here, not {told}"),
+    ):
+        next(batches)
+
+
+def test_a_source_that_gives_too_few_records_is_told():
+    class Short(CountingSource):
+        def read(self, shards, ks):
+            return super().read(shards[1:], ks[1:])
+
+    with (
+        Feed(Short(), [], batch_size=8, shuffle_buffer=0, seed=0) as batches,
+        pytest.raises(ExampleError, match="stage 'read' failed .*8 records were asked for, 7 came"),
     ):
         next(batches)

@@ -42,7 +42,7 @@ class Shards(Source):
 
 
 def shift(example, key):
-    return {**example, "shift": draws.integers(key, 0, 1 << 30)[0]}
+    return {**example, "shift": draws.integers(key, draw=0, high=1 << 30)}
 
 
 def feed(source, *, num_threads=1, state=None, **echo):

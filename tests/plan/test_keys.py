@@ -32,8 +32,8 @@ def test_uniform_draws_fill_the_unit_interval_evenly():
 
 def test_a_key_stands_for_many_independent_draws():
     keys = KeyStream(0, "a").keys(np.arange(10_000))
-    first, second = uniform(keys, 0), uniform(keys, 1)
+    first, second = uniform(keys, draw=0), uniform(keys, draw=1)
     assert abs(np.corrcoef(first, second)[0, 1]) < 0.04
-    faces = integers(keys, 0, 6)
+    faces = integers(keys, draw=0, high=6)
     assert sorted(set(faces.tolist())) == [0, 1, 2, 3, 4, 5]
     assert abs(np.bincount(faces) - 10_000 / 6).max() < 4 * np.sqrt(10_000 * 5 / 36)

@@ -61,7 +61,7 @@ class CountingSource(ArraySource):
 
 
 def _drawing(name):
-    return Stage(name, lambda example, keys: {**example, name: draws.integers(keys, 0, 1 << 30)[0]}, random=True)
+    return Stage(name, lambda example, keys: {**example, name: draws.integers(keys, draw=0, high=1 << 30)}, random=True)
 
 
 STAGES = (Stage("decode", lambda record: {"x": record["x"]}), _drawing("crop"), _drawing("color"))

@@ -50,8 +50,9 @@ class BatchPool:
     def take(self, rows: Arrays) -> Arrays:
         """Arrays for one batch whose rows look like ``rows``."""
         with self._lock:
-            if self._free:
-                return self._free.pop()
+            arrays = self._free.pop() if self._free else {}
+        if _layout(arrays) == _layout(rows):
+            return arrays
         return {
             name: np.empty((self._batch_size, *values.shape[1:]), dtype=values.dtype) for name, values in rows.items()
         }
@@ -60,6 +61,10 @@ class BatchPool:
         """Take arrays back."""
         with self._lock:
             self._free.append(arrays)
+
+
+def _layout(arrays: Arrays) -> dict[str, Any]:
+    return {name: (values.shape[1:], values.dtype) for name, values in arrays.items()}
 
 
 def as_rows(chunk: Chunk) -> Arrays:

@@ -35,8 +35,10 @@ from dataecho.pipeline.stage import (
     ExampleError,
     Stage,
     as_examples,
+    chunk_length,
     frozen,
     num_bytes,
+    own,
     run_stage,
     stage_names,
 )
@@ -289,6 +291,8 @@ class _Work:
         started = time.perf_counter()
         try:
             chunk = self._source.read(shards, ks)
+            if chunk_length(chunk) != len(ks):
+                raise ValueError(f"{len(ks)} records were asked for, {chunk_length(chunk)} came")
         except Exception as error:
             also = f" (or the {len(ks) - 1} read with it)" if len(ks) > 1 else ""
             raise ExampleError(READ, _named(epochs[0], shards[0], ks[0]) + also, error) from error
@@ -328,7 +332,7 @@ class _Work:
             chunk = run_stage(stage, chunk, keys, where)
         try:
             return as_rows(chunk)
-        except ValueError as error:
+        except Exception as error:
             raise ExampleError(BATCH, where(0), error) from error
 
 
@@ -532,6 +536,7 @@ class _Entry:
         self._finish(None, error)
 
     def use(self, meter: Meter) -> Example:
+        """The result, once it is there: a dictionary of the caller's own with arrays that nobody can write into."""
         with self._lock:
             if not self._done and self._ready is None:
                 self._ready = threading.Event()
@@ -547,7 +552,7 @@ class _Entry:
                 self._result = None
         if last and self._num_bytes:
             meter.add_stored(-self._num_bytes)
-        return result
+        return own(result)
 
     def _finish(self, result: Example, error: BaseException | None) -> None:
         with self._lock:

@@ -78,6 +78,7 @@ class Feed:
             ahead.load_state(state)
             self._cursor.load_state(state)
         self.echo_after = after
+        self._num_delivered = self._cursor.num_batches
         self._executor = Executor(
             source,
             stages,
@@ -99,7 +100,13 @@ class Feed:
 
     def state(self, num_batches: int) -> dict[str, Any]:
         """The state after the first ``num_batches`` batches (counted over all runs) were trained, whatever was
-        fetched since. Calls go forward only. Integers and int64 arrays; no data."""
+        fetched since. Integers and int64 arrays; no data. Raises ``ValueError`` for a number below that of an earlier
+        call, or above what was delivered."""
+        if not self._cursor.num_batches <= num_batches <= self._num_delivered:
+            raise ValueError(
+                f"num_batches={num_batches}: a state can be had from {self._cursor.num_batches} (the last asked for) "
+                f"to {self._num_delivered} (delivered)"
+            )
         self._cursor.advance(num_batches - self._cursor.num_batches)
         return {**self._cursor.state(), "identity": self.identity}
 
@@ -123,7 +130,9 @@ class Feed:
         return self
 
     def __next__(self) -> Batch:
-        return next(self._executor)
+        batch = next(self._executor)
+        self._num_delivered += 1
+        return batch
 
     def __enter__(self) -> Feed:
         return self

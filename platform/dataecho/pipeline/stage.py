@@ -147,6 +147,9 @@ def as_stacked(chunk: Chunk) -> dict[str, NDArray[Any]]:
     """As arrays whose first axis is the example. Raises ``ValueError`` where shapes or fields differ."""
     if isinstance(chunk, dict):
         return chunk
+    for example in chunk:
+        if not isinstance(example, dict):
+            raise ValueError(f"an example must be a dictionary of arrays here, not {type(example).__name__}")
     fields = set(chunk[0])
     for example in chunk:
         if set(example) != fields:
@@ -163,6 +166,11 @@ def frozen(example: Example) -> Example:
         example = example.copy() if example.base is not None else example.view()
         example.flags.writeable = False
     return example
+
+
+def own(example: Example) -> Example:
+    """The same arrays in dictionaries of one's own: a stage may put something else into them."""
+    return {name: own(value) for name, value in example.items()} if isinstance(example, dict) else example
 
 
 def num_bytes(example: Example) -> int:

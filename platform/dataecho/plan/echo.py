@@ -30,10 +30,10 @@ class EchoFactor:
 
     def __init__(self, factor: float, stream: KeyStream) -> None:
         require(
-            math.isfinite(factor) and factor >= 1,
+            1 <= factor <= MAX_BLOCK,
             "factor",
             factor,
-            allowed="any real number >= 1",
+            allowed=f"any real number >= 1 (and at most {MAX_BLOCK})",
             cure="factor=1 is training without echo.",
         )
         self.floor = math.floor(factor)

@@ -6,6 +6,8 @@ SplitMix64; Steele, Lea and Flood, OOPSLA 2014), vectorised over numpy arrays.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -44,17 +46,22 @@ class KeyStream:
         return _unit(self.keys(*coordinates))
 
 
-def integers(keys: Keys, draw: int, high: int) -> NDArray[np.int64]:
-    """The ``draw``-th whole number in [0, high) that each key of an augmentation stage stands for."""
-    return _scaled(_draw(keys, draw), high)
+def integers(keys: ArrayLike, *, draw: int, high: int) -> Any:
+    """The ``draw``-th whole number in [0, high) that each key of an augmentation stage stands for: one for one key, an
+    array for an array. Two draws of one stage need two numbers: the same number is the same draw."""
+    return _like(keys, _scaled(_draw(keys, draw), high))
 
 
-def uniform(keys: Keys, draw: int) -> NDArray[np.float64]:
-    """The ``draw``-th real number in [0, 1) that each key of an augmentation stage stands for."""
-    return _unit(_draw(keys, draw))
+def uniform(keys: ArrayLike, *, draw: int) -> Any:
+    """The ``draw``-th real number in [0, 1), otherwise as :func:`integers`."""
+    return _like(keys, _unit(_draw(keys, draw)))
 
 
-def _draw(keys: Keys, draw: int) -> Keys:
+def _like(keys: ArrayLike, values: NDArray[Any]) -> Any:
+    return values if np.ndim(keys) else values[0]
+
+
+def _draw(keys: ArrayLike, draw: int) -> Keys:
     return _mix(np.atleast_1d(np.asarray(keys, dtype=np.uint64)) + np.array([draw + 1], dtype=np.uint64) * _GAMMA)
 
 

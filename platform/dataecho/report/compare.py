@@ -22,7 +22,10 @@ def compare_runs(patterns: Sequence[str], folder: Path) -> None:
     """Print a table of the runs that ``patterns`` (folders, with wildcards) name, and write ``report.md`` and
     ``learning_curves.png`` into ``folder``. Raises :class:`SettingError` where there is nothing to compare."""
     found = [Path(path) for pattern in patterns for path in sorted(glob.glob(pattern))]
-    runs = {path: _read(path) for path in found}
+    unfinished = [path for path in found if path.is_dir() and not (path / FILE_NAME).exists()]
+    if unfinished:
+        print(f"Left out, for they have no {FILE_NAME}: {', '.join(map(str, unfinished))}")
+    runs = {path: _read(path) for path in found if path.is_dir() and path not in unfinished}
     require(
         bool(runs),
         "runs",
@@ -30,15 +33,15 @@ def compare_runs(patterns: Sequence[str], folder: Path) -> None:
         allowed="folders of finished runs, wildcards allowed",
         cure="For instance: python train.py mode=report 'runs=[runs/*/*]'",
     )
-    metrics = {summary["config"]["task"]["_target_"]: summary for summary in runs.values()}
+    tasks = {(summary["config"]["task"]["_target_"], summary["config"]["task"]["target"]) for summary in runs.values()}
     require(
-        len(metrics) == 1,
+        len(tasks) == 1,
         "runs",
-        sorted(metrics),
-        allowed="runs of one task",
-        cure="Report each task by itself.",
+        sorted(tasks),
+        allowed="runs of one task to one target",
+        cure="Report the others by themselves.",
     )
-    labels = {path: _label(summary) for path, summary in runs.items()}
+    labels = _labels(runs)
     lines = [
         "| run | " + " | ".join(name.replace("_", " ") for name in _COLUMNS) + " |",
         "|---|" + "---:|" * len(_COLUMNS),
@@ -52,7 +55,7 @@ def compare_runs(patterns: Sequence[str], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "report.md").write_text("\n".join(lines) + "\n")
     picture = learning_curves(
-        {labels[path]: path for path in runs},
+        [(labels[path], path) for path in runs],
         folder / "learning_curves.png",
         metric=first["metric"],
         target=first["config"]["task"]["target"],
@@ -73,10 +76,17 @@ def _read(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def _label(summary: dict[str, Any]) -> str:
-    config = summary["config"]
-    factor = config["factor"]
-    return config["echo"]["name"] + (f" {factor:g}" if factor is not None else "")
+def _labels(runs: dict[Path, dict[str, Any]]) -> dict[Path, str]:
+    """Echo and factor; where that is not enough to tell runs apart, the seed too; and if need be the folder."""
+    labels = {}
+    for path, summary in runs.items():
+        config = summary["config"]
+        factor = config["factor"]
+        labels[path] = config["echo"]["name"] + (f" {factor:g}" if factor is not None else "")
+    for add in (lambda path: f" seed {runs[path]['seed']}", lambda path: f" {path}"):
+        seen = list(labels.values())
+        labels = {path: label + (add(path) if seen.count(label) > 1 else "") for path, label in labels.items()}
+    return labels
 
 
 def _cell(value: float | None) -> str:

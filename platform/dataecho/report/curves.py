@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +14,9 @@ from dataecho.training.spool import read_spool
 
 
 def learning_curves(
-    runs: Mapping[str, Path], path: Path, *, metric: str, target: float, higher_is_better: bool
+    runs: Sequence[tuple[str, Path]], path: Path, *, metric: str, target: float, higher_is_better: bool
 ) -> Path:
-    """A PNG at ``path``: ``metric`` over fresh examples for every run folder in ``runs`` (label to folder).
+    """A PNG at ``path``: ``metric`` over fresh examples for every (label, run folder) of ``runs``.
 
     Dotted lines: where a run first reached the target. The worst seventh of the values is cut off, for it is the start
     of training and would flatten the rest.
@@ -24,7 +24,7 @@ def learning_curves(
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
     seen = [target]
-    for number, (label, folder) in enumerate(runs.items()):
+    for number, (label, folder) in enumerate(runs):
         marks = [entry.metrics for entry in read_spool(folder) if metric in entry.metrics]
         color = f"C{number}"
         axes.plot(
@@ -39,7 +39,15 @@ def learning_curves(
         if reached is not None:
             axes.axvline(reached, color=color, linewidth=0.8, linestyle=":")
     axes.axhline(target, color="grey", linewidth=0.8, linestyle="--")
-    axes.annotate(f"target {target:g}", (0.01, target), xycoords=("axes fraction", "data"), va="bottom", color="grey")
+    axes.annotate(
+        f"target {target:g}",
+        (0.01, target),
+        xytext=(0, -3 if higher_is_better else 3),  # off the edge of the picture
+        textcoords="offset points",
+        xycoords=("axes fraction", "data"),
+        va="top" if higher_is_better else "bottom",
+        color="grey",
+    )
     axes.set_xlabel("fresh examples")
     axes.set_ylabel(metric)
     axes.set_xlim(left=0)

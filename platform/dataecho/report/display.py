@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 
@@ -78,14 +79,15 @@ class RichDisplay(contracts.Display):
     def __init__(self) -> None:
         self._bar = Progress(
             TextColumn("[bold]{task.fields[fresh]}[/] fresh"),
-            BarColumn(),
-            TextColumn("{task.percentage:>3.0f}% of {task.fields[budget]}"),
+            BarColumn(bar_width=10),
+            TextColumn("{task.percentage:>3.0f}%"),
             TextColumn("loss {task.fields[loss]}"),
             TextColumn("{task.fields[metric]}"),
-            TextColumn("input wait {task.fields[wait]}"),
+            TextColumn("wait {task.fields[wait]}"),
             TimeElapsedColumn(),
             console=Console(),
             refresh_per_second=5,
+            transient=True,
         )
         self._metric, self._target = "", 0.0
         self._next_update = 0.0
@@ -93,7 +95,8 @@ class RichDisplay(contracts.Display):
 
     def start(self, *, metric: str, target: float, title: str) -> None:
         self._metric, self._target = metric, target
-        self._line = self._bar.add_task("", total=1.0, fresh="0", budget=title, loss="-", metric="-", wait="-")
+        self._line = self._bar.add_task("", total=1.0, fresh="0", loss="-", metric="-", wait="-")
+        self._bar.console.print(f"Training to {metric} {target:g}, for at most {title}.", highlight=False)
         self._bar.start()
 
     def update(self, progress: contracts.Progress) -> None:
@@ -107,10 +110,14 @@ class RichDisplay(contracts.Display):
             self._line,
             completed=progress.spent_fraction,
             fresh=f"{progress.fresh_examples:,}",
-            loss=f"{progress.train_loss:.4f}",
-            metric=f"{self._metric} {progress.metric:.4f} (target {self._target:g})",
+            loss=_number(progress.train_loss),
+            metric=f"{self._metric} {_number(progress.metric)} (target {self._target:g})",
             wait=f"{progress.input_wait_fraction:.0%}",
         )
 
     def stop(self) -> None:
         self._bar.stop()
+
+
+def _number(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.4f}"

@@ -98,7 +98,8 @@ def _verdict(metrics: Mapping[str, float | None]) -> str:
         )
     return (
         f"R = {ratio:.2f}: training waits for its input. "
-        f"Up to a factor of {math.floor(ratio * 10) / 10:g} the extra steps of echoing are free."
+        f"Up to a factor of {math.floor(ratio * 10) / 10:g} the extra steps of echoing are free, "
+        "where both sides have cores of their own."
     )
 
 

@@ -122,10 +122,11 @@ class Sender:
     def _warn_incomplete(self) -> None:
         logger.warning(
             "MLflow did not get everything (%s). Nothing is lost: it is in %s. Send it later with: "
-            "python train.py mode=sync resume=%s",
+            "python train.py mode=sync %s %s",
             self._trouble.reason,
             self._folder,
-            shlex.quote(str(self._folder)),
+            shlex.quote(f"resume={self._folder}"),
+            shlex.quote(f"tracking.tracking_uri={self._file.now.tracking_uri}"),
         )
 
     # ---- in the thread

@@ -83,7 +83,7 @@ class CheckpointStore:
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """The checkpoints in a run folder's ``checkpoints``, oldest first."""
-    return sorted(folder.glob(f"{_PREFIX}*")) if folder.is_dir() else []
+    return sorted(path for path in folder.glob(f"{_PREFIX}*") if path.name.removeprefix(_PREFIX).isdigit())
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -107,6 +107,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 def find_checkpoint(path: Path, *, best: bool) -> Path:
     """A checkpoint folder from its own path or its run folder's: there the best one, or the newest."""
+    path = path.absolute()
     if (path / _VALUES).exists():
         return path
     found = list_checkpoints(path / FOLDER)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,6 +71,9 @@ class Task(abc.ABC):
         for name in ("batch_size", "eval_batch_size", "eval_interval", "budget"):
             value = getattr(self, name)
             require(value >= 1, f"task.{name}", value, allowed="whole numbers >= 1", cure=f"Set task.{name}.")
+        require(
+            math.isfinite(self.target), "task.target", self.target, allowed="finite numbers", cure="Set task.target."
+        )
         require(
             self.shuffle_buffer >= 0,
             "task.shuffle_buffer",
@@ -140,6 +144,16 @@ class OptimizerSettings:
         for name in ("momentum", "beta_2"):
             value = getattr(self, name)
             require(0 <= value < 1, f"optimizer.{name}", value, allowed="[0, 1)", cure=f"Set optimizer.{name}.")
+        if self.name != "adamw":
+            for name, default in (("beta_2", 0.999), ("epsilon", 1e-8)):
+                value = getattr(self, name)
+                require(
+                    value == default,
+                    f"optimizer.{name}",
+                    value,
+                    allowed=f"nothing with optimizer={self.name}, which has no such thing",
+                    cure="It belongs to optimizer=adamw.",
+                )
         for name in ("epsilon", "weight_decay"):
             value = getattr(self, name)
             require(value >= 0, f"optimizer.{name}", value, allowed=">= 0", cure=f"Set optimizer.{name}.")

@@ -22,6 +22,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from dataecho.errors import SettingError, shown
 from dataecho.pipeline.batch import Batch
 from dataecho.pipeline.feed import Feed
@@ -106,7 +108,16 @@ class Trainer:
         self._feed = new_feed(feed_state)
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            self._lock = FileLock(folder / "run.lock", thread_local=False)
+            self._lock.acquire(timeout=0)
             self._spool = Spool(folder, position=position)
+        except Timeout as error:
+            raise SettingError(
+                "run_dir",
+                str(folder),
+                allowed="a folder that no other process is training in",
+                cure="Wait for that run, or choose another folder.",
+            ) from error
         except OSError as error:
             raise SettingError(
                 "run_dir", str(folder), allowed="a folder that can be written", cure=f"Choose another one ({error})."
@@ -134,6 +145,7 @@ class Trainer:
         finally:
             self._display.stop()
             self._spool.close()
+            self._lock.release()
 
     def _loop(self, interruption: Interruption) -> None:
         while not self._has_arrived():
