@@ -103,9 +103,9 @@ def test_a_step_that_takes_no_time_makes_the_ratio_infinite():
     assert metrics["input_wait_fraction"] == 0
 
 
-def test_sums_add_and_subtract_field_by_field():
-    assert sums().plus(sums()) == sums(**{name: 2 * value for name, value in vars(sums()).items()})
-    assert sums().plus(sums()).minus(sums()) == sums()
+def test_sums_subtract_field_by_field():
+    twice = sums(**{name: 2 * value for name, value in vars(sums()).items()})
+    assert twice.minus(sums()) == sums()
     assert sums().minus(sums()) == Sums()
 
 

@@ -34,10 +34,6 @@ class Sums:
         """What was added since ``other``."""
         return Sums(**{name: value - getattr(other, name) for name, value in asdict(self).items()})
 
-    def plus(self, other: Sums) -> Sums:
-        """Both together."""
-        return Sums(**{name: value + getattr(other, name) for name, value in asdict(self).items()})
-
 
 def _num_cores() -> int:
     """That this process may use, which may be fewer than there are."""
