@@ -1,6 +1,6 @@
 """Fresh examples to target on digits for every echo type and factor, rates tuned per arm: the table in docs/digits.md.
 
-``python benchmarks/digits_echo.py results.json`` (about 15 minutes on two cores) tunes the learning rate of every arm
+``python benchmarks/digits_echo.py results.json`` (about ten minutes on two cores) tunes the learning rate of every arm
 on five seeds, measures the winner on five others, and prints the table. Each run is ``train.py``'s own.
 """
 

@@ -72,9 +72,14 @@ class ResidentFeed:
         self._feed = new_feed(state)
         self._planned = self._feed._executor._planned
         self._resident = itertools.cycle(resident)
-        self.meter, self.echo_after, self.state = self._feed.meter, self._feed.echo_after, self._feed.state
+        self.meter, self.echo_after = self._feed.meter, self._feed.echo_after
         self.pause = self.resume = self.close = lambda: None
         self.ready = lambda timeout: True
+
+    def state(self, num_batches: int) -> dict[str, Any]:
+        cursor = self._feed._cursor
+        cursor.advance(num_batches - cursor.num_batches)
+        return {**cursor.state(), "identity": self._feed.identity}
 
     def __next__(self) -> Batch:
         return Batch(next(self._resident), np.ones(BATCH_SIZE, np.float32), next(self._planned))
