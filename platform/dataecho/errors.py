@@ -16,6 +16,11 @@ class SettingError(ValueError):
         super().__init__(f"{key}={shown(value)} cannot be used. Allowed: {allowed}. {cure}")
 
 
+class DataError(RuntimeError):
+    """Data that cannot be read: a shard that is missing, cut short or was changed, a server that refuses. Names where
+    it is (without credentials), what was met, and the cure."""
+
+
 def require(condition: bool, key: str, value: Any, *, allowed: str, cure: str) -> None:
     """Raise :class:`SettingError` unless ``condition`` holds."""
     if not condition:

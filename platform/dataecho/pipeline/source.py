@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import abc
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dataecho.errors import require
+from dataecho.pipeline.stage import Broken as Broken
 from dataecho.pipeline.stage import Chunk
 
 
 class Source(abc.ABC):
-    """A list of shards. One (shard, k) is one example, the same one whenever it is read."""
+    """A list of shards. One (shard, k) is one example, the same one whenever it is read.
+
+    Three kinds, told apart by two numbers:
+
+    * at hand (both 0): workers read an example when it is first used. Memory, local files.
+    * far away (``num_readers`` > 0): as many threads of their own read the examples of the batches ahead, so that no
+      worker waits for a network. Files behind a URL.
+    * brought in shard by shard (``num_fetches`` > 0): as many threads fetch the next shards in the order of the plan;
+      an example is read when it enters the plan, a shard dropped when its last one was. Each byte of an epoch travels
+      once. Archives behind a URL.
+    """
 
     @property
     @abc.abstractmethod
@@ -29,16 +40,42 @@ class Source(abc.ABC):
     @property
     @abc.abstractmethod
     def random_access(self) -> bool:
-        """Whether any example can be read at the same price. If not, shards are read from front to back."""
+        """Whether any example of a shard (that is here) can be read at the same price. If not, shards are read from
+        front to back, when items enter the plan."""
+
+    @property
+    def num_readers(self) -> int:
+        """Threads that should wait for reads; 0: a read does not wait."""
+        return 0
+
+    @property
+    def num_fetches(self) -> int:
+        """Shards that should be fetched at once; 0: there is nothing to fetch."""
+        return 0
+
+    def fetch(self, shard: int, *, proceed: Callable[[], None]) -> int:
+        """Bring a shard here, so that its length and examples can be had without waiting; the number of bytes that
+        travelled, 0 if it was here. Calls ``proceed()`` between pieces of at most a second: it returns when the work
+        may go on, and raises when it is to be given up (whatever is half there is removed)."""
+        return 0
+
+    def drop(self, shard: int) -> None:
+        """A fetched shard will not be read soon: its copy may go. :meth:`read` still works, at a higher price."""
 
     @property
     @abc.abstractmethod
     def digest(self) -> str:
         """Short hexadecimal name of the data: a checkpoint is refused where it differs."""
 
+    def name(self, shard: int, k: int) -> str:
+        """What a person finds this example by; used in errors and in the list of skipped examples."""
+        return f"example {k} of shard {shard}"
+
     @abc.abstractmethod
     def read(self, shards: NDArray[np.int64], ks: NDArray[np.int64]) -> Chunk:
-        """The records at these positions, in this order; called from several threads at once."""
+        """The records at these positions, in this order; called from several threads at once. Works whether or not a
+        shard was fetched. An example that is broken, when others of its shard are not, comes as :class:`Broken`; for
+        whatever concerns more than one example raises :class:`dataecho.errors.DataError`."""
 
 
 class ArraySource(Source):

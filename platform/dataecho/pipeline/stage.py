@@ -17,6 +17,14 @@ Example = Any
 #: A few examples: a list, or one dictionary of arrays whose first axis is the example.
 Chunk = list[Example] | dict[str, NDArray[Any]]
 
+
+@dataclass(frozen=True)
+class Broken:
+    """A record that could not be read, or an example that could not be made, and why."""
+
+    reason: str
+
+
 READ, BATCH, DEVICE = "read", "batch", "device"
 
 #: Names for an echo point that are not a stage's own.
