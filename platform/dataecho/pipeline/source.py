@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataecho.errors import require
-from dataecho.pipeline.stage import Broken as Broken
 from dataecho.pipeline.stage import Chunk
 
 
@@ -59,7 +58,7 @@ class Source(abc.ABC):
         may go on, and raises when it is to be given up (whatever is half there is removed)."""
         return 0
 
-    def drop(self, shard: int) -> None:
+    def drop(self, shard: int) -> None:  # noqa: B027 - most sources hold nothing
         """A fetched shard will not be read soon: its copy may go. :meth:`read` still works, at a higher price."""
 
     @property
@@ -74,7 +73,7 @@ class Source(abc.ABC):
     @abc.abstractmethod
     def read(self, shards: NDArray[np.int64], ks: NDArray[np.int64]) -> Chunk:
         """The records at these positions, in this order; called from several threads at once. Works whether or not a
-        shard was fetched. An example that is broken, when others of its shard are not, comes as :class:`Broken`; for
+        shard was fetched. An example that is broken, when others of its shard are not, comes as :class:`dataecho.pipeline.stage.Broken`; for
         whatever concerns more than one example raises :class:`dataecho.errors.DataError`."""
 
 
