@@ -31,6 +31,7 @@ from dataecho.pipeline.executor import ExecutorSettings
 from dataecho.pipeline.feed import Feed
 from dataecho.report.display import NoDisplay
 from dataecho.tracking.mlflow_tracker import MLflowTracker
+from dataecho.training.auto_factor import FixedFactor
 from dataecho.training.budget import Budget
 from dataecho.training.contracts import AcceleratorSettings, BackendContext, OptimizerSettings, RunInfo
 from dataecho.training.schedule import ConstantSchedule
@@ -128,6 +129,7 @@ def trained(open_feed: Any, folder: Path, database: Path) -> float:
         schedule=ConstantSchedule(),
         target=Target("accuracy", TASK.target, True),
         time_model=TimeModel(batch_size=BATCH_SIZE, num_workers=1, shares_cores=True, workers_are_upstream=True),
+        factor_control=FixedFactor(),
         tracker=tracker,
         display=NoDisplay(),
         identity={},

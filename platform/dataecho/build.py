@@ -6,8 +6,8 @@ import dataclasses
 import inspect
 from typing import Any, TypeVar, get_type_hints
 
-from hydra.errors import InstantiationException
-from hydra.utils import get_object, instantiate
+from hydra.utils import get_object
+from omegaconf import MISSING
 from pydantic import ConfigDict, create_model
 
 from dataecho.errors import SettingError, refuse_unknown
@@ -15,29 +15,29 @@ from dataecho.settings import Node, check_types
 
 T = TypeVar("T")
 
+_ANY_POSITIONAL, _ANY_NAMED = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
+
 
 def build(node: Node, contract: type[T], *given: Any, key: str) -> T:
     """What ``node`` describes, called with ``given`` first. Names, types and the result are checked.
+
+    A key whose value is a node itself is built before, in the same way. Nodes further down, in a dictionary or list of
+    nodes (a task's ``models``), are handed over as they are, for whoever builds them later.
 
     Raises :class:`SettingError` for a missing or unknown target, a key that it does not take or lacks, a value of the
     wrong type, and a target that is no ``contract``.
     """
     target = _target(node, contract, key=key)
     arguments = {name: value for name, value in node.items() if name != "_target_"}
-    parameters = _parameters(target, num_given=len(given))
-    refuse_unknown(arguments, parameters, prefix=f"{key}.", values=arguments)
-    for name, parameter in parameters.items():
-        if parameter.default is inspect.Parameter.empty and name not in arguments:
-            raise SettingError(
-                f"{key}.{name}", "nothing", allowed="a value", cure=f"{node['_target_']} needs it: +{key}.{name}=..."
-            )
-    arguments = _typed(target, arguments, key=key)
-    try:
-        built = instantiate({"_target_": node["_target_"]}, *given, **arguments, _recursive_=False, _convert_="all")
-    except InstantiationException as error:
-        if isinstance(error.__cause__, Exception):
-            raise error.__cause__ from None
-        raise
+    for name, value in arguments.items():
+        if isinstance(value, str) and value == MISSING:
+            raise SettingError(f"{key}.{name}", value, allowed="a value", cure=f"Say which: {key}.{name}=...")
+    _check_names(target, arguments, node, num_given=len(given), key=key)
+    for name, value in arguments.items():
+        if _is_node(value):
+            arguments[name] = _build_inner(value, key=f"{key}.{name}")
+    # Called here, not by Hydra: Hydra would copy what was built, and turn dataclasses into dictionaries.
+    built = target(*given, **_typed(target, arguments, key=key))
     if not isinstance(built, contract):
         raise _no_contract(node, contract, key)
     return built
@@ -60,6 +60,10 @@ def _target(node: Node, contract: type, *, key: str) -> Any:
         ) from error
     if contract is not object and not (isinstance(target, type) and issubclass(target, contract)):
         raise _no_contract(node, contract, key)
+    if not callable(target):
+        raise SettingError(
+            f"{key}._target_", name, allowed="the dotted path of a class or function", cure="It cannot be called."
+        )
     return target
 
 
@@ -72,9 +76,37 @@ def _no_contract(node: Node, contract: type, key: str) -> SettingError:
     )
 
 
-def _parameters(target: Any, *, num_given: int) -> dict[str, inspect.Parameter]:
-    parameters = list(inspect.signature(target).parameters.values())[num_given:]
-    return {parameter.name: parameter for parameter in parameters}
+def _is_node(value: Any) -> bool:
+    # By the underscore, not by the exact name, so that a misspelt `_target_` is told and not handed over.
+    return isinstance(value, dict) and any(str(name).startswith("_") for name in value)
+
+
+def _build_inner(node: Node, *, key: str) -> Any:
+    try:
+        return build(node, object, key=key)
+    except SettingError as error:
+        if error.key in node:  # a class names its argument; the user typed it below `key`
+            error.key = f"{key}.{error.key}"
+            error.args = (f"{key}.{error}",)
+        raise
+
+
+def _check_names(target: Any, arguments: Node, node: Node, *, num_given: int, key: str) -> None:
+    """Refuse keys that ``target`` does not take or lacks; others' functions may take any."""
+    try:
+        signature = inspect.signature(target)
+    except ValueError:  # a function written in C, without one
+        return
+    parameters = list(signature.parameters.values())[num_given:]
+    named = [parameter for parameter in parameters if parameter.kind not in (_ANY_POSITIONAL, _ANY_NAMED)]
+    if not any(parameter.kind is _ANY_NAMED for parameter in parameters):
+        refuse_unknown(arguments, [parameter.name for parameter in named], prefix=f"{key}.", values=arguments)
+    for parameter in named:
+        name = parameter.name
+        if parameter.default is inspect.Parameter.empty and name not in arguments:
+            raise SettingError(
+                f"{key}.{name}", "nothing", allowed="a value", cure=f"{node['_target_']} needs it: +{key}.{name}=..."
+            )
 
 
 def _typed(target: Any, arguments: Node, *, key: str) -> Node:
@@ -82,7 +114,7 @@ def _typed(target: Any, arguments: Node, *, key: str) -> Node:
         # A dataclass inherits fields whose annotations only its base's module can resolve.
         by_class = dataclasses.is_dataclass(target)
         hints = get_type_hints(target if by_class or not isinstance(target, type) else target.__init__)
-    except NameError:  # annotations that only a type checker can read
+    except (NameError, TypeError):  # annotations that only a type checker can read; functions that can have none
         return arguments
     fields: dict[str, Any] = {name: (hints.get(name, Any), ...) for name in arguments}
     model = create_model("Arguments", __config__=ConfigDict(strict=True, arbitrary_types_allowed=True), **fields)

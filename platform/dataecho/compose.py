@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform as machine
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,7 +18,11 @@ from dataecho.pipeline.executor import ExecutorSettings
 from dataecho.pipeline.feed import Feed
 from dataecho.pipeline.source import Source
 from dataecho.pipeline.stage import BATCH, DEVICE, echo_point, stage_names
+from dataecho.pipeline.throttle import Throttle
+from dataecho.plan.factors import FactorHistory, read_history
+from dataecho.plan.plan import OPEN_BLOCK
 from dataecho.settings import Node, Settings, flatten, read_settings
+from dataecho.training.auto_factor import DEFAULT_MAX_FACTOR, AutoFactor, FactorControl, FixedFactor
 from dataecho.training.budget import Budget
 from dataecho.training.checkpoint import CheckpointStore, find_checkpoint, list_checkpoints, load_checkpoint
 from dataecho.training.contracts import (
@@ -50,6 +55,7 @@ _FREE = frozenset(
         "stop_at_target",
         "pipeline",
         "tracking",
+        "diagnose",
     }
 )
 
@@ -67,6 +73,8 @@ class Workload:
     train_source: Source
     eval_source: Source
     executor: ExecutorSettings
+    emulated: dict[str, float]
+    """Limits of the training source that were set on purpose: whoever reports results must say so."""
 
     def evaluate(self) -> dict[str, float]:
         """Held-out metrics of the backend's weights."""
@@ -85,6 +93,12 @@ class TrainingRun:
     def new_trainer(self, display: Display) -> Trainer:
         """The trainer; raises :class:`SettingError` for what cannot be planned, continued or written."""
         workload, settings, task = self.workload, self.workload.settings, self.workload.task
+        time_model = TimeModel(
+            batch_size=task.batch_size,
+            num_workers=workload.executor.num_workers,
+            shares_cores=workload.backend.keeps_host_arrays,
+            workers_are_upstream=_echoes_no_items(settings, task),
+        )
         return Trainer(
             self.folder,
             new_feed=partial(_feed, workload),
@@ -93,12 +107,8 @@ class TrainingRun:
             budget=Budget(**settings.budget.model_dump()),
             schedule=workload.schedule,
             target=Target(task.metric, task.target, task.higher_is_better),
-            time_model=TimeModel(
-                batch_size=task.batch_size,
-                num_workers=settings.pipeline.num_threads,
-                shares_cores=workload.backend.keeps_host_arrays,
-                workers_are_upstream=_echoes_no_items(settings, task),
-            ),
+            time_model=time_model,
+            factor_control=_factor_control(workload, time_model),
             tracker=workload.tracker,
             display=display,
             identity=_identity(workload),
@@ -121,9 +131,19 @@ def compose_workload(config: Node) -> Workload:
     tracker = build(settings.tracking, Tracker, key="tracking")
     _check(settings, task, schedule)
     backend = _backend(settings, task)
-    executor = ExecutorSettings(**settings.pipeline.model_dump())
+    executor = ExecutorSettings(**settings.pipeline.model_dump(exclude={"max_memory", "throttle"}))
+    throttle = Throttle(**settings.pipeline.throttle.model_dump())
     return Workload(
-        settings, config, task, schedule, tracker, backend, task.train_source(), task.eval_source(), executor
+        settings,
+        config,
+        task,
+        schedule,
+        tracker,
+        backend,
+        throttle.slow_down(task.train_source()),
+        task.eval_source(),
+        executor,
+        throttle.limits,
     )
 
 
@@ -165,7 +185,7 @@ def _check(settings: Settings, task: Task, schedule: Schedule) -> None:
             factor is not None,
             "factor",
             factor,
-            allowed="any real number >= 1",
+            allowed="any real number >= 1, auto, or a recorded history (*.json)",
             cure=f"echo={echo.name} repeats the output of {point!r}; say how often, for instance factor=2.",
         )
         require(
@@ -175,6 +195,14 @@ def _check(settings: Settings, task: Task, schedule: Schedule) -> None:
             allowed=f"0 with an echo after {point!r}",
             cure="Example echo goes through the task's one buffer, task.shuffle_buffer; only batch echo has its own.",
         )
+    require(
+        settings.max_factor is None or factor == "auto",
+        "max_factor",
+        settings.max_factor,
+        allowed="nothing without factor=auto",
+        cure="Leave it out: it is the limit of what is measured.",
+    )
+    _factors(settings, task)
     require(
         task.batch_size <= task.eval_interval,
         "task.eval_interval",
@@ -221,22 +249,54 @@ def _backend(settings: Settings, task: Task) -> Backend:
 
 def _feed(workload: Workload, state: dict[str, Any] | None) -> Feed:
     settings, task = workload.settings, workload.task
-    return Feed(
+    feed = Feed(
         workload.train_source,
         task.stages(),
         batch_size=task.batch_size,
         shuffle_buffer=task.shuffle_buffer,
         seed=settings.seed,
         echo_after=settings.echo.after,
-        factor=_factor(settings),
+        factor=_factors(settings, task),
         batch_shuffle_buffer=settings.echo.shuffle_buffer,
         settings=workload.executor,
         state=state,
     )
+    feed.memory.check(settings.pipeline.max_memory)
+    return feed
 
 
-def _factor(settings: Settings) -> float:
-    return 1.0 if settings.factor is None else settings.factor
+def _factors(settings: Settings, task: Task) -> FactorHistory:
+    """A new history for a feed, or the recorded one."""
+    match settings.factor:
+        case None:
+            return FactorHistory.constant(1.0)
+        case "auto":
+            return FactorHistory.to_be_decided()
+        case str(path):
+            return read_history(Path(path), echoes_batches=_echoes_no_items(settings, task))
+        case number:
+            return FactorHistory.constant(number)
+
+
+def _factor_control(workload: Workload, time_model: TimeModel) -> FactorControl:
+    settings, task = workload.settings, workload.task
+    if settings.factor != "auto":
+        return FixedFactor()
+    echoes_batches = _echoes_no_items(settings, task)
+    buffer = settings.echo.shuffle_buffer if echoes_batches else task.shuffle_buffer / task.batch_size
+    return AutoFactor(
+        time_model,
+        # Two buffers full of steps: by then seven of eight uses that were there before have left.
+        settle_steps=round(2 * buffer) + workload.executor.look_ahead + OPEN_BLOCK,
+        echoes_batches=echoes_batches,
+        max_factor=DEFAULT_MAX_FACTOR if settings.max_factor is None else settings.max_factor,
+    )
+
+
+def _factor_name(settings: Settings) -> str:
+    if isinstance(settings.factor, str):
+        return "auto" if settings.factor == "auto" else "recorded"
+    return f"{1.0 if settings.factor is None else settings.factor:g}"
 
 
 def _echoes_no_items(settings: Settings, task: Task) -> bool:
@@ -299,17 +359,18 @@ def _identity(workload: Workload) -> dict[str, Any]:
 
 def _run_info(workload: Workload, folder: Path, project: Path) -> RunInfo:
     settings, task, source = workload.settings, workload.task, workload.train_source
-    factor = _factor(settings)
+    factor = _factor_name(settings)
     return RunInfo(
         folder=folder,
-        name=f"{task.name} {settings.echo.name} {factor:g} seed {settings.seed}",
+        name=f"{task.name} {settings.echo.name} {factor} seed {settings.seed}",
         params=flatten(workload.config),
         tags={
             "task": task.name,
             "backend": str(settings.backend["name"]),
             "echo": settings.echo.name,
-            "factor": f"{factor:g}",
+            "factor": factor,
             "git_revision": git_revision(project),
+            **({"emulated_source": json.dumps(workload.emulated)} if workload.emulated else {}),
         },
         dataset={
             "name": task.name,

@@ -6,21 +6,34 @@ import json
 import math
 import shlex
 import sys
+from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from dataecho.compose import TrainingRun, compose_training, compose_workload, versions
+from dataecho.diagnose.advice import diagnose
+from dataecho.diagnose.fixes import cheap_fixes
+from dataecho.diagnose.measure import measure
+from dataecho.diagnose.output import print_tables, write_json
+from dataecho.diagnose.picture import draw
+from dataecho.diagnose.progress import showing
+from dataecho.environment import git_revision
 from dataecho.errors import SettingError, require
 from dataecho.report.compare import compare_runs
 from dataecho.report.curves import learning_curves
 from dataecho.report.display import new_display
-from dataecho.report.summary import print_evaluation, print_summary, write_summary
+from dataecho.report.summary import print_evaluation, print_start, print_summary, write_summary
 from dataecho.settings import Node, read_settings
 from dataecho.tracking.mlflow_tracker import send_later
 from dataecho.tracking.record import read_record
 from dataecho.tracking.redact import masked_nested, without_credentials
 from dataecho.training.checkpoint import CheckpointStore, find_checkpoint, load_checkpoint
 from dataecho.training.interruption import Interrupted
+from dataecho.training.skips import read_skips
+from dataecho.training.trainer import Trainer
 
 
 def run_mode(config: Any, *, folder: Path | None, project: Path) -> float | None:
@@ -41,6 +54,8 @@ def run_mode(config: Any, *, folder: Path | None, project: Path) -> float | None
         return _train(config, folder=folder, project=project)
     if settings.mode == "evaluate":
         _evaluate(config)
+    elif settings.mode == "diagnose":
+        _diagnose(config, folder=folder, project=project)
     elif settings.mode == "sync":
         _sync(config)
     else:
@@ -52,6 +67,7 @@ def _train(config: Node, *, folder: Path | None, project: Path) -> float:
     run = compose_training(config, folder=folder, project=project)
     trainer = run.new_trainer(new_display(run.workload.settings.display, run.workload.task.metric))
     tracker = run.workload.tracker
+    print_start(trainer.memory, run.workload.emulated)
     config_path = run.folder / "config.json"
     config_path.write_text(json.dumps(masked_nested(config), indent=2) + "\n")
     status = "failed"
@@ -61,8 +77,12 @@ def _train(config: Node, *, folder: Path | None, project: Path) -> float:
         tracker.start(run.info)
         outcome = trainer.run()
         status = "finished"
-        tags = {"reached_target": str(outcome.reached_target).lower(), "diverged": str(outcome.diverged).lower()}
-        artifacts.append(_write_summary(run, outcome.metrics, diverged=outcome.diverged, project=project))
+        tags = {
+            "reached_target": str(outcome.reached_target).lower(),
+            "diverged": str(outcome.diverged).lower(),
+            "final_factor": f"{outcome.metrics['factor']:g}",
+        }
+        artifacts.append(_write_summary(run, trainer, outcome.metrics, diverged=outcome.diverged))
         artifacts.append(
             learning_curves(
                 [(run.info.name, run.folder)],
@@ -72,7 +92,14 @@ def _train(config: Node, *, folder: Path | None, project: Path) -> float:
                 higher_is_better=run.workload.task.higher_is_better,
             )
         )
-        print_summary(outcome, task=run.workload.task, folder=run.folder, where=tracker.where)
+        print_summary(
+            outcome,
+            task=run.workload.task,
+            folder=run.folder,
+            where=tracker.where,
+            skipped=read_skips(run.folder),
+            emulated=run.workload.emulated,
+        )
     except Interrupted as interrupted:
         status = "interrupted"
         print(
@@ -87,8 +114,8 @@ def _train(config: Node, *, folder: Path | None, project: Path) -> float:
     return math.inf if cost is None else float(cost)
 
 
-def _write_summary(run: TrainingRun, metrics: dict[str, float | None], *, diverged: bool, project: Path) -> Path:
-    settings = run.workload.settings
+def _write_summary(run: TrainingRun, trainer: Trainer, metrics: dict[str, float | None], *, diverged: bool) -> Path:
+    settings, reading = run.workload.settings, trainer.reading
     return write_summary(
         run.folder,
         {
@@ -98,6 +125,18 @@ def _write_summary(run: TrainingRun, metrics: dict[str, float | None], *, diverg
             "metric": run.workload.task.metric,
             "higher_is_better": run.workload.task.higher_is_better,
             "seed": settings.seed,
+            "emulated_source": run.workload.emulated,
+            "memory": {
+                "predicted": asdict(trainer.memory),
+                "measured": {
+                    "results": reading.mean_stored_bytes,
+                    "records": reading.mean_waiting_bytes,
+                    "batches": reading.batch_bytes,
+                },
+            },
+            "fetched_bytes": reading.fetched_bytes,
+            "worker_restarts": reading.num_restarts,
+            "skipped": [asdict(skipped) for skipped in read_skips(run.folder)],
             "versions": versions(run.workload.backend),
             "git_revision": run.info.tags["git_revision"],
             "dataset": dict(run.info.dataset),
@@ -132,6 +171,51 @@ def _evaluate(config: Node) -> None:
         {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
     )
     print_evaluation(workload.evaluate(), task=workload.task, checkpoint=path, counts=state["counts"])
+
+
+def _diagnose(config: Node, *, folder: Path | None, project: Path) -> None:
+    settings = read_settings(config)
+    require(
+        settings.echo.after is None,
+        "echo",
+        settings.echo.name,
+        allowed="none with mode=diagnose",
+        cure="It measures without echo, and says where to echo and how often.",
+    )
+    workload = compose_workload(config)
+    folder = folder or Path(settings.run_dir or datetime.now().strftime("runs/%Y-%m-%d/%H-%M-%S-%f-diagnose"))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingError(
+            "run_dir", str(folder), allowed="a folder that can be written", cure=f"Choose another one ({error})."
+        ) from error
+    with showing(settings.display) as show:
+        measured = measure(
+            workload.train_source,
+            workload.task.stages(),
+            workload.backend,
+            batch_size=workload.task.batch_size,
+            shuffle_buffer=workload.task.shuffle_buffer,
+            seed=settings.seed,
+            settings=workload.executor,
+            seconds=settings.diagnose.seconds,
+            emulated=workload.emulated,
+            show=show,
+        )
+    diagnosis = diagnose(measured)
+    fixes = cheap_fixes(measured, diagnosis.bottleneck)
+    about = {
+        "task": workload.task.name,
+        "versions": versions(workload.backend),
+        "git_revision": git_revision(project),
+        "config": masked_nested(config),
+    }
+    files = [
+        write_json(folder, measured, diagnosis, fixes, about),
+        draw(folder, measured, diagnosis, title=f"{workload.task.name}, {settings.backend['name']}"),
+    ]
+    print_tables(measured, diagnosis, fixes, files=files, console=Console())
 
 
 def _sync(config: Node) -> None:

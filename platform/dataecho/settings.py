@@ -15,6 +15,7 @@ Node = dict[str, Any]
 
 
 _Path = Annotated[str, Field(min_length=1)]
+_Measured = Annotated[str, Field(pattern=r"^auto$|\.json$")]  # while it trains, or by an earlier run
 
 
 class _Strict(BaseModel):
@@ -29,10 +30,27 @@ class EchoNode(_Strict):
     shuffle_buffer: int = Field(ge=0)
 
 
+class ThrottleNode(_Strict):
+    """Slows the training source down on purpose; see :class:`dataecho.pipeline.throttle.Throttle`."""
+
+    bytes_per_second: float | None
+    examples_per_second: float | None
+    latency: float
+
+
 class PipelineNode(_Strict):
+    """``num_processes`` 0: threads. ``max_waiting``, ``max_spill``, ``max_memory`` in MiB."""
+
     num_threads: int = Field(ge=1)
+    num_processes: int = Field(ge=0)
     look_ahead: int = Field(ge=1)
     chunk_size: int = Field(ge=1)
+    read_ahead: int = Field(ge=1)
+    max_waiting: int = Field(ge=0)
+    max_spill: int = Field(ge=0)
+    max_memory: int | None
+    max_skipped_share: float
+    throttle: ThrottleNode
 
 
 class AcceleratorNode(_Strict):
@@ -55,6 +73,12 @@ class BudgetNode(_Strict):
     seconds: float | None
 
 
+class DiagnoseNode(_Strict):
+    """``seconds``: about how long ``mode=diagnose`` measures."""
+
+    seconds: float = Field(gt=0)
+
+
 class CheckpointsNode(_Strict):
     """``interval`` in evaluations, 0: only at the end and on a signal; ``keep``: the last so many, besides the best."""
 
@@ -65,8 +89,9 @@ class CheckpointsNode(_Strict):
 class Settings(_Strict):
     """The whole configuration."""
 
-    mode: Literal["train", "evaluate", "report", "sync"]
-    factor: float | None
+    mode: Literal["train", "diagnose", "evaluate", "report", "sync"]
+    factor: float | _Measured | None
+    max_factor: Annotated[float, Field(ge=1)] | None
     seed: int = Field(ge=0)
     stop_at_target: bool
     run_dir: _Path | None
@@ -84,6 +109,7 @@ class Settings(_Strict):
     budget: BudgetNode
     tracking: Node
     checkpoints: CheckpointsNode
+    diagnose: DiagnoseNode
 
 
 def read_settings(config: Node) -> Settings:
@@ -135,6 +161,7 @@ def _refuse(error: ValidationError, *, prefix: str) -> NoReturn:
 
 
 _CURES = {
-    "factor": "Any real number >= 1, with an echo: echo=before_augmentation factor=4.",
+    "factor": "Any real number >= 1, auto, or a recorded history (*.json), with an echo: "
+    "echo=before_augmentation factor=4.",
     "mode": "mode=train is the default.",
 }

@@ -28,7 +28,7 @@ NEEDED = {"fresh": ["budget.fresh=500"], "steps": ["budget.steps=5"], "seconds":
 @pytest.mark.parametrize(("group", "option"), [(group, option) for group in GROUPS for option in options(group)])
 def test_every_option_builds(group, option):
     workload = compose_workload(config(*QUIET, f"{group}={option}"))
-    assert workload.task.name == "digits"
+    assert workload.task.name == (option if group == "task" else "digits")
 
 
 @pytest.mark.parametrize("option", options("budget"))
@@ -119,6 +119,25 @@ MISTAKES = {
         "a valid number",
         "echo=before_augmentation factor=4",
     ),
+    "auto without echo": (["factor=auto"], "factor=auto", "nothing or 1 with echo=none", "echo=before_augmentation"),
+    "a history that is not there": (
+        ["echo=batch", "factor=nowhere.json"],
+        "factor=nowhere.json",
+        "auto, or the factor_history.json of a run with factor=auto",
+        "it cannot be read",
+    ),
+    "a limit without auto": (
+        ["echo=batch", "factor=2", "max_factor=4"],
+        "max_factor=4",
+        "nothing without factor=auto",
+        "Leave it out",
+    ),
+    "a limit below one": (
+        ["echo=batch", "factor=auto", "max_factor=0.5"],
+        "max_factor=0.5",
+        "greater than or equal to 1",
+        "Change max_factor",
+    ),
     "echo without factor": (["echo=batch"], "factor=None", "any real number >= 1", "factor=2"),
     "factor without echo": (["factor=4"], "factor=4", "nothing or 1 with echo=none", "echo=before_augmentation"),
     "echo after no stage": (
@@ -186,6 +205,18 @@ MISTAKES = {
         f"checkpoint={PROJECT}/nowhere",
         "checkpoints/",
         "run folder",
+    ),
+    "echoing while diagnosing": (
+        ["mode=diagnose", "echo=batch", "factor=2"],
+        "echo=batch",
+        "none with mode=diagnose",
+        "says where to echo",
+    ),
+    "no time to diagnose": (
+        ["mode=diagnose", "diagnose.seconds=0"],
+        "diagnose.seconds=0",
+        "greater than 0",
+        "Change diagnose.seconds",
     ),
     "reporting nothing": (["mode=report"], "runs=[]", "folders of finished runs", "mode=report"),
     "syncing nothing": (["mode=sync"], "resume=None", "path of a run folder", "mode=sync resume="),

@@ -8,6 +8,7 @@ import pytest
 
 from dataecho.errors import SettingError, shown
 from dataecho.plan.echo import EchoFactor
+from dataecho.plan.factors import FactorHistory
 from dataecho.plan.keys import KeyStream
 from dataecho.plan.memory import expected_live_results, expected_waiting_records
 from dataecho.plan.plan import Plan
@@ -56,7 +57,7 @@ def by_hand(entries, num_uses, slots, length):
 @pytest.mark.parametrize("factor", [1.0, 2.0, 2.5, 8.0])
 def test_the_block_wise_buffer_equals_the_sliding_buffer_by_hand(factor):
     batches = plan(factor=factor).take(250)
-    num_uses = EchoFactor(factor, KeyStream(0, "items.uses")).num_uses(np.arange(2100))
+    num_uses = EchoFactor(FactorHistory.constant(factor), KeyStream(0, "items.uses")).num_uses(np.arange(2100))
     slots = KeyStream(0, "items.buffer").integers(20, np.arange(2000))
     expected = by_hand(range(2100), num_uses.tolist(), slots.tolist(), 20)
     assert [(use[0], use[3]) for use in uses(batches)] == expected
@@ -82,7 +83,7 @@ def test_batch_echo_repeats_the_same_batch_side_by_side():
 
 def test_shuffled_batch_echo_is_the_same_plan_one_level_up():
     echoed = plan(factor=2.5, echo_batches=True, batch_shuffle_buffer=3).take(100)
-    num_uses = EchoFactor(2.5, KeyStream(0, "batches.uses")).num_uses(np.arange(110))
+    num_uses = EchoFactor(FactorHistory.constant(2.5), KeyStream(0, "batches.uses")).num_uses(np.arange(110))
     slots = KeyStream(0, "batches.buffer").integers(3, np.arange(100))
     expected = by_hand(range(110), num_uses.tolist(), slots.tolist(), 3)
     assert [(b.batch_ordinal, b.batch_repeat) for b in echoed] == expected
@@ -142,7 +143,9 @@ def test_over_a_million_uses_every_item_of_an_epoch_is_used_exactly_as_planned(f
     assert len(np.unique(ordinal * 16 + repeat)) == 1_000_000
     # of all epochs that have left the buffer entirely, every item came with every repeat
     finished = int(1_000_000 / (factor * size)) - 1
-    planned = EchoFactor(factor, KeyStream(0, "items.uses")).num_uses(np.arange(finished * size))
+    planned = EchoFactor(FactorHistory.constant(factor), KeyStream(0, "items.uses")).num_uses(
+        np.arange(finished * size)
+    )
     inside = ordinal < finished * size
     used = np.bincount(ordinal[inside], minlength=finished * size)
     late = np.flatnonzero(used != planned)  # stragglers: a sliding buffer has a geometric tail

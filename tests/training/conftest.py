@@ -17,6 +17,7 @@ from dataecho.pipeline.stage import Stage
 from dataecho.plan import keys as draws
 from dataecho.plan import plan as plan_module
 from dataecho.training import trainer as trainer_module
+from dataecho.training.auto_factor import FixedFactor
 from dataecho.training.budget import Budget
 from dataecho.training.checkpoint import CheckpointStore
 from dataecho.training.clock import Clock
@@ -241,6 +242,7 @@ class Run:
         look_ahead=3,
         num_threads=2,
         keeps_host_arrays=False,
+        factor_control=None,
         on_train=lambda: None,
         on_step=lambda steps: None,
         on_evaluate=lambda: None,
@@ -274,6 +276,7 @@ class Run:
             schedule=schedule or ConstantSchedule(),
             target=Target("score" if task is None else task.metric, target, higher_is_better=True),
             time_model=TimeModel(batch_size=BATCH_SIZE, num_workers=2, shares_cores=True, workers_are_upstream=True),
+            factor_control=factor_control or FixedFactor(),
             tracker=self.tracker,
             display=self.display,
             identity=identity or {"seed": seed},

@@ -246,7 +246,8 @@ def test_a_starved_run_is_stopped_where_it_waits(new_run, slow_source):
     run = new_run(source=slow_source, shuffle_buffer=0, num_threads=1, on_covered=on_covered)
     interrupted(run)
     sender.join()
-    assert run.checkpoint()["counts"]["steps"] == len(run.trained) == 3
+    assert run.checkpoint()["counts"]["steps"] == len(run.trained)
+    assert len(run.trained) in (2, 3)  # where it waits for the batch, or for the worker to stand still before a mark
     sums = run.checkpoint()["sums"]
     assert sums["input_wait_seconds"] > 0.3 > sums["step_seconds"]
 

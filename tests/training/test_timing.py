@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from dataecho.pipeline.meter import Meter
+from dataecho.pipeline.meter import Times as WorkTimes
 from dataecho.training import timing
 from dataecho.training.timing import Sums, Timekeeper, TimeModel
 
@@ -122,6 +123,17 @@ class Times:
         return 2 * self.seconds
 
 
+def trained(*, num_fresh, **planned):
+    return SimpleNamespace(num_fresh=num_fresh, planned=SimpleNamespace(num_fresh=num_fresh, **planned))
+
+
+def worked(**seconds):
+    work = WorkTimes()
+    for stage, spent in seconds.items():
+        work.seconds[stage], work.num_examples[stage] = spent, 1
+    return work
+
+
 @pytest.fixture
 def times(monkeypatch):
     times = Times()
@@ -130,8 +142,8 @@ def times(monkeypatch):
 
 
 def test_only_next_is_timed_as_input_wait_and_a_stop_is_part_of_nothing(times):
-    meter = Meter()
-    meter.add_upstream(99.0, num_reads=1)  # before the run
+    meter = Meter(frozenset({"read", "decode"}))
+    meter.add(worked(read=90.0, decode=9.0))  # before the run
     keeper = Timekeeper(meter, Sums())
     keeper.start()
     for _ in range(3):
@@ -140,24 +152,26 @@ def test_only_next_is_timed_as_input_wait_and_a_stop_is_part_of_nothing(times):
         times.seconds += 10
         keeper.got()
     times.seconds += 1
-    meter.add_upstream(7.0, num_reads=1)
-    meter.add_downstream(5.0)
+    meter.add(worked(read=1.0, decode=6.0, augment=5.0))
+    meter.add_process(cpu_seconds=0.5)
     keeper.stop()
     times.seconds += 1000
+    meter.add(worked(read=33.0))  # an evaluation's, say
     keeper.start()
     times.seconds += 1
     keeper.ask()
     times.seconds += 10
     keeper.got()
-    meter.add_upstream(0.5, num_reads=1)
+    meter.add(worked(read=0.5))
+    meter.add(worked(read=77.0), by_worker=False)
     keeper.stop()
     assert keeper.sums == Sums(
-        upstream_seconds=7.5, downstream_seconds=5.0, step_seconds=5.0, input_wait_seconds=40.0, cpu_seconds=90.0
+        upstream_seconds=7.5, downstream_seconds=5.0, step_seconds=5.0, input_wait_seconds=40.0, cpu_seconds=90.5
     )
 
 
 def test_what_is_trained_is_added_from_the_plan():
-    keeper = Timekeeper(Meter(), Sums(steps=1, fresh_examples=4))
-    keeper.trained(SimpleNamespace(num_fresh=1, num_valid=4, num_duplicates=2, total_lag=7.5))
-    keeper.trained(SimpleNamespace(num_fresh=4, num_valid=4, num_duplicates=0, total_lag=0.0))
+    keeper = Timekeeper(Meter(frozenset()), Sums(steps=1, fresh_examples=4))
+    keeper.trained(trained(num_fresh=1, num_valid=4, num_duplicates=2, total_lag=7.5))
+    keeper.trained(trained(num_fresh=4, num_valid=4, num_duplicates=0, total_lag=0.0))
     assert keeper.sums == Sums(steps=3, fresh_examples=9, repeats=3, duplicates=2, total_lag=7.5)

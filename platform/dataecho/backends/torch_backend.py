@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dataecho.backends.torch_copies import SideStreamCopies, use_on_current_stream
 from dataecho.backends.torch_model import TorchModel
 from dataecho.errors import SettingError, require
 from dataecho.pipeline.batch import Batch
@@ -20,6 +21,7 @@ from dataecho.training.contracts import Arrays, Backend, BackendContext, Optimiz
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("32", "bf16")
+_WEIGHTS = "/weights"  # no field has this name
 
 _OWN_CHOICE_OF_THREADS = torch.get_num_threads()  # before any run of this process has set another number
 
@@ -28,6 +30,13 @@ _OWN_CHOICE_OF_THREADS = torch.get_num_threads()  # before any run of this proce
 class _Placed:
     fields: dict[str, Tensor]
     weights: Tensor
+    arrived: torch.cuda.Event | None = None  # on CUDA the copy goes on while the step before is computed
+
+    def ready(self) -> _Placed:
+        """To be called before it is used."""
+        if self.arrived is not None:
+            use_on_current_stream([*self.fields.values(), self.weights], self.arrived)
+        return self
 
 
 class TorchBackend(Backend):
@@ -77,6 +86,7 @@ class TorchBackend(Backend):
             )
         torch.manual_seed(int(seeds[1] >> np.uint64(1)))  # dropout does not depend on how the weights were drawn
         self._model.to(self._device)
+        self._copies = SideStreamCopies(self._device) if self._device.type == "cuda" else None
         self._optimizer = _optimizer(self._model, context.optimizer)
         self._losses = torch.compile(self._model.losses) if compile else self._model.losses
         self._bf16 = precision == "bf16"
@@ -101,11 +111,15 @@ class TorchBackend(Backend):
         return self._device.type == "cpu"
 
     def put(self, batch: Batch) -> _Placed:
+        if self._copies is not None:
+            placed, arrived = self._copies.start({**batch.arrays, _WEIGHTS: batch.weights})
+            return _Placed(placed, placed.pop(_WEIGHTS), arrived)
         # From pageable memory `to` returns when the copy is done; on the CPU nothing is copied at all.
         fields = {name: torch.from_numpy(values).to(self._device) for name, values in batch.arrays.items()}
         return _Placed(fields, torch.from_numpy(batch.weights).to(self._device))
 
     def train_step(self, placed: _Placed, *, learning_rate: float) -> None:
+        placed = placed.ready()
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         if not self._model.training:  # it walks through all modules
@@ -131,7 +145,7 @@ class TorchBackend(Backend):
     def eval_step(self, placed: _Placed) -> dict[str, NDArray[Any]]:
         self._model.eval()
         with self._precision():
-            outputs = self._model.outputs(placed.fields)
+            outputs = self._model.outputs(placed.ready().fields)
         return {name: values.float().cpu().numpy() for name, values in outputs.items()}
 
     def synchronize(self) -> None:

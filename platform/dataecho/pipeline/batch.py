@@ -10,20 +10,35 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dataecho.pipeline.stage import Chunk, as_stacked
+from dataecho.pipeline.stage import Chunk
+from dataecho.plan.order import Ids
 from dataecho.plan.plan import PlannedBatch
 
 Arrays = dict[str, NDArray[Any]]
 
+#: Shape and dtype of one example's fields.
+Layout = dict[str, tuple[tuple[int, ...], np.dtype]]
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """An item whose first use failed: where it is, the stage, and why."""
+
+    name: str
+    stage: str
+    reason: str
+
 
 @dataclass(frozen=True)
 class Batch:
-    """``arrays``: one array [b, ...] per field; ``weights`` [b] float32: 1, or 0 for padding; ``planned``: the uses the
-    rows come from. The arrays are the caller's until :meth:`release`, which is optional and lets them be used again."""
+    """``arrays``: one array [b, ...] per field; ``weights`` [b] float32: 1, or 0 for padding and for examples that
+    failed; ``planned``: the uses the rows come from; ``skipped``: the items that failed here for the first time. The
+    arrays are the caller's until :meth:`release`, which is optional and lets them be used again."""
 
     arrays: Arrays
     weights: NDArray[np.float32]
     planned: PlannedBatch
+    skipped: tuple[Skipped, ...] = ()
     _on_release: list[Callable[[], None]] = field(default_factory=list, repr=False)
 
     def __getitem__(self, name: str) -> NDArray[Any]:
@@ -32,6 +47,18 @@ class Batch:
     def __len__(self) -> int:
         return len(self.weights)
 
+    @property
+    def num_fresh(self) -> int:
+        """Rows of weight 1 whose item is used for the first time."""
+        if not self.skipped:
+            return self.planned.num_fresh
+        return int(((self.planned.repeat == 0) & (self.weights > 0)).sum())
+
+    @property
+    def num_delivered(self) -> int:
+        """Rows of weight 1."""
+        return int(self.weights.sum())
+
     def release(self) -> None:
         """The arrays will not be looked at again: a later batch may be written into them. Once is enough."""
         while self._on_release:
@@ -39,23 +66,21 @@ class Batch:
 
 
 class BatchPool:
-    """Arrays of one batch each, shaped by the first rows that are written; a fresh page of memory costs more than a
-    used one. Thread-safe."""
+    """Arrays of one batch each, allocated by ``allocate`` for the layout of the first example that is written; a fresh
+    page of memory costs more than a used one. Thread-safe."""
 
-    def __init__(self, batch_size: int) -> None:
-        self._batch_size = batch_size
+    def __init__(self, allocate: Callable[[Layout], Arrays]) -> None:
+        self._allocate = allocate
         self._free: list[Arrays] = []
         self._lock = threading.Lock()
 
-    def take(self, rows: Arrays) -> Arrays:
-        """Arrays for one batch whose rows look like ``rows``."""
+    def take(self, layout: Layout) -> Arrays:
+        """Arrays for one batch of such examples."""
         with self._lock:
-            arrays = self._free.pop() if self._free else {}
-        if _layout(arrays) == _layout(rows):
+            arrays = self._free.pop() if self._free else None
+        if arrays is not None and layout_of(arrays) == layout:
             return arrays
-        return {
-            name: np.empty((self._batch_size, *values.shape[1:]), dtype=values.dtype) for name, values in rows.items()
-        }
+        return self._allocate(layout)
 
     def give(self, arrays: Arrays) -> None:
         """Take arrays back."""
@@ -63,28 +88,47 @@ class BatchPool:
             self._free.append(arrays)
 
 
-def _layout(arrays: Arrays) -> dict[str, Any]:
-    return {name: (values.shape[1:], values.dtype) for name, values in arrays.items()}
+def new_arrays(layout: Layout, batch_size: int) -> Arrays:
+    """Arrays in ordinary memory, one row an example."""
+    return {name: np.empty((batch_size, *shape), dtype=dtype) for name, (shape, dtype) in layout.items()}
 
 
-def as_rows(chunk: Chunk) -> Arrays:
-    """A chunk as it is written into a batch. Raises ``ValueError`` where its examples are not arrays of one shape."""
-    rows = {name: np.asarray(values) for name, values in as_stacked(chunk).items()}
-    for name, values in rows.items():
-        if values.dtype == object:
+def layout_of(chunk: Chunk) -> Layout:
+    """The layout of a chunk's first example. Raises ``ValueError`` for what is no dictionary of arrays of numbers."""
+    if isinstance(chunk, dict):
+        layout = {name: (values.shape[1:], values.dtype) for name, values in chunk.items()}
+    elif isinstance(chunk[0], dict):
+        arrays = {name: np.asarray(value) for name, value in chunk[0].items()}
+        layout = {name: (array.shape, array.dtype) for name, array in arrays.items()}
+    else:
+        raise ValueError(f"an example must be a dictionary of arrays here, not {type(chunk[0]).__name__}")
+    for name, (_, dtype) in layout.items():
+        if dtype.hasobject:
             raise ValueError(f"field {name!r} is no array of numbers")
-    return rows
+    return layout
 
 
-def write_rows(arrays: Arrays, start: int, rows: Arrays) -> None:
-    """Write ``rows`` from row ``start`` on. Raises ``ValueError`` where they do not fit the batch's first rows."""
-    if rows.keys() != arrays.keys():
-        raise ValueError(f"examples of one batch have different fields: {sorted(arrays)} and {sorted(rows)}")
-    for name, values in rows.items():
+def write_rows(arrays: Arrays, place: Ids, chunk: Chunk) -> None:
+    """Write every example of ``chunk`` into its row of ``arrays``. Raises ``ValueError`` where one does not fit."""
+    if isinstance(chunk, dict):
+        _check(arrays, {name: (values.shape[1:], values.dtype) for name, values in chunk.items()})
+        contiguous = int(place[-1]) - int(place[0]) + 1 == len(place)
+        rows: Any = slice(int(place[0]), int(place[-1]) + 1) if contiguous else place
+        for name, values in chunk.items():
+            arrays[name][rows] = values
+        return
+    for row, example in zip(place.tolist(), chunk, strict=True):
+        _check(arrays, layout_of([example]))
+        for name, value in example.items():
+            arrays[name][row] = value
+
+
+def _check(arrays: Arrays, layout: Layout) -> None:
+    if layout.keys() != arrays.keys():
+        raise ValueError(f"examples of one batch have different fields: {sorted(arrays)} and {sorted(layout)}")
+    for name, (shape, dtype) in layout.items():
         target = arrays[name]
-        if values.shape[1:] != target.shape[1:] or values.dtype != target.dtype:
+        if shape != target.shape[1:] or dtype != target.dtype:
             raise ValueError(
-                f"field {name!r} is {values.dtype} {values.shape[1:]} here, "
-                f"{target.dtype} {target.shape[1:]} in the rest of the batch"
+                f"field {name!r} is {dtype} {shape} here, {target.dtype} {target.shape[1:]} in the rest of the batch"
             )
-        target[start : start + len(values)] = values

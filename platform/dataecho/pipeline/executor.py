@@ -1,75 +1,102 @@
-"""The executor: threads that turn planned batches into arrays, computing each upstream result once.
+"""The executor: workers that turn planned batches into arrays, computing each upstream result once.
 
-Workers pull. A worker without a chunk plans the next batch, if the look-ahead allows, and cuts it into chunks; results
-of the stage before the echo point live in the store from first need to last use. Batches leave in plan order whatever
-the number of threads, and nothing about their content depends on timing.
+Workers pull. A worker without a piece of work plans the next batch, if the look-ahead allows, and cuts it into pieces;
+results of the stage before the echo point are kept from first need to last use. Batches leave in plan order whatever
+the number of workers, and nothing about their content depends on timing.
 
-A source with random access is read at an item's first use. Any other is read when the item enters the plan, in source
-order, each item once; the records wait in memory for their first use.
+What is read when (see :class:`Source`): at an item's first use, by the worker; when its batch is planned, by readers;
+or when the item enters the plan, in source order, from shards that were fetched ahead.
 """
 
 from __future__ import annotations
 
 import abc
 import threading
-import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 
 from dataecho.errors import require
-from dataecho.pipeline.batch import Arrays, Batch, BatchPool, as_rows, write_rows
-from dataecho.pipeline.meter import Meter
+from dataecho.pipeline.batch import Arrays, Batch, BatchPool, Layout
+from dataecho.pipeline.crew import Crew, Material, ThreadCrew
+from dataecho.pipeline.job import Job
+from dataecho.pipeline.meter import Meter, Times
+from dataecho.pipeline.processes import ProcessCrew
+from dataecho.pipeline.read_ahead import Closed, ReadAhead
+from dataecho.pipeline.rows import Rows
+from dataecho.pipeline.shelf import Shelf, Spill
 from dataecho.pipeline.source import Source
-from dataecho.pipeline.stage import (
-    BATCH,
-    DEVICE,
-    READ,
-    Chunk,
-    Example,
-    ExampleError,
-    Stage,
-    as_examples,
-    chunk_length,
-    frozen,
-    num_bytes,
-    own,
-    run_stage,
-    stage_names,
-)
-from dataecho.plan.keys import KeyStream
+from dataecho.pipeline.stage import BATCH, DEVICE, Stage, as_examples
+from dataecho.pipeline.store import Entry
+from dataecho.pipeline.tolerance import Tolerance
+from dataecho.pipeline.work import Work
 from dataecho.plan.order import Ids
 from dataecho.plan.plan import PlannedBatch
+
+MIB = 1 << 20
+_WORKER, _READER = "worker", "reader"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExecutorSettings:
-    """``num_threads`` workers; ``look_ahead`` batches at most are in work or waiting; ``chunk_size`` uses are worked on
-    at a time. None of them changes a batch."""
+    """``num_threads`` workers, or ``num_processes`` instead where that is not 0; ``look_ahead`` batches at most are in
+    work or waiting; ``chunk_size`` uses are worked on at a time; ``read_ahead`` shards are fetched ahead of the plan.
+    ``max_waiting`` MiB of records that were read before their first use stay in memory, ``max_spill`` MiB more in a
+    temporary file. ``max_skipped_share`` of the examples may be broken. None of them changes what a batch is made of.
+    """
 
     num_threads: int = 2
+    num_processes: int = 0
     look_ahead: int = 4
     chunk_size: int = 8
+    read_ahead: int = 4
+    max_waiting: int = 1024
+    max_spill: int = 16384
+    max_skipped_share: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("num_threads", "look_ahead", "chunk_size"):
+        for name, least in (
+            ("num_threads", 1),
+            ("num_processes", 0),
+            ("look_ahead", 1),
+            ("chunk_size", 1),
+            ("read_ahead", 1),
+            ("max_waiting", 0),
+            ("max_spill", 0),
+        ):
             value = getattr(self, name)
-            require(value >= 1, f"pipeline.{name}", value, allowed="whole numbers >= 1", cure=f"Set pipeline.{name}.")
+            require(
+                value >= least,
+                f"pipeline.{name}",
+                value,
+                allowed=f"whole numbers >= {least}",
+                cure=f"Set pipeline.{name}.",
+            )
+
+    @property
+    def num_workers(self) -> int:
+        """Threads or processes."""
+        return self.num_processes or self.num_threads
+
+
+def reads_at_entry(source: Source) -> bool:
+    """Whether an example is read when it enters the plan, not when it is first used."""
+    return source.num_fetches > 0 or not source.random_access
 
 
 class Executor:
-    """Iterator of :class:`Batch` in the order of ``planned``. A context manager: leaving it stops every thread; the
+    """Iterator of :class:`Batch` in the order of ``planned``. A context manager: leaving it stops every worker; the
     first ``next`` starts them.
 
     ``echo_after`` is a stage's own name: what comes before it is computed once per item (or per batch, for ``batch``
     and ``device``) and kept until the plan's last use of it. Under ``batch`` every repeat is delivered as a copy of its
     own; under ``device`` all repeats share their arrays, for the caller keeps the batch resident. An example that
-    fails raises :class:`ExampleError` from ``next`` at its batch, after the batches before it.
+    fails beyond ``max_skipped_share`` raises :class:`ExampleError` from ``next`` at its batch, after the batches
+    before it.
     """
 
     def __init__(
@@ -80,27 +107,58 @@ class Executor:
         *,
         echo_after: str,
         seed: int,
+        read_ahead: ReadAhead,
         settings: ExecutorSettings,
     ) -> None:
         self._planned = planned
         self._settings = settings
-        self.meter = Meter()
-        self._work = _Work(source, stages, echo_after=echo_after, seed=seed, meter=self.meter)
+        self._read_ahead = read_ahead
+        self._work = Work(source, stages, echo_after=echo_after, seed=seed)
+        self.meter = Meter(self._work.upstream_names)
+        self._crew: Crew = (
+            ProcessCrew(
+                self._work,
+                stages,
+                self.meter,
+                echo_after=echo_after,
+                seed=seed,
+                num_workers=settings.num_processes,
+                chunk_size=settings.chunk_size,
+            )
+            if settings.num_processes
+            else ThreadCrew(self._work, self.meter, chunk_size=settings.chunk_size)
+        )
+        self._tolerance = Tolerance(settings.max_skipped_share)
         self._shares_repeats = echo_after == DEVICE
         self._pool: BatchPool | None = None
         self._lock = threading.Lock()
         self._has_work, self._has_batch = threading.Condition(self._lock), threading.Condition(self._lock)
-        self._tasks: deque[_Task] = deque()
-        self._jobs: deque[_Job] = deque()
-        self._reads_at_entry = not source.random_access
-        self._records: dict[int, _Entry] = {}
-        self._store: dict[int, _Entry] = {}
-        self._echoed: dict[int, _Job] = {}
-        self._num_active = 0
-        self._exhausted = self._paused = self._closed = False
+        self._queues: list[deque[_Task]] = [deque() for _ in range(self._crew.num_queues)]
+        self._reads: deque[_Task] = deque()
+        self._jobs: deque[Job | BaseException] = deque()
+        self._reads_at_entry = reads_at_entry(source)
+        if self._reads_at_entry:
+            read_ahead.on_enter = self._read_entered
+        self._reads_when_planned = source.num_readers > 0
+        self._spill = Spill(max_bytes=settings.max_spill * MIB)
+        self._shelf = Shelf(self.meter.add_waiting, max_bytes=settings.max_waiting * MIB, spill=self._spill)
+        self._records: dict[int, Entry] = {}
+        self._echoed: dict[int, Job] = {}
+        self._num_active = {_WORKER: 0, _READER: 0}
+        self._paused = {_WORKER: False, _READER: False}
+        self._planning = self._exhausted = self._closed = False
+        num_readers = source.num_readers or (1 if self._reads_at_entry else 0)
         self._threads = [
-            threading.Thread(target=self._run, name=f"dataecho-worker-{number}", daemon=True)
-            for number in range(settings.num_threads)
+            threading.Thread(
+                target=self._run, args=(kind, number, queue), name=f"dataecho-{kind}-{number}", daemon=True
+            )
+            for kind, number, queue in (
+                *(
+                    (_WORKER, number, self._queues[number % len(self._queues)])
+                    for number in range(settings.num_workers)
+                ),
+                *((_READER, number, self._reads) for number in range(num_readers)),
+            )
         ]
         self._started = False
 
@@ -115,10 +173,17 @@ class Executor:
                 raise StopIteration
             job = self._jobs.popleft()
             self._has_work.notify_all()
-        if job.error is not None:
+        try:
+            if isinstance(job, BaseException):
+                raise job
+            if job.error is not None:
+                raise job.error
+            self._tolerance.met(int((job.planned.repeat == 0).sum()), job.skipped(self._work))
+            self.meter.delivered()
+            return job.batch(self._work)
+        except BaseException:
             self.close()
-            raise job.error
-        return job.batch(self._pool)
+            raise
 
     def __enter__(self) -> Executor:
         return self
@@ -132,127 +197,160 @@ class Executor:
         """Wait at most ``timeout`` seconds; whether ``next`` has its answer, be it a batch, an error or the end."""
         if not self._started and not self._closed:  # not before: what is read before the clock runs would be free
             self._started = True
+            self._read_ahead.start(self.meter)
             for thread in self._threads:
                 thread.start()
         with self._lock:
             return self._has_batch.wait_for(self._has_answer, timeout)
 
-    def pause(self) -> None:
-        """Stop working and return when every worker stands still: a paused clock must not give free input."""
+    def pause(self, *, timeout: float | None = None) -> bool:
+        """Stop working; whether everybody stands still, after at most ``timeout`` seconds (None: when they do). A
+        paused clock must not give free input. To be called again until it is true."""
         with self._lock:
-            self._paused = True
-            while self._num_active:
-                self._has_batch.wait()
+            for kind in (_WORKER, _READER):  # in this order: a worker may be waiting for a reader
+                self._paused[kind] = True
+                if not self._has_batch.wait_for(partial(self._stands_still, kind), timeout):
+                    return False
+        self._read_ahead.pause()
+        return True
 
     def resume(self) -> None:
         """Go on after :meth:`pause`."""
+        self._read_ahead.resume()
         with self._lock:
-            self._paused = False
+            self._paused = dict.fromkeys(self._paused, False)
             self._has_work.notify_all()
 
     def close(self) -> None:
-        """Stop every thread, after the example it is working on, and forget what is ahead. May be called again."""
+        """Stop every worker, after the piece it is working on, and forget what is ahead. May be called again."""
         with self._lock:
             self._closed = True
-            self._tasks.clear()
+            for queue in (*self._queues, self._reads):
+                for task in queue:
+                    task.abandon()
+                queue.clear()
             self._jobs.clear()
             self._has_work.notify_all()
             self._has_batch.notify_all()
+        self._read_ahead.stop()
         for thread in self._threads:
-            if thread.ident is not None:
+            if thread.ident is not None and thread is not threading.current_thread():
                 thread.join()
+        self._read_ahead.close()
+        self._crew.close()
+        self._spill.close()
         self._records.clear()
-        self._store.clear()
         self._echoed.clear()
 
-    def _has_answer(self) -> bool:
-        return self._jobs[0].finished if self._jobs else self._closed or self._exhausted
+    def _stands_still(self, kind: str) -> bool:
+        return self._num_active[kind] == 0
 
-    def _run(self) -> None:
-        while (task := self._next_task()) is not None:
+    def _has_answer(self) -> bool:
+        if not self._jobs:
+            return self._closed or self._exhausted
+        job = self._jobs[0]
+        return isinstance(job, BaseException) or job.finished
+
+    def _run(self, kind: str, number: int, queue: deque[_Task]) -> None:
+        while (task := self._next_task(kind, queue)) is not None:
             error: BaseException | None = None
             try:
-                task.run(self._work)
+                task.run(number)
             except BaseException as caught:
                 error = caught
             with self._lock:
-                self._num_active -= 1
-                if task.job is not None:
-                    task.job.task_done(error)
+                self._num_active[kind] -= 1
+                if task.job is not None and task.job.task_done(error):
+                    for repeat in task.job.repeats:
+                        self._queues[number % len(self._queues)].append(repeat)
+                        self._has_work.notify_all()
                 self._has_batch.notify_all()
 
-    def _next_task(self) -> _Task | None:
+    def _next_task(self, kind: str, queue: deque[_Task]) -> _Task | None:
         with self._lock:
             while not self._closed:
-                if not self._paused:
-                    if not self._tasks and not self._exhausted and len(self._jobs) < self._settings.look_ahead:
+                if not self._paused[kind]:
+                    if queue:
+                        self._num_active[kind] += 1
+                        return queue.popleft()
+                    if kind == _WORKER and self._may_plan():
                         self._plan_next()
-                    if self._tasks:
-                        self._num_active += 1
-                        return self._tasks.popleft()
+                        continue
                 self._has_work.wait()
             return None
 
+    def _may_plan(self) -> bool:
+        return not self._planning and not self._exhausted and len(self._jobs) < self._settings.look_ahead
+
     def _plan_next(self) -> None:
-        """Cut the next batch into tasks. In plan order, under the lock: so the store knows every use in advance."""
+        """Cut the next batch into tasks. One worker at a time, in plan order, so the store knows every use in advance;
+        the lock is let go while the plan waits for a shard."""
+        self._planning = True
+        self._lock.release()
+        planned: PlannedBatch | None = None
+        error: BaseException | None = None
         try:
             planned = next(self._planned)
-        except StopIteration:
+        except BaseException as caught:  # a source that cannot be opened: told where its batch would have been
+            error = caught
+        finally:
+            self._lock.acquire()
+            self._planning = False
+        if planned is None or error is not None:
             self._exhausted = True
+            if error is not None and not isinstance(error, StopIteration | Closed):
+                self._jobs.append(error)
             self._has_batch.notify_all()
             return
-        except BaseException as error:  # a source that cannot be opened: told where its batch would have been
-            self._exhausted = True
-            self._jobs.append(_Job.failed(error))
-            self._has_batch.notify_all()
+        if self._closed:
             return
         if self._pool is None:
-            self._pool = BatchPool(len(planned))
-        if self._reads_at_entry:
-            self._read_entered(planned)
+            size = len(planned)
+            self._pool = BatchPool(partial(self._allocate, size))
         self._jobs.append(self._assemble(planned) if planned.num_batch_repeats == 1 else self._repeat(planned))
         self._has_work.notify_all()
 
-    def _read_entered(self, planned: PlannedBatch) -> None:
-        """Queue the reads of what enters with this batch, before anything that needs them."""
-        size = self._settings.chunk_size
-        for start in range(0, len(planned.entered), size):
-            items = planned.entered[start : start + size]
-            records = [_Entry(1) for _ in items]
-            self._records.update(zip(items[:, 0].tolist(), records, strict=True))
-            self._tasks.append(_ReadTask(items, records))
+    def _read_entered(self, items: Ids) -> None:
+        with self._lock:
+            if self._closed:
+                raise Closed
+            self._read(items, self._settings.chunk_size, is_entry=True)
+            self._has_work.notify_all()
 
-    def _assemble(self, planned: PlannedBatch) -> _Job:
+    def _allocate(self, batch_size: int, layout: Layout) -> Arrays:
+        arrays = self._crew.allocate(layout, batch_size)
+        self.meter.add_batches(sum(values.nbytes for values in arrays.values()))
+        return arrays
+
+    def _read(self, items: Ids, size: int, *, is_entry: bool) -> None:
+        """Queue the reads of these items (columns as in ``ITEM_COLUMNS``), before anything that needs them."""
+        for start in range(0, len(items), size):
+            part = items[start : start + size]
+            records = [Entry(self._shelf, 1) for _ in part]
+            self._records.update(zip(part[:, 0].tolist(), records, strict=True))
+            self._reads.append(_ReadTask(part, records, self._work, self._read_ahead, self.meter, is_entry=is_entry))
+
+    def _assemble(self, planned: PlannedBatch) -> Job:
         assert self._pool is not None
-        size = self._settings.chunk_size
-        starts = range(0, planned.num_valid, size)
-        job = _Job(planned, self._pool, num_tasks=len(starts))
-        entries = self._entries(planned)
-        for start in starts:
-            rows = slice(start, min(start + size, planned.num_valid))
-            self._tasks.append(_ChunkTask(job, rows, entries[rows] if entries is not None else None))
+        rows = Rows.of(planned)
+        if self._reads_when_planned:
+            self._read(self._not_read(rows), 1, is_entry=False)
+        pieces = self._crew.cut(rows, self._records)
+        job = Job(planned, self._pool, num_tasks=len(pieces))
+        for queue, part, material in pieces:
+            self._queues[queue].append(_RowsTask(job, part, material, self._crew))
         return job
 
-    def _entries(self, planned: PlannedBatch) -> list[_Entry] | None:
-        """A store entry for every row, where some item is used more than once or was read when it entered."""
-        if not self._work.echoes_items or not (planned.num_repeats > 1).any():
-            if not self._reads_at_entry:
-                return None
-            return [_Entry(1, self._records.pop(ordinal, None)) for ordinal in planned.ordinal.tolist()]
-        entries = []
-        for ordinal, repeat, num_repeats in zip(
-            planned.ordinal.tolist(), planned.repeat.tolist(), planned.num_repeats.tolist(), strict=True
-        ):
-            # After a resume the first use met may be a later repeat: what is left counts from there.
-            entry = self._store.get(ordinal) or _Entry(num_repeats - repeat, self._records.pop(ordinal, None))
-            if repeat == num_repeats - 1:
-                self._store.pop(ordinal, None)
-            else:
-                self._store[ordinal] = entry
-            entries.append(entry)
-        return entries
+    def _not_read(self, rows: Rows) -> Ids:
+        """The items among ``rows`` whose records are neither here nor on their way, nor needed."""
+        wanted: dict[int, int] = {}
+        for number, ordinal in enumerate(rows.ordinal.tolist()):
+            if ordinal not in self._records and ordinal not in wanted and self._crew.lacks(ordinal):
+                wanted[ordinal] = number
+        which = np.array(list(wanted.values()), dtype=np.int64)
+        return np.stack([rows.ordinal[which], rows.epoch[which], rows.shard[which], rows.k[which]], axis=1)
 
-    def _repeat(self, planned: PlannedBatch) -> _Job:
+    def _repeat(self, planned: PlannedBatch) -> Job:
         assert self._pool is not None
         original = self._echoed.get(planned.batch_ordinal)
         if original is None:
@@ -261,310 +359,96 @@ class Executor:
             self._echoed[planned.batch_ordinal] = original
         if planned.batch_repeat == planned.num_batch_repeats - 1:
             del self._echoed[planned.batch_ordinal]
-        job = _Job(planned, self._pool, num_tasks=1)
-        self._tasks.append(_RepeatTask(job, original, share=self._shares_repeats))
+        job = Job(planned, self._pool, num_tasks=1)
+        task = _RepeatTask(job, original, self.meter, share=self._shares_repeats)
+        if original.finished:
+            self._queues[planned.batch_ordinal % len(self._queues)].append(task)
+        else:
+            original.repeats.append(task)
         return job
-
-
-class _Work:
-    """What a worker does to a chunk; the same for all, and stateless but for the meter."""
-
-    def __init__(self, source: Source, stages: Sequence[Stage], *, echo_after: str, seed: int, meter: Meter) -> None:
-        names = stage_names(stages)
-        require(
-            echo_after in names,
-            "echo.after",
-            echo_after,
-            allowed=", ".join(names),
-            cure="Name a stage of the pipeline.",
-        )
-        self._source = source
-        self.echoes_items = echo_after not in (BATCH, DEVICE)
-        num_upstream = names.index(echo_after) if self.echoes_items else len(stages)
-        streams = {stage.name: KeyStream(seed, f"stage.{stage.name}") for stage in stages if stage.random}
-        self._upstream = [(stage, streams.get(stage.name)) for stage in stages[:num_upstream]]
-        self._downstream = [(stage, streams.get(stage.name)) for stage in stages[num_upstream:]]
-        self.meter = meter
-
-    def read(self, epochs: Ids, shards: Ids, ks: Ids) -> Chunk:
-        """The records at these positions."""
-        started = time.perf_counter()
-        try:
-            chunk = self._source.read(shards, ks)
-            if chunk_length(chunk) != len(ks):
-                raise ValueError(f"{len(ks)} records were asked for, {chunk_length(chunk)} came")
-        except Exception as error:
-            also = f" (or the {len(ks) - 1} read with it)" if len(ks) > 1 else ""
-            raise ExampleError(READ, _named(epochs[0], shards[0], ks[0]) + also, error) from error
-        self.meter.add_upstream(time.perf_counter() - started, num_reads=len(ks))
-        return chunk
-
-    def upstream(self, planned: PlannedBatch, rows: Any, records: Sequence[_Entry | None]) -> Chunk:
-        """Read, where ``records`` (one per row) has None, and do every stage up to the echo point: the same for every
-        use of an item."""
-        chunk = self._records(planned, rows, records)
-        started = time.perf_counter()
-        where = partial(_where, planned, rows)
-        shards, ks = planned.shard[rows], planned.k[rows]
-        for stage, stream in self._upstream:
-            # Repeat 0 for all: whichever use happens to come first, the result is that of the first.
-            keys = stream.keys(planned.epoch[rows], shards, ks, 0) if stream is not None else None
-            chunk = run_stage(stage, chunk, keys, where)
-        self.meter.add_upstream(time.perf_counter() - started)
-        return chunk
-
-    def _records(self, planned: PlannedBatch, rows: Any, records: Sequence[_Entry | None]) -> Chunk:
-        epochs, shards, ks = planned.epoch[rows], planned.shard[rows], planned.k[rows]
-        missing = [number for number, record in enumerate(records) if record is None]
-        if len(missing) == len(records):
-            return self.read(epochs, shards, ks)
-        # What had entered before a resume was not read at entry.
-        read = iter(as_examples(self.read(epochs[missing], shards[missing], ks[missing])) if missing else ())
-        return [next(read) if record is None else record.use(self.meter) for record in records]
-
-    def downstream(self, planned: PlannedBatch, rows: slice, chunk: Chunk) -> Arrays:
-        """Every stage after the echo point, and rows ready to be written."""
-        where = partial(_where, planned, rows)
-        for stage, stream in self._downstream:
-            keys = None
-            if stream is not None:
-                keys = stream.keys(planned.epoch[rows], planned.shard[rows], planned.k[rows], planned.repeat[rows])
-            chunk = run_stage(stage, chunk, keys, where)
-        try:
-            return as_rows(chunk)
-        except Exception as error:
-            raise ExampleError(BATCH, where(0), error) from error
-
-
-class _Job:
-    """One batch on its way."""
-
-    def __init__(self, planned: PlannedBatch | None, pool: BatchPool | None, *, num_tasks: int) -> None:
-        self.planned = planned
-        self.error: BaseException | None = None
-        self.arrays: Arrays | None = None
-        self.num_users = 1
-        self._pool = pool
-        self._owns_arrays = True
-        self._num_left = num_tasks
-        self._arrays_lock = threading.Lock()
-        self._done = threading.Event()
-
-    @classmethod
-    def failed(cls, error: BaseException) -> _Job:
-        job = cls(None, None, num_tasks=0)
-        job.error = error
-        return job
-
-    @property
-    def finished(self) -> bool:
-        return self._num_left == 0 or self.error is not None
-
-    def task_done(self, error: BaseException | None) -> None:
-        self._num_left -= 1
-        self.error = self.error or error
-        if self.finished:
-            self._done.set()
-
-    def write(self, start: int, rows: Arrays) -> None:
-        """Write rows in place; the first to come shape the arrays."""
-        assert self._pool is not None and self.planned is not None
-        with self._arrays_lock:
-            if self.arrays is None:
-                self.arrays = self._pool.take(rows)
-        try:
-            write_rows(self.arrays, start, rows)
-        except ValueError as error:
-            raise ExampleError(BATCH, _where(self.planned, slice(start, None), 0), error) from error
-
-    def wait(self) -> Arrays:
-        """The finished arrays of a batch that is echoed. Its tasks were all taken before the caller's, so some other
-        worker is on the last of them, and this cannot wait for itself."""
-        self._done.wait()
-        if self.error is not None:
-            raise self.error
-        assert self.arrays is not None
-        return self.arrays
-
-    def copy_from(self, original: _Job, *, share: bool) -> None:
-        arrays = original.wait()
-        if share:
-            self.arrays, self._owns_arrays = arrays, False
-            return
-        assert self._pool is not None
-        self.arrays = self._pool.take(arrays)
-        for name, values in arrays.items():
-            self.arrays[name][...] = values
-        with original._arrays_lock:
-            original.num_users -= 1
-            unused = original.num_users == 0
-        if unused:
-            self._pool.give(arrays)
-
-    def batch(self, pool: BatchPool | None) -> Batch:
-        planned, arrays = self.planned, self.arrays
-        assert planned is not None and arrays is not None and pool is not None
-        weights = np.ones(len(planned), dtype=np.float32)
-        if planned.num_valid < len(planned):
-            weights[planned.num_valid :] = 0
-            for values in arrays.values():
-                values[planned.num_valid :] = values[0]
-        return Batch(arrays, weights, planned, [partial(pool.give, arrays)] if self._owns_arrays else [])
 
 
 class _Task(abc.ABC):
-    """A piece of work, done by one worker."""
+    """A piece of work, done by one worker or reader."""
 
     @property
     @abc.abstractmethod
-    def job(self) -> _Job | None:
+    def job(self) -> Job | None:
         """The batch that it is for, if it is for one."""
 
     @abc.abstractmethod
-    def run(self, work: _Work) -> None:
-        """Do it; an exception fails the job."""
+    def run(self, number: int) -> None:
+        """Do it, as this worker or reader; an exception fails the job."""
+
+    @abc.abstractmethod
+    def abandon(self) -> None:
+        """It will not be done: whoever waits for it is told so."""
 
 
 class _ReadTask(_Task):
-    """Read some of the items that enter the plan. A failure is told by the batch that first needs the record."""
+    """Read some items. A failure is told by the batch that first needs the record."""
 
     job = None
 
-    def __init__(self, items: Ids, records: list[_Entry]) -> None:
+    def __init__(
+        self, items: Ids, records: list[Entry], work: Work, read_ahead: ReadAhead, meter: Meter, *, is_entry: bool
+    ) -> None:
         self._items, self._records = items, records
+        self._work, self._read_ahead, self._meter, self._is_entry = work, read_ahead, meter, is_entry
 
-    def run(self, work: _Work) -> None:
+    def run(self, number: int) -> None:
+        epochs, shards, ks = self._items.T[1:]
+        times = Times()
         try:
-            results = as_examples(work.read(*self._items.T[1:]))
+            with self._meter.transfer():
+                results = as_examples(self._work.read(epochs, shards, ks, times))
         except BaseException as error:
             for record in self._records:
                 record.fail(error)
-            return
-        for record, result in zip(self._records, results, strict=True):
-            record.hold(result, work.meter)
+        else:
+            for record, result in zip(self._records, results, strict=True):
+                record.hold(result)
+        self._meter.add(times, by_worker=False)
+        if self._is_entry:
+            self._read_ahead.done(zip(epochs.tolist(), shards.tolist(), strict=True))
+
+    def abandon(self) -> None:
+        for record in self._records:
+            record.fail(Closed())
 
 
-class _ChunkTask(_Task):
+class _RowsTask(_Task):
     """A few rows of a batch, from reading to writing."""
 
-    def __init__(self, job: _Job, rows: slice, entries: list[_Entry] | None) -> None:
-        self._job, self._rows, self._entries = job, rows, entries
+    def __init__(self, job: Job, rows: Rows, material: Material, crew: Crew) -> None:
+        self._job, self._rows, self._material, self._crew = job, rows, material, crew
 
     @property
-    def job(self) -> _Job:
+    def job(self) -> Job:
         return self._job
 
-    def run(self, work: _Work) -> None:
-        planned, rows = self.job.planned, self._rows
-        assert planned is not None
-        if self._entries is None:
-            chunk = work.upstream(planned, rows, [None] * (rows.stop - rows.start))
-        else:
-            chunk = self._from_store(work, self._entries)
-        started = time.perf_counter()
-        self.job.write(rows.start, work.downstream(planned, rows, chunk))
-        work.meter.add_downstream(time.perf_counter() - started)
+    def run(self, number: int) -> None:
+        self._crew.make(number, self._job, self._rows, self._material)
 
-    def _from_store(self, work: _Work, entries: list[_Entry]) -> list[Example]:
-        planned = self.job.planned
-        assert planned is not None
-        mine = [number for number, entry in enumerate(entries) if entry.claim()]
-        if mine:
-            try:
-                rows = self._rows.start + np.array(mine)
-                results = as_examples(work.upstream(planned, rows, [entries[number].record for number in mine]))
-            except BaseException as error:
-                for number in mine:
-                    entries[number].fail(error)
-                raise
-            for number, result in zip(mine, results, strict=True):
-                entries[number].fulfil(result, work.meter)
-        return [entry.use(work.meter) for entry in entries]
+    def abandon(self) -> None:
+        pass
 
 
 class _RepeatTask(_Task):
-    """One repeat of a whole batch."""
+    """One repeat of a whole batch that is finished."""
 
-    def __init__(self, job: _Job, original: _Job, *, share: bool) -> None:
-        self._job, self._original, self._share = job, original, share
+    def __init__(self, job: Job, original: Job, meter: Meter, *, share: bool) -> None:
+        self._job, self._original, self._meter, self._share = job, original, meter, share
 
     @property
-    def job(self) -> _Job:
+    def job(self) -> Job:
         return self._job
 
-    def run(self, work: _Work) -> None:
-        self.job.copy_from(self._original, share=self._share)
+    def run(self, number: int) -> None:
+        times = Times()
+        with times.of(BATCH, len(self._job.planned)):
+            self._job.copy_from(self._original, share=self._share)
+        self._meter.add(times)
 
-
-class _Entry:
-    """A stored result: computed by the worker that claims it first, awaited by the others, gone after its last use."""
-
-    def __init__(self, num_uses: int, record: _Entry | None = None) -> None:
-        self.record = record  # what it is made from, where that was read before
-        self._lock = threading.Lock()
-        self._num_left = num_uses
-        self._claimed = False
-        self._ready: threading.Event | None = None
-        self._result: Example = None
-        self._error: BaseException | None = None
-        self._num_bytes = 0
-        self._done = False
-
-    def claim(self) -> bool:
-        """Whether the caller is to compute this result. It computes all it claims before it waits for any other."""
-        with self._lock:
-            first = not self._claimed
-            self._claimed = True
-            return first
-
-    def fulfil(self, result: Example, meter: Meter) -> None:
-        """The result is there; it is kept if there are uses after the one that it was computed for."""
-        self.record = None
-        if self._num_left > 1:
-            self.hold(result, meter)
-        else:
-            self._finish(result, None)
-
-    def hold(self, result: Example, meter: Meter) -> None:
-        """The result is there, and waits for its uses."""
-        result = frozen(result)
-        self._num_bytes = num_bytes(result)
-        meter.add_stored(self._num_bytes)
-        self._finish(result, None)
-
-    def fail(self, error: BaseException) -> None:
-        self._finish(None, error)
-
-    def use(self, meter: Meter) -> Example:
-        """The result, once it is there: a dictionary of the caller's own with arrays that nobody can write into."""
-        with self._lock:
-            if not self._done and self._ready is None:
-                self._ready = threading.Event()
-        if self._ready is not None:
-            self._ready.wait()
-        if self._error is not None:
-            raise self._error
-        with self._lock:
-            result = self._result
-            self._num_left -= 1
-            last = self._num_left == 0
-            if last:
-                self._result = None
-        if last and self._num_bytes:
-            meter.add_stored(-self._num_bytes)
-        return own(result)
-
-    def _finish(self, result: Example, error: BaseException | None) -> None:
-        with self._lock:
-            self._result, self._error = result, error
-            self._done = True
-            if self._ready is not None:
-                self._ready.set()
-
-
-def _where(planned: PlannedBatch, rows: Any, number: int) -> str:
-    return _named(planned.epoch[rows][number], planned.shard[rows][number], planned.k[rows][number])
-
-
-def _named(epoch: np.int64, shard: np.int64, k: np.int64) -> str:
-    return f"example {k} of shard {shard} (epoch {epoch})"
+    def abandon(self) -> None:
+        pass

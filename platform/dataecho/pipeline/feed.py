@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
+from functools import cached_property, partial
 from types import TracebackType
 from typing import Any
 
@@ -10,10 +12,14 @@ import numpy as np
 
 from dataecho.errors import SettingError, require
 from dataecho.pipeline.batch import Batch
-from dataecho.pipeline.executor import Executor, ExecutorSettings
+from dataecho.pipeline.executor import Executor, ExecutorSettings, reads_at_entry
+from dataecho.pipeline.memory import Memory, measure_sizes, predict_memory
 from dataecho.pipeline.meter import Meter
-from dataecho.pipeline.source import Source, shard_lengths
+from dataecho.pipeline.read_ahead import ReadAhead
+from dataecho.pipeline.source import Source
 from dataecho.pipeline.stage import BATCH, DEVICE, Stage, echo_point
+from dataecho.plan.factors import FactorHistory
+from dataecho.plan.order import Ids
 from dataecho.plan.plan import Plan, PlannedBatch
 
 
@@ -21,7 +27,8 @@ class Feed:
     """An endless iterator of training batches with echo at any stage; a context manager that owns its threads.
 
     ``echo_after``: None for no echo, a stage's name, or an alias (``before_augmentation``, ``after_augmentation``,
-    ``example``, ``batch``, ``device``); ``factor``: any real number >= 1; ``shuffle_buffer`` in examples, 0 for none;
+    ``example``, ``batch``, ``device``); ``factor``: any real number >= 1, or a :class:`FactorHistory` of this feed's
+    own, which may be open to changes while the feed runs; ``shuffle_buffer`` in examples, 0 for none;
     ``batch_shuffle_buffer`` in batches, for batch echo only. ``state`` continues a feed that ended: see :meth:`state`.
     The same arguments give the same batches in every process, with any number of threads.
     """
@@ -35,20 +42,21 @@ class Feed:
         shuffle_buffer: int,
         seed: int,
         echo_after: str | None = None,
-        factor: float = 1.0,
+        factor: float | FactorHistory = 1.0,
         batch_shuffle_buffer: int = 0,
         settings: ExecutorSettings | None = None,
         state: dict[str, Any] | None = None,
     ) -> None:
+        self.factors = FactorHistory.of(factor)
         require(
-            echo_after is not None or factor == 1,
+            echo_after is not None or self.factors.identity == 1,
             "factor",
-            factor,
+            self.factors.identity,
             allowed="1, for there is no echo",
             cure="Choose where to echo: echo_after=... (on the command line echo=before_augmentation).",
         )
         after = echo_point(echo_after, stages) if echo_after is not None else BATCH
-        if source.num_shards == 1:
+        if source.num_shards == 1 and source.num_fetches == 0:
             length = source.num_examples(0)
             require(
                 batch_size <= length,
@@ -58,40 +66,69 @@ class Feed:
                 cure="Use a smaller batch_size or more data.",
             )
         self._identity = {"echo_after": after, "source": source.digest}
+        settings = settings or ExecutorSettings()
+        read_ahead = ReadAhead(source, num_ahead=settings.read_ahead)
         # Two cursors of one plan: the executor's runs ahead, this one follows what was trained.
         ahead, self._cursor = (
             Plan(
-                source.num_examples,
+                num_examples,
                 num_shards=source.num_shards,
                 seed=seed,
                 batch_size=batch_size,
                 shuffle_buffer=shuffle_buffer,
-                factor=factor,
+                factor=self.factors,
                 echo_batches=echo_after is not None and after in (BATCH, DEVICE),
                 batch_shuffle_buffer=batch_shuffle_buffer,
                 shuffle_items=source.random_access,
+                on_enter=on_enter,
             )
-            for _ in range(2)
+            for num_examples, on_enter in (
+                (read_ahead.num_examples, read_ahead.entered),
+                (read_ahead.length, _ignore),
+            )
         )
         if state is not None:
             self._check(state)
             ahead.load_state(state)
             self._cursor.load_state(state)
         self.echo_after = after
+        self._sizes = partial(measure_sizes, source, stages, echo_after=after, shard=next(ahead.shards_ahead())[1])
+        self._memory = partial(
+            predict_memory,
+            batch_size=batch_size,
+            shuffle_buffer=shuffle_buffer,
+            factor=_factor_of_most_memory(self.factors),
+            echoes_batches=after in (BATCH, DEVICE),
+            batch_shuffle_buffer=batch_shuffle_buffer,
+            reads_at_entry=reads_at_entry(source),
+            look_ahead=settings.look_ahead,
+        )
+        self._fetches = source.num_fetches > 0
+        #: Seconds in which a shard was fetched for :attr:`memory`: the first batch need not wait for it any more.
+        self.head_start = 0.0
         self._num_delivered = self._cursor.num_batches
         self._executor = Executor(
             source,
             stages,
-            ahead.batches(),
+            ahead.batches(in_blocks=not reads_at_entry(source)),
             echo_after=after,
             seed=seed,
-            settings=settings or ExecutorSettings(),
+            read_ahead=read_ahead.along(ahead.shards_ahead()),
+            settings=settings,
         )
 
     @property
     def meter(self) -> Meter:
         """What the workers did so far."""
         return self._executor.meter
+
+    @cached_property
+    def memory(self) -> Memory:
+        """What the input side will take, predicted from a few examples that are read for it. Ask before training."""
+        started = time.perf_counter()
+        memory = self._memory(self._sizes())
+        self.head_start = time.perf_counter() - started if self._fetches else 0.0
+        return memory
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -114,9 +151,9 @@ class Feed:
         """Wait at most ``timeout`` seconds for the next batch; see :meth:`Executor.ready`."""
         return self._executor.ready(timeout=timeout)
 
-    def pause(self) -> None:
+    def pause(self, *, timeout: float | None = None) -> bool:
         """Stand still; see :meth:`Executor.pause`."""
-        self._executor.pause()
+        return self._executor.pause(timeout=timeout)
 
     def resume(self) -> None:
         """Go on."""
@@ -154,6 +191,16 @@ class Feed:
                 )
 
 
+def _ignore(items: Ids) -> None:
+    """What the cursor that follows meets has entered before."""
+
+
+def _factor_of_most_memory(factors: FactorHistory) -> float:
+    """Kept results are most at a factor of 2 (:mod:`dataecho.plan.memory`); of a factor that may change nothing better
+    is known."""
+    return 2.0 if factors.is_open or len(factors.changes) > 1 else factors.newest
+
+
 def once_through(
     source: Source, stages: Sequence[Stage], *, batch_size: int, settings: ExecutorSettings | None = None
 ) -> Executor:
@@ -167,42 +214,57 @@ def once_through(
         allowed="stages without randomness",
         cure="Evaluate unaugmented data.",
     )
-    lengths = shard_lengths(source)
-    require(sum(lengths) > 0, "source", "no example", allowed="at least one", cure="Name held-out data that exists.")
+    settings = settings or ExecutorSettings()
+    read_ahead = ReadAhead(source, num_ahead=settings.read_ahead)
     return Executor(
         source,
         stages,
-        _in_order(lengths, batch_size),
+        _in_order(read_ahead, source.num_shards, batch_size),
         echo_after=BATCH,
         seed=0,
-        settings=settings or ExecutorSettings(),
+        read_ahead=read_ahead.along((0, shard, 0) for shard in range(source.num_shards)),
+        settings=settings,
     )
 
 
-def _in_order(lengths: Sequence[int], batch_size: int) -> Iterator[PlannedBatch]:
-    shards = np.repeat(np.arange(len(lengths)), lengths)
-    ks = np.concatenate([np.arange(length) for length in lengths])
+def _in_order(read_ahead: ReadAhead, num_shards: int, batch_size: int) -> Iterator[PlannedBatch]:
+    """Every example once; a shard's length is asked for when it is reached."""
+    shards, ks = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
+    num_planned = 0
+    for shard in range(num_shards):
+        length = read_ahead.num_examples(shard)
+        shards = np.concatenate([shards, np.full(length, shard)])
+        ks = np.concatenate([ks, np.arange(length)])
+        while len(ks) >= batch_size or (shard == num_shards - 1 and len(ks)):
+            planned = _once(shards[:batch_size], ks[:batch_size], batch_size, num_planned)
+            read_ahead.entered(planned.entered)
+            yield planned
+            num_planned += len(ks[:batch_size])
+            shards, ks = shards[batch_size:], ks[batch_size:]
+    require(num_planned > 0, "source", "no example", allowed="at least one", cure="Name held-out data that exists.")
+
+
+def _once(shards: Ids, ks: Ids, batch_size: int, num_before: int) -> PlannedBatch:
+    num_valid = len(ks)
+    rows = np.minimum(np.arange(batch_size), num_valid - 1)
     zeros, ones = np.zeros(batch_size, dtype=np.int64), np.ones(batch_size, dtype=np.int64)
-    for number, start in enumerate(range(0, len(ks), batch_size)):
-        num_valid = min(batch_size, len(ks) - start)
-        ordinal = np.minimum(np.arange(start, start + batch_size), len(ks) - 1)
-        shard, k = shards[ordinal], ks[ordinal]
-        yield PlannedBatch(
-            ordinal=ordinal,
-            epoch=zeros,
-            shard=shard,
-            k=k,
-            repeat=zeros,
-            num_repeats=ones,
-            batch_ordinal=number,
-            batch_repeat=0,
-            num_batch_repeats=1,
-            num_valid=num_valid,
-            entered=np.stack([ordinal, zeros, shard, k], axis=1)[:num_valid],
-            num_entered=start + num_valid,
-            epochs_entered=1,
-            num_fresh=num_valid,
-            num_duplicates=0,
-            lag=zeros,
-            total_lag=0.0,
-        )
+    ordinal, shard, k = num_before + rows, shards[rows], ks[rows]
+    return PlannedBatch(
+        ordinal=ordinal,
+        epoch=zeros,
+        shard=shard,
+        k=k,
+        repeat=zeros,
+        num_repeats=ones,
+        batch_ordinal=num_before // batch_size,
+        batch_repeat=0,
+        num_batch_repeats=1,
+        num_valid=num_valid,
+        entered=np.stack([ordinal, zeros, shard, k], axis=1)[:num_valid],
+        num_entered=num_before + num_valid,
+        epochs_entered=1,
+        num_fresh=num_valid,
+        num_duplicates=0,
+        lag=zeros,
+        total_lag=0.0,
+    )

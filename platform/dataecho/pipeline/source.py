@@ -73,8 +73,9 @@ class Source(abc.ABC):
     @abc.abstractmethod
     def read(self, shards: NDArray[np.int64], ks: NDArray[np.int64]) -> Chunk:
         """The records at these positions, in this order; called from several threads at once. Works whether or not a
-        shard was fetched. An example that is broken, when others of its shard are not, comes as :class:`dataecho.pipeline.stage.Broken`; for
-        whatever concerns more than one example raises :class:`dataecho.errors.DataError`."""
+        shard was fetched. An example that is broken, when others of its shard are not, comes as
+        :class:`dataecho.pipeline.stage.Broken`; for whatever concerns more than one example raises
+        :class:`dataecho.errors.DataError`."""
 
 
 class ArraySource(Source):

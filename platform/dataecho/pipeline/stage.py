@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,14 +16,6 @@ from dataecho.plan.keys import Keys
 Example = Any
 #: A few examples: a list, or one dictionary of arrays whose first axis is the example.
 Chunk = list[Example] | dict[str, NDArray[Any]]
-
-
-@dataclass(frozen=True)
-class Broken:
-    """A record that could not be read, or an example that could not be made, and why."""
-
-    reason: str
-
 
 READ, BATCH, DEVICE = "read", "batch", "device"
 
@@ -95,27 +87,64 @@ def echo_point(after: str, stages: Sequence[Stage]) -> str:
     return names[randoms[0] - 1] if after == "before_augmentation" else names[randoms[-1]]
 
 
+@dataclass(frozen=True)
+class Broken:
+    """What stands for a record that could not be read, or an example that ``stage`` failed on, and why."""
+
+    reason: str
+    stage: str = READ
+    cause: Exception | None = field(default=None, compare=False, repr=False)
+
+    @classmethod
+    def by(cls, stage: str, cause: Exception) -> Broken:
+        """``stage`` raised ``cause``."""
+        return cls(f"{type(cause).__name__}: {cause}", stage, cause)
+
+
 class ExampleError(RuntimeError):
-    """A stage failed on an example; names both. The original exception is its cause."""
+    """A stage failed on an example; names both. The original exception, if there was one, is its cause."""
 
-    def __init__(self, stage: str, where: str, cause: BaseException) -> None:
-        super().__init__(f"stage {stage!r} failed on {where}: {type(cause).__name__}: {cause}")
+    def __init__(self, stage: str, where: str, reason: str) -> None:
+        super().__init__(f"stage {stage!r} failed on {where}: {reason}")
+        self._arguments = (stage, where, reason)
+
+    def __reduce__(self) -> tuple[type[ExampleError], tuple[str, str, str]]:
+        return type(self), self._arguments
 
 
-def run_stage(stage: Stage, chunk: Chunk, keys: Keys | None, where: Callable[[int], str]) -> Chunk:
-    """``stage`` over ``chunk``; ``where(i)`` names its i-th example. Raises :class:`ExampleError`."""
+def run_stage(stage: Stage, chunk: Chunk, keys: Keys | None) -> Chunk:
+    """``stage`` over ``chunk``. An example that it fails on becomes :class:`Broken`, and one that is stays as it is.
+
+    Raises what a batched stage raises on a chunk, but on none of its examples alone.
+    """
+    if isinstance(chunk, list) and any(isinstance(example, Broken) for example in chunk):
+        return _run_on_the_others(stage, chunk, keys)
     if stage.batched:
-        return _run_batched(stage, as_stacked(chunk), keys, where)
-    results = []
-    for number, example in enumerate(as_examples(chunk)):
-        try:
-            results.append(stage.function(example, keys[number]) if keys is not None else stage.function(example))
-        except Exception as error:
-            raise ExampleError(stage.name, where(number), error) from error
+        return _run_batched(stage, as_stacked(chunk), keys)
+    return [
+        _run_one(stage, example, keys[number] if keys is not None else None)
+        for number, example in enumerate(as_examples(chunk))
+    ]
+
+
+def _run_one(stage: Stage, example: Example, key: Any) -> Example:
+    try:
+        return stage.function(example) if key is None else stage.function(example, key)
+    except Exception as error:
+        return Broken.by(stage.name, error)
+
+
+def _run_on_the_others(stage: Stage, examples: list[Example], keys: Keys | None) -> list[Example]:
+    whole = [number for number, example in enumerate(examples) if not isinstance(example, Broken)]
+    results = list(examples)
+    if whole:
+        chunk = run_stage(stage, [examples[number] for number in whole], keys[whole] if keys is not None else None)
+        for number, result in zip(whole, as_examples(chunk), strict=True):
+            results[number] = result
     return results
 
 
-def _run_batched(stage: Stage, chunk: dict[str, NDArray[Any]], keys: Keys | None, where: Callable[[int], str]) -> Chunk:
+def _run_batched(stage: Stage, chunk: dict[str, NDArray[Any]], keys: Keys | None) -> Chunk:
     length = chunk_length(chunk)
     try:
         results: Chunk = stage.function(chunk, keys) if keys is not None else stage.function(chunk)
@@ -126,16 +155,20 @@ def _run_batched(stage: Stage, chunk: dict[str, NDArray[Any]], keys: Keys | None
         return results
     except Exception as error:
         if length == 1:
-            raise ExampleError(stage.name, where(0), error) from error
-        for number in range(length):  # one by one, to name the example that is to blame
-            row = slice(number, number + 1)
-            example = {name: array[row] for name, array in chunk.items()}
-            _run_batched(stage, example, keys[row] if keys is not None else None, _from(number, where))
-        raise ExampleError(stage.name, f"{where(0)} and the {length - 1} after it, together", error) from error
-
-
-def _from(start: int, where: Callable[[int], str]) -> Callable[[int], str]:
-    return lambda number: where(start + number)
+            return [Broken.by(stage.name, error)]
+        alone = [  # one by one, to find the example that is to blame
+            as_examples(
+                _run_batched(
+                    stage,
+                    {name: array[number : number + 1] for name, array in chunk.items()},
+                    keys[number : number + 1] if keys is not None else None,
+                )
+            )[0]
+            for number in range(length)
+        ]
+        if not any(isinstance(example, Broken) for example in alone):
+            raise
+        return alone
 
 
 def chunk_length(chunk: Chunk) -> int:

@@ -25,11 +25,13 @@ class Counts:
     steps: int = 0
     epochs_entered: int = 0
 
-    def add(self, planned: PlannedBatch) -> None:
-        """A batch has been trained."""
-        self.fresh_examples += planned.num_fresh
+    def add(self, planned: PlannedBatch, *, num_fresh: int, num_delivered: int, num_skipped: int) -> None:
+        """A batch has been trained: ``num_delivered`` of its rows had weight 1, ``num_fresh`` of these were the first
+        use of their item, and ``num_skipped`` items failed at their first use."""
+        self.fresh_examples += num_fresh
+        self.skipped_examples += num_skipped
         self.entered_examples = planned.num_entered
-        self.delivered_examples += planned.num_valid
+        self.delivered_examples += num_delivered
         self.steps += 1
         self.epochs_entered = planned.epochs_entered
 

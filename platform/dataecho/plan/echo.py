@@ -6,7 +6,6 @@ numbered on leaving, so repeat 0 is always the first one trained.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,38 +13,41 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dataecho.errors import require
+from dataecho.plan.factors import MAX_FACTOR, FactorHistory
 from dataecho.plan.keys import KeyStream
 from dataecho.plan.order import Ids
 
 _POSITION_BITS = 16  # a block has at most 2**16 uses, so (slot, position) packs into one sortable int64
 MAX_BLOCK = 1 << _POSITION_BITS
+assert MAX_FACTOR <= MAX_BLOCK
 
 
 class EchoFactor:
-    """How often each entry is used: floor(e) or floor(e) + 1 times, drawn from its entry ordinal (paper, section 3).
+    """How often each entry is used: floor(e) or floor(e) + 1 times, drawn from its entry ordinal (paper, section 3),
+    where e is the factor that the history has for this ordinal."""
 
-    ``factor`` is any real number >= 1.
-    """
-
-    def __init__(self, factor: float, stream: KeyStream) -> None:
-        require(
-            1 <= factor <= MAX_BLOCK,
-            "factor",
-            factor,
-            allowed=f"any real number >= 1 (and at most {MAX_BLOCK})",
-            cure="factor=1 is training without echo.",
-        )
-        self.floor = math.floor(factor)
-        self._fraction = factor - self.floor
+    def __init__(self, factors: FactorHistory, stream: KeyStream) -> None:
+        self._factors = factors
         self._stream = stream
 
     def num_uses(self, ordinals: Ids) -> Ids:
         """Planned uses of the entries with these ordinals, int64."""
-        uses = np.full(len(ordinals), self.floor, dtype=np.int64)
-        if self._fraction:
-            uses += self._stream.uniform(ordinals) < self._fraction
+        factors = self._factors.at(ordinals)
+        floors = np.floor(factors)
+        fractions = factors - floors
+        uses = floors.astype(np.int64)
+        if fractions.any():
+            uses += self._stream.uniform(ordinals) < fractions
         return uses
+
+    def enter(self, first: int, num_wanted: int) -> Ids:
+        """Planned uses of the entries from ordinal ``first`` on: as many as ``num_wanted`` uses need, no more."""
+        return self._factors.settle(first, lambda: self._needed(first, num_wanted))
+
+    def _needed(self, first: int, num_wanted: int) -> Ids:
+        most = -(-num_wanted // int(self._factors.smallest(first, first + num_wanted)))
+        uses = self.num_uses(np.arange(first, first + most))
+        return uses[: int(np.searchsorted(np.cumsum(uses), num_wanted)) + 1]
 
 
 @dataclass(frozen=True)
@@ -77,14 +79,14 @@ class Echo:
         enter: Callable[[int], Ids],
         *,
         width: int,
-        factor: float,
+        factors: FactorHistory,
         buffer_length: int,
         seed: int,
         level: str,
     ) -> None:
         self._enter = enter
         self._width = width
-        self._factor = EchoFactor(factor, KeyStream(seed, f"{level}.uses"))
+        self._factor = EchoFactor(factors, KeyStream(seed, f"{level}.uses"))
         self._slots = KeyStream(seed, f"{level}.buffer")
         self._buffer_length = buffer_length
         self._num_entered = self._num_left = 0
@@ -107,7 +109,7 @@ class Echo:
         leaving = self._exchange(incoming)
         repeat, num_repeats, lag = self._table.use(leaving, self._num_left)
         payload = self._table.payload[leaving]
-        if self._factor.floor == 1 and (num_repeats == 1).all():
+        if (num_repeats == 1).all():
             self._table.free(leaving)
         else:
             self._table.free(leaving[repeat == num_repeats - 1])
@@ -158,16 +160,14 @@ class Echo:
         missing = count - from_pending
         if not missing:
             return head, np.empty((0, self._width), dtype=np.int64), np.empty(0, dtype=np.int64)
-        most = -(-missing // self._factor.floor)
-        num_uses = self._factor.num_uses(np.arange(self._num_entered, self._num_entered + most))
+        num_uses = self._factor.enter(self._num_entered, missing)
         ends = np.cumsum(num_uses)
-        num_new = int(np.searchsorted(ends, missing)) + 1
-        num_uses, ends = num_uses[:num_new], ends[:num_new]
+        num_new = len(num_uses)
         entered = self._enter(num_new)
         self._num_entered += num_new
         rows = self._table.add(entered, num_uses)
         first_copies = from_pending + ends - num_uses
-        copies = rows if self._factor.floor == 1 and ends[-1] == num_new else np.repeat(rows, num_uses)
+        copies = rows if ends[-1] == num_new else np.repeat(rows, num_uses)
         self._pending_copies = int(ends[-1]) - missing
         self._pending_row = int(rows[-1])
         incoming = np.concatenate([head, copies[:missing]]) if from_pending else copies[:missing]

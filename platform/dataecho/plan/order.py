@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -77,6 +77,7 @@ class Order:
     ``num_examples(shard)`` is asked when a shard is first reached, never before. With ``shuffle_items`` (random access)
     the items inside a shard are permuted; shards always are. Rank ``rank`` of ``num_ranks`` gets every
     ``num_ranks``-th item of a shard where items are permuted, every ``num_ranks``-th shard where they are not.
+    ``on_enter`` is told of items as soon as they are taken, before the next shard's length is asked for.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class Order:
         shuffle_items: bool,
         rank: int = 0,
         num_ranks: int = 1,
+        on_enter: Callable[[Ids], None] = lambda items: None,
     ) -> None:
         require(num_shards >= 1, "source.num_shards", num_shards, allowed=">= 1", cure="Name a source that has data.")
         require(
@@ -97,7 +99,7 @@ class Order:
             allowed=f"at most the number of shards, {num_shards}",
             cure="Write more shards or use fewer ranks.",
         )
-        self._ask = num_examples
+        self._ask, self._on_enter = num_examples, on_enter
         self._num_shards = num_shards
         self._shuffle_items = shuffle_items
         self._rank, self._num_ranks = rank, num_ranks
@@ -129,6 +131,7 @@ class Order:
                 if self._shuffle_items:
                     wanted = Permutation.of(self._lengths[shard], self._item_stream, self._epoch, shard)(wanted)
                 rows[:, 1], rows[:, 2], rows[:, 3] = self._epoch, shard, wanted
+                self._on_enter(rows)
                 filled += here
                 self._position += here
                 self._any_this_epoch = True
@@ -136,6 +139,17 @@ class Order:
                 self._next_shard()
         self._ordinal += count
         return items
+
+    def shards_ahead(self) -> Iterator[tuple[int, int, int]]:
+        """The shards from here on, without end and without asking for a length: (epoch, shard, how many of its items
+        have been taken)."""
+        epoch, shard_position, position = self._epoch, self._shard_position, self._position
+        while True:
+            if shard_position >= self._num_shards:
+                epoch, shard_position = epoch + 1, self._first_shard
+            yield epoch, self._shard_at(epoch, shard_position), position
+            shard_position += self._shard_stride
+            position = 0
 
     def state(self) -> dict[str, Any]:
         """Positions, and the lengths of the shards met so far: never lists of what is left."""
@@ -169,10 +183,13 @@ class Order:
                 self._lengths[int(met)] = length
 
     def _shard(self) -> int:
+        return self._shard_at(self._epoch, self._shard_position)
+
+    def _shard_at(self, epoch: int, position: int) -> int:
         if self._num_shards == 1:
             return 0
-        wanted = np.array([self._shard_position], dtype=np.int64)
-        return int(Permutation.of(self._num_shards, self._shard_stream, self._epoch)(wanted)[0])
+        wanted = np.array([position], dtype=np.int64)
+        return int(Permutation.of(self._num_shards, self._shard_stream, epoch)(wanted)[0])
 
     def _length(self, shard: int) -> int:
         if shard not in self._lengths:

@@ -10,9 +10,12 @@ import numpy as np
 
 from dataecho.errors import SettingError, require, shown
 from dataecho.plan.echo import MAX_BLOCK, Echo
+from dataecho.plan.factors import FactorHistory
 from dataecho.plan.order import ITEM_COLUMNS, Ids, Order
 
 _USES_PER_BLOCK = 8192
+#: Where the factor may still change: a change cannot reach what is planned, but single batches cost ten times as much.
+OPEN_BLOCK = 4
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,8 @@ class Plan:
 
     ``echo_batches`` chooses the level: items are echoed before the one shuffle buffer (paper: example echo), or whole
     batches after it, through a buffer of ``batch_shuffle_buffer`` batches (0: copies side by side). ``shuffle_buffer``
-    is a length in examples, 0 for none. Raises :class:`SettingError` for what cannot be planned.
+    is a length in examples, 0 for none. ``factor``: any real number >= 1, or a history that may be shared with other
+    cursors of the same plan, and only with these. Raises :class:`SettingError` for what cannot be planned.
     """
 
     def __init__(
@@ -66,12 +70,13 @@ class Plan:
         seed: int,
         batch_size: int,
         shuffle_buffer: int,
-        factor: float = 1.0,
+        factor: float | FactorHistory = 1.0,
         echo_batches: bool = False,
         batch_shuffle_buffer: int = 0,
         shuffle_items: bool = True,
         rank: int = 0,
         num_ranks: int = 1,
+        on_enter: Callable[[Ids], None] = lambda items: None,
     ) -> None:
         require(seed >= 0, "seed", seed, allowed="whole numbers >= 0", cure="0 is a seed like any other.")
         require(batch_size >= 1, "batch_size", batch_size, allowed=">= 1", cure="Choose how many rows a step trains.")
@@ -96,11 +101,12 @@ class Plan:
             allowed="0, or with batch echo a number of batches >= 1",
             cure="Example echo has the one shuffle_buffer of the task.",
         )
+        self._factors = FactorHistory.of(factor)
         self._identity: dict[str, Any] = {
             "seed": seed,
             "batch_size": batch_size,
             "shuffle_buffer": shuffle_buffer,
-            "factor": float(factor),
+            "factor": self._factors.identity,
             "echo_batches": echo_batches,
             "echo.shuffle_buffer": batch_shuffle_buffer,
             "shuffle_items": shuffle_items,
@@ -116,18 +122,19 @@ class Plan:
             shuffle_items=shuffle_items,
             rank=rank,
             num_ranks=num_ranks,
+            on_enter=on_enter,
         )
         self._items = Echo(
             self._order.take,
             width=len(ITEM_COLUMNS),
-            factor=1.0 if echo_batches else factor,
+            factors=FactorHistory.constant(1.0) if echo_batches else self._factors,
             buffer_length=shuffle_buffer,
             seed=seed,
             level="items",
         )
         self._num_batches = 0
         self._level: _ItemLevel | _BatchLevel = (
-            _BatchLevel(self._items, batch_size, factor, batch_shuffle_buffer, seed)
+            _BatchLevel(self._items, batch_size, self._factors, batch_shuffle_buffer, seed)
             if echo_batches
             else _ItemLevel(self._items, batch_size)
         )
@@ -142,9 +149,19 @@ class Plan:
         """Batches taken so far."""
         return self._num_batches
 
-    def batches(self) -> Iterator[PlannedBatch]:
-        """The batches that follow, without end. Planned in blocks: afterwards this plan's state is ahead."""
+    def shards_ahead(self) -> Iterator[tuple[int, int, int]]:
+        """The shards in the order in which the plan will reach them; see :meth:`Order.shards_ahead`."""
+        return self._order.shards_ahead()
+
+    def batches(self, *, in_blocks: bool = True) -> Iterator[PlannedBatch]:
+        """The batches that follow, without end. Planned in blocks: afterwards this plan's state is ahead, by
+        :data:`OPEN_BLOCK` batches at most where the factor may still change. ``in_blocks`` false plans one by one,
+        where a length must not be asked for before it is needed."""
         per_block = max(1, _USES_PER_BLOCK // self._batch_size)
+        if self._factors.is_open:
+            per_block = min(per_block, OPEN_BLOCK)
+        if not in_blocks:
+            per_block = 1
         while True:
             yield from self.take(per_block)
 
@@ -172,6 +189,7 @@ class Plan:
             "num_batches": self._num_batches,
             "order": self._order.state(),
             "items": self._items.state(),
+            "factors": self._factors.state(),
             **self._level.state(),
         }
 
@@ -190,6 +208,7 @@ class Plan:
         self._order.load_state(state["order"])
         self._items.load_state(state["items"])
         self._level.load_state(state)
+        self._factors.load_state(state["factors"], num_settled=self._level.num_entered)
 
     def _block(self, count: int) -> list[PlannedBatch]:
         last_epoch = self._order.epoch
@@ -275,6 +294,11 @@ class _ItemLevel:
             bool((taken.num_repeats > 1).any()),
         )
 
+    @property
+    def num_entered(self) -> int:
+        """Entries of the echo so far: items."""
+        return self._items.num_entered
+
     def state(self) -> dict[str, Any]:
         return {}
 
@@ -285,14 +309,14 @@ class _ItemLevel:
 class _BatchLevel:
     """Batches of once-used items are the entries of a second echo."""
 
-    def __init__(self, items: Echo, batch_size: int, factor: float, buffer_length: int, seed: int) -> None:
+    def __init__(self, items: Echo, batch_size: int, factors: FactorHistory, buffer_length: int, seed: int) -> None:
         self._inner = _ItemLevel(items, batch_size)
         self._items, self._batch_size = items, batch_size
         self._num_cut = 0
         self._cut: list[_Block] = []
         width = 1 + batch_size * len(ITEM_COLUMNS)
         self._batches = Echo(
-            self._enter, width=width, factor=factor, buffer_length=buffer_length, seed=seed, level="batches"
+            self._enter, width=width, factors=factors, buffer_length=buffer_length, seed=seed, level="batches"
         )
 
     def take(self, count: int) -> _Block:
@@ -315,6 +339,11 @@ class _BatchLevel:
             before,
             False,
         )
+
+    @property
+    def num_entered(self) -> int:
+        """Entries of the echo so far: batches."""
+        return self._batches.num_entered
 
     def state(self) -> dict[str, Any]:
         return {"batches": self._batches.state(), "num_cut": self._num_cut}

@@ -81,12 +81,17 @@ def _labels(runs: dict[Path, dict[str, Any]]) -> dict[Path, str]:
     labels = {}
     for path, summary in runs.items():
         config = summary["config"]
-        factor = config["factor"]
-        labels[path] = config["echo"]["name"] + (f" {factor:g}" if factor is not None else "")
+        labels[path] = config["echo"]["name"] + _factor(config["factor"])
     for add in (lambda path: f" seed {runs[path]['seed']}", lambda path: f" {path}"):
         seen = list(labels.values())
         labels = {path: label + (add(path) if seen.count(label) > 1 else "") for path, label in labels.items()}
     return labels
+
+
+def _factor(setting: float | str | None) -> str:
+    if isinstance(setting, str):
+        return " auto" if setting == "auto" else " recorded"
+    return f" {setting:g}" if setting is not None else ""
 
 
 def _cell(value: float | None) -> str:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from dataecho.pipeline.batch import Skipped
+from dataecho.pipeline.memory import Memory
 from dataecho.training.contracts import Task
+from dataecho.training.skips import FILE_NAME as SKIPS
 from dataecho.training.trainer import Outcome
 
 FILE_NAME = "summary.json"
+_NUM_NAMED = 10
 
 
 def write_summary(folder: Path, summary: Mapping[str, Any]) -> Path:
@@ -28,7 +32,23 @@ def write_summary(folder: Path, summary: Mapping[str, Any]) -> Path:
     return path
 
 
-def print_summary(outcome: Outcome, *, task: Task, folder: Path, where: str) -> None:
+def print_start(memory: Memory, emulated: Mapping[str, float]) -> None:
+    """What the input side will take, and what is not real about it, before training begins."""
+    console = Console()
+    console.print(f"Memory of the input side, predicted: {memory}", highlight=False)
+    if emulated:
+        console.print(_emulation(emulated), highlight=False)
+
+
+def print_summary(
+    outcome: Outcome,
+    *,
+    task: Task,
+    folder: Path,
+    where: str,
+    skipped: Sequence[Skipped],
+    emulated: Mapping[str, float],
+) -> None:
     """The run in a dozen lines, and where to look next."""
     metrics = outcome.metrics
     if outcome.diverged:
@@ -47,6 +67,10 @@ def print_summary(outcome: Outcome, *, task: Task, folder: Path, where: str) -> 
     console.print(headline)
     console.print(table)
     console.print(_verdict(metrics), highlight=False)
+    if emulated:
+        console.print(_emulation(emulated), highlight=False)
+    for line in _left_out(skipped, folder):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     console.print(f"Run folder: {folder}", highlight=False, soft_wrap=True)
     if where:
         console.print(f"Dashboard:  {where}", highlight=False, soft_wrap=True)
@@ -78,13 +102,33 @@ def _rows(metrics: Mapping[str, float | None], task: Task) -> list[tuple[str, st
         ("wall time to target", seconds("wall_time_to_target"), ""),
         (task.metric, f"{metrics[task.metric]:.4f}" if task.metric in metrics else "-", f"target {task.target:g}"),
     ]
+    if metrics["factor"] != 1:
+        rows.append(("factor", f"{metrics['factor']:g}", "uses of what is echoed; the last where it changed"))
     if "upstream_downstream_ratio" in metrics:
         rows += [
             ("R", f"{metrics['upstream_downstream_ratio']:.2f}", "time of the input side / time of a step"),
             ("input wait", f"{metrics['input_wait_fraction']:.1%}", "of the training time"),
+            (
+                "time per fresh example",
+                f"{1e3 * (metrics['measured_time_per_fresh_example'] or 0):.3f} ms",
+                f"predicted {1e3 * (metrics['predicted_time_per_fresh_example'] or 0):.3f} ms",
+            ),
             ("duplicates per batch", f"{metrics['duplicates_per_batch']:.2f}", ""),
         ]
     return rows
+
+
+def _emulation(emulated: Mapping[str, float]) -> str:
+    limits = ", ".join(f"{name} {value:g}" for name, value in emulated.items())
+    return f"[yellow]Emulated[/]: the training source is slowed down on purpose ({limits}; pipeline.throttle)."
+
+
+def _left_out(skipped: Sequence[Skipped], folder: Path) -> list[str]:
+    if not skipped:
+        return []
+    lines = [f"{len(skipped):,} broken examples were left out; all are named in {folder / SKIPS}:"]
+    lines += [f"  {example.name}: {example.stage}: {example.reason}" for example in skipped[:_NUM_NAMED]]
+    return lines + ([f"  and {len(skipped) - _NUM_NAMED:,} more"] if len(skipped) > _NUM_NAMED else [])
 
 
 def _verdict(metrics: Mapping[str, float | None]) -> str:

@@ -129,6 +129,37 @@ class SourceContract(abc.ABC):
         assert fingerprints(source.read(*positions)) == before
         assert source.digest == digest
 
+    def test_reads_are_the_same_before_a_fetch_and_after_and_when_it_was_dropped(self, new_source: NewSource) -> None:
+        expected = _one_by_one(new_source())
+        source = new_source()
+        for _ in range(2):
+            for shard in range(source.num_shards):
+                assert source.fetch(shard, proceed=_go_on) >= 0
+                assert source.fetch(shard, proceed=_go_on) == 0, "it was here"
+            assert _one_by_one(source) == expected
+            for shard in [*range(source.num_shards)] * 2:
+                source.drop(shard)
+            assert _one_by_one(source) == expected
+
+    def test_a_fetch_that_is_given_up_can_be_done_again(self, new_source: NewSource) -> None:
+        source = new_source()
+        assert source.num_fetches >= 0 and source.num_readers >= 0
+        if source.num_fetches == 0:
+            assert source.fetch(0, proceed=_give_up) == 0, "there is nothing to fetch"
+            return
+        with pytest.raises(_GivenUpError):
+            source.fetch(0, proceed=_give_up)
+        source.drop(0)  # as whoever closes drops whatever it has begun to fetch
+        assert source.fetch(0, proceed=_go_on) > 0, "what was half there is removed"
+        assert _one_by_one(source) == _one_by_one(new_source())
+
+    def test_every_example_has_a_name_of_its_own(self, new_source: NewSource) -> None:
+        source = new_source()
+        shards, ks = all_positions(source)
+        names = [source.name(shard, k) for shard, k in zip(shards.tolist(), ks.tolist(), strict=True)]
+        assert all(names) and len(set(names)) == len(names)
+        assert new_source().name(0, 0), "before anything was opened, too"
+
     def test_the_digest_is_short_hexadecimal_and_stays(self, new_source: NewSource) -> None:
         source = new_source()
         digest = source.digest
@@ -142,6 +173,18 @@ class SourceContract(abc.ABC):
         changed = _one_by_one(changed_source)
         assert sum(mine != theirs for mine, theirs in zip(_one_by_one(source), changed, strict=True)) == 1
         assert changed_source.digest != source.digest
+
+
+class _GivenUpError(Exception):
+    pass
+
+
+def _go_on() -> None:
+    pass
+
+
+def _give_up() -> None:
+    raise _GivenUpError
 
 
 def _cut(positions: Positions, size: int) -> Iterator[Positions]:

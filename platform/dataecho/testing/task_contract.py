@@ -27,7 +27,7 @@ import pytest
 
 from dataecho.pipeline.feed import Feed, once_through
 from dataecho.pipeline.source import ArraySource, Source, shard_lengths
-from dataecho.pipeline.stage import Chunk, Stage, as_examples, frozen, run_stage, stage_names
+from dataecho.pipeline.stage import Broken, Chunk, Stage, as_examples, frozen, run_stage, stage_names
 from dataecho.plan.keys import Keys, KeyStream
 from dataecho.testing.source_contract import all_positions, fingerprints
 from dataecho.training.contracts import Task
@@ -182,7 +182,10 @@ def _keys(stage: Stage, *, seed: int) -> Keys:
 
 
 def _run(stage: Stage, chunk: Chunk, keys: Keys | None) -> Chunk:
-    return run_stage(stage, chunk, keys, lambda row: f"row {row}")
+    result = run_stage(stage, chunk, keys)
+    for row, example in enumerate(as_examples(result)):
+        assert not isinstance(example, Broken), f"stage {stage.name!r} failed on row {row}: {example.reason}"
+    return result
 
 
 def _chunk_of_one(chunk: Chunk, row: int) -> Chunk:

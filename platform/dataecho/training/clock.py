@@ -21,6 +21,11 @@ class Clock:
         """Both clocks run from here."""
         self._started = self._now()
 
+    def add(self, seconds: float) -> None:
+        """Work that was done for the run before :meth:`start`."""
+        self._wall_before += seconds
+        self._train_before += seconds
+
     @contextmanager
     def stopped(self) -> Iterator[None]:
         """``train_time`` stands still inside; not to be nested."""

@@ -6,12 +6,11 @@ It is the truth about a run; trackers send from it, and may be late, slow or abs
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from dataecho.errors import SettingError
+from dataecho.training.journal import Journal
 
 FILE_NAME = "metrics.jsonl"
 
@@ -28,47 +27,27 @@ class Entry:
 
 
 class Spool:
-    """Writer of ``metrics.jsonl`` in ``folder``; keeps the first ``position`` bytes and drops the rest.
-
-    Raises :class:`SettingError` if the file is shorter than ``position``: the folder lost data that the checkpoint has.
-    """
+    """Writer of ``metrics.jsonl`` in ``folder``, a :class:`Journal` of entries."""
 
     def __init__(self, folder: Path, *, position: int = 0) -> None:
-        self._path = folder / FILE_NAME
-        self._file = open(self._path, "ab")  # noqa: SIM115 - held open for the run
-        size = self._file.seek(0, os.SEEK_END)
-        if size < position:
-            self._file.close()
-            raise SettingError(
-                str(self._path),
-                f"{size} bytes",
-                allowed=f"at least the {position} bytes that the checkpoint covers",
-                cure="Restore the run folder, or start a new run.",
-            )
-        self._file.truncate(position)
-        self._file.seek(position)
+        self._journal = Journal(folder / FILE_NAME, position=position)
 
     @property
     def position(self) -> int:
-        """Bytes written: everything before it is on disk once :meth:`flush` has returned."""
-        return self._file.tell()
+        """See :attr:`Journal.position`."""
+        return self._journal.position
 
     def append(self, step: int, metrics: Mapping[str, float], *, time_ms: int) -> None:
         """Add one mark's metrics."""
-        line = json.dumps({"step": int(step), "time_ms": int(time_ms), "metrics": dict(metrics)})
-        self._file.write(line.encode() + b"\n")
-        self._file.flush()
+        self._journal.append({"step": int(step), "time_ms": int(time_ms), "metrics": dict(metrics)})
 
     def flush(self) -> None:
-        """Force what was written to the disk; call before a checkpoint that covers it."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        """See :meth:`Journal.flush`."""
+        self._journal.flush()
 
     def close(self) -> None:
         """Flush and close."""
-        if not self._file.closed:
-            self.flush()
-            self._file.close()
+        self._journal.close()
 
 
 def read_spool(folder: Path, *, start: int = 0, end: int | None = None) -> Iterator[Entry]:

@@ -6,8 +6,10 @@ import os
 import time
 from dataclasses import asdict, dataclass, field
 
+import numpy as np
+
+from dataecho.pipeline.batch import Batch
 from dataecho.pipeline.meter import Meter
-from dataecho.plan.plan import PlannedBatch
 
 
 @dataclass
@@ -15,12 +17,14 @@ class Sums:
     """Seconds and counts over a stretch of training, evaluation and logging left out.
 
     ``upstream_seconds``: workers' time up to the echo point; ``downstream_seconds``: workers' time after it;
+    ``transfer_seconds``: in which data were fetched or read by threads of their own;
     ``step_seconds``: the loop's time outside of ``next``; ``input_wait_seconds``: inside of ``next``; ``cpu_seconds``:
     of the whole process; ``total_lag``: steps between each repeat and the use before it, summed over ``repeats``.
     """
 
     upstream_seconds: float = 0.0
     downstream_seconds: float = 0.0
+    transfer_seconds: float = 0.0
     step_seconds: float = 0.0
     input_wait_seconds: float = 0.0
     cpu_seconds: float = 0.0
@@ -61,7 +65,8 @@ class TimeModel:
         above, below = sums.upstream_seconds / self.num_workers, sums.downstream_seconds / self.num_workers
         if self.workers_are_upstream:
             above, below = above + below, 0.0
-        upstream = above / fresh_batches
+        # Transfers and workers run side by side, each the next one's input: the slower one counts.
+        upstream = max(above, sums.transfer_seconds) / fresh_batches
         # Downstream of the echo point the workers and the training step run side by side: the slower one counts.
         downstream = max(sums.step_seconds, below) / sums.steps
         predicted = max(upstream, steps_per_fresh_batch * downstream)
@@ -87,11 +92,13 @@ class Timekeeper:
         self.sums = sums
         self._meter = meter
         self._last = self._cpu = 0.0
+        self._waits: list[float] = []
         self._reading = meter.read()
 
     def start(self) -> None:
         """Training goes on: what happened since :meth:`stop` is not part of it."""
         self._last, self._cpu = time.perf_counter(), time.process_time()
+        self._reading = self._meter.read()
 
     def ask(self) -> None:
         """The loop asks for a batch: until here it worked."""
@@ -103,16 +110,24 @@ class Timekeeper:
         """The batch is there: until here the loop waited."""
         now = time.perf_counter()
         self.sums.input_wait_seconds += now - self._last
+        self._waits.append(now - self._last)
         self._last = now
 
-    def trained(self, planned: PlannedBatch) -> None:
+    def take_waits(self) -> dict[str, float]:
+        """Mean and 95th percentile of the waits for input since the last call, in seconds; empty if there was none."""
+        waits, self._waits = self._waits, []
+        if not waits:
+            return {}
+        return {"input_wait_mean": float(np.mean(waits)), "input_wait_p95": float(np.percentile(waits, 95))}
+
+    def trained(self, batch: Batch) -> None:
         """A step was done."""
         sums = self.sums
         sums.steps += 1
-        sums.fresh_examples += planned.num_fresh
-        sums.repeats += planned.num_valid - planned.num_fresh
-        sums.duplicates += planned.num_duplicates
-        sums.total_lag += planned.total_lag
+        sums.fresh_examples += batch.num_fresh
+        sums.repeats += batch.planned.num_valid - batch.planned.num_fresh
+        sums.duplicates += batch.planned.num_duplicates
+        sums.total_lag += batch.planned.total_lag
 
     def stop(self) -> None:
         """Training pauses or ends: bring in what the workers and the processor did."""
@@ -120,6 +135,8 @@ class Timekeeper:
         reading = self._meter.read()
         self.sums.upstream_seconds += reading.upstream_seconds - self._reading.upstream_seconds
         self.sums.downstream_seconds += reading.downstream_seconds - self._reading.downstream_seconds
+        self.sums.transfer_seconds += reading.transfer_seconds - self._reading.transfer_seconds
+        self.sums.cpu_seconds += reading.worker_cpu_seconds - self._reading.worker_cpu_seconds
         self._reading = reading
         self.sums.cpu_seconds += time.process_time() - self._cpu
         self._cpu = time.process_time()

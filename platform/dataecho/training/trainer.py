@@ -27,8 +27,11 @@ from filelock import FileLock, Timeout
 from dataecho.errors import SettingError, shown
 from dataecho.pipeline.batch import Batch
 from dataecho.pipeline.feed import Feed
+from dataecho.pipeline.memory import Memory
+from dataecho.pipeline.meter import Reading
 from dataecho.pipeline.stage import DEVICE
 from dataecho.plan.counts import Counts
+from dataecho.training.auto_factor import FactorControl
 from dataecho.training.budget import Budget
 from dataecho.training.checkpoint import CheckpointStore
 from dataecho.training.clock import Clock
@@ -36,6 +39,7 @@ from dataecho.training.contracts import Backend, Display, Progress, Tracker
 from dataecho.training.heartbeat import Heartbeat, read_heartbeat
 from dataecho.training.interruption import Interrupted, Interruption
 from dataecho.training.schedule import Schedule
+from dataecho.training.skips import Skips
 from dataecho.training.spool import Spool
 from dataecho.training.target import COSTS, Target
 from dataecho.training.timing import Sums, Timekeeper, TimeModel
@@ -81,6 +85,7 @@ class Trainer:
         schedule: Schedule,
         target: Target,
         time_model: TimeModel,
+        factor_control: FactorControl,
         tracker: Tracker,
         display: Display,
         identity: dict[str, Any],
@@ -91,6 +96,7 @@ class Trainer:
         self._evaluate, self._backend = evaluate, backend
         self._budget, self._schedule, self._target = budget, schedule, target
         self._time_model, self._tracker, self._display = time_model, tracker, display
+        self._factor_control = factor_control
         self._identity, self._settings = identity, settings
         self._store = CheckpointStore(folder, keep=settings.keep_checkpoints)
         self._heartbeat = Heartbeat(folder)
@@ -102,15 +108,18 @@ class Trainer:
         self._metrics: dict[str, float] = {}
         self._diverged = False
         self._resident: dict[int, Any] = {}
-        self._clock, position, feed_state = Clock(), 0, None
+        self._clock, position, skips_position, feed_state = Clock(), 0, 0, None
         if resume_from is not None:
-            position, feed_state = self._restore(resume_from)
+            position, skips_position = resume_from["spool_position"], resume_from["skips_position"]
+            feed_state = self._restore(resume_from)
         self._feed = new_feed(feed_state)
+        self._clock.add(self._feed.head_start)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(folder / "run.lock", thread_local=False)
             self._lock.acquire(timeout=0)
             self._spool = Spool(folder, position=position)
+            self._skips = Skips(folder, position=skips_position)
         except Timeout as error:
             raise SettingError(
                 "run_dir",
@@ -123,6 +132,17 @@ class Trainer:
                 "run_dir", str(folder), allowed="a folder that can be written", cure=f"Choose another one ({error})."
             ) from error
         self._keeper = Timekeeper(self._feed.meter, self._sums)
+        factor_control.start(self._feed.factors, self._keeper, folder)
+
+    @property
+    def memory(self) -> Memory:
+        """What the input side will take."""
+        return self._feed.memory
+
+    @property
+    def reading(self) -> Reading:
+        """What the input side did so far, in this process."""
+        return self._feed.meter.read()
 
     def run(self) -> Outcome:
         """Train to the end. Raises :class:`Interrupted` after a signal, with a checkpoint written."""
@@ -134,17 +154,18 @@ class Trainer:
                 self._keeper.start()
                 try:
                     self._loop(interruption)
+                    if self._counts.steps > self._evaluated_steps:
+                        self._at_mark(interruption, last=True)
                 except Interrupted:
                     self._keeper.got()  # it was waiting, or about to
                     self._keeper.stop()
                     self._save()
                     raise
-                if self._counts.steps > self._evaluated_steps:
-                    self._at_mark(last=True)
                 return self._outcome()
         finally:
             self._display.stop()
             self._spool.close()
+            self._skips.close()
             self._lock.release()
 
     def _loop(self, interruption: Interruption) -> None:
@@ -157,8 +178,8 @@ class Trainer:
             self._keeper.got()
             if self._would_exceed(batch):
                 return
-            if self._counts.fresh_examples + batch.planned.num_fresh > self._mark * self._settings.eval_interval:
-                self._at_mark()
+            if self._counts.fresh_examples + batch.num_fresh > self._mark * self._settings.eval_interval:
+                self._at_mark(interruption)
                 if self._has_arrived():
                     return
             self._train(batch)
@@ -169,7 +190,7 @@ class Trainer:
     def _would_exceed(self, batch: Batch) -> bool:
         return self._budget.forbids(
             fresh=self._counts.fresh_examples,
-            num_fresh=batch.planned.num_fresh,
+            num_fresh=batch.num_fresh,
             steps=self._counts.steps,
             seconds=self._clock.train_time,
         )
@@ -182,8 +203,15 @@ class Trainer:
         self._backend.train_step(placed, learning_rate=rate)
         if self._backend.keeps_host_arrays:
             batch.release()
-        self._counts.add(batch.planned)
-        self._keeper.trained(batch.planned)
+        self._counts.add(
+            batch.planned,
+            num_fresh=batch.num_fresh,
+            num_delivered=batch.num_delivered,
+            num_skipped=len(batch.skipped),
+        )
+        self._skips.add(batch.skipped)
+        self._keeper.trained(batch)
+        self._factor_control.trained()
         self._display.update(self._progress())
         if self._heartbeat.is_due():
             self._heartbeat.beat(**self._spent_time(), read_examples=self._num_reads())
@@ -200,10 +228,11 @@ class Trainer:
             self._resident[planned.batch_ordinal] = placed
         return placed
 
-    def _at_mark(self, *, last: bool = False) -> None:
+    def _at_mark(self, interruption: Interruption, *, last: bool = False) -> None:
         """Evaluate the open mark, with clock and feed standing still; then log it, save and show it."""
         self._backend.synchronize()
-        self._feed.pause()
+        while not self._feed.pause(timeout=_SECONDS_BETWEEN_LOOKS):
+            interruption.check()  # a read that does not return is interrupted where it is waited for
         self._keeper.stop()
         with self._clock.stopped():
             loss = self._backend.take_loss()
@@ -222,6 +251,8 @@ class Trainer:
                     **self._spent_time(),
                     **self._metrics,
                     **self._time_model.metrics(self._sums.minus(self._window_start)),
+                    **self._keeper.take_waits(),
+                    "factor": self._feed.factors.newest,
                     "store_bytes": self._feed.meter.read().stored_bytes,
                     **self._target.as_metrics(),
                 },
@@ -244,6 +275,7 @@ class Trainer:
         self._counts.read_examples = self._num_reads()
         arrays, values = self._backend.state()
         self._spool.flush()
+        self._skips.flush()
         self._store.save(
             {
                 "identity": self._identity,
@@ -261,14 +293,15 @@ class Trainer:
                 "evaluated_steps": self._evaluated_steps,
                 "diverged": self._diverged,
                 "spool_position": self._spool.position,
+                "skips_position": self._skips.position,
             },
             steps=self._counts.steps,
             best_steps=self._best["steps"],
         )
         self._tracker.covered(self._spool.position)
 
-    def _restore(self, state: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        """Take everything over; returns the spool's position and the feed's state."""
+    def _restore(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Take everything over; returns the feed's state."""
         for key in sorted(self._identity.keys() | state["identity"].keys()):
             mine, theirs = self._identity.get(key), state["identity"].get(key)
             if mine != theirs:
@@ -289,7 +322,8 @@ class Trainer:
         lost = read_heartbeat(self._folder)
         self._reads_before = max(self._counts.read_examples, int(lost["read_examples"]))
         self._clock = Clock(**{name: max(spent, lost[name]) for name, spent in state["clock"].items()})
-        return state["spool_position"], state["feed"]
+        feed_state: dict[str, Any] = state["feed"]
+        return feed_state
 
     def _num_reads(self) -> int:
         return self._reads_before + self._feed.meter.read().num_reads
@@ -321,6 +355,7 @@ class Trainer:
                 **self._spent_time(),
                 **self._metrics,
                 **self._time_model.metrics(self._sums),
+                "factor": self._feed.factors.newest,
                 "store_bytes": self._feed.meter.read().max_stored_bytes,
                 "reached_target": float(self._target.reached),
                 **dict.fromkeys((f"{name}_to_target" for name in COSTS), None),

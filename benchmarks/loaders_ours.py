@@ -1,0 +1,111 @@
+"""The arms of dataecho, without echo: threads, chunk sizes, batched stages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import cv2
+import numpy as np
+from loaders_work import (
+    BATCH_SIZES,
+    NUM_JPEG_DRAWS,
+    NUM_JPEGS,
+    NUM_SMALL_DRAWS,
+    Arms,
+    Arrays,
+    Data,
+    crop_and_flip,
+    decode,
+    random_resized_crop,
+    shift,
+)
+from numpy.typing import NDArray
+
+from dataecho.pipeline.executor import ExecutorSettings
+from dataecho.pipeline.feed import Feed
+from dataecho.pipeline.source import ArraySource, Source
+from dataecho.pipeline.stage import Chunk, Stage
+from dataecho.plan.keys import uniform
+
+
+class JpegFiles(Source):
+    """The JPEG files, read when they are used."""
+
+    num_shards = 1
+    random_access = True
+    digest = "benchmark"
+
+    def __init__(self, data: Data) -> None:
+        self._data = data
+
+    def num_examples(self, shard: int) -> int:
+        return NUM_JPEGS
+
+    def read(self, shards: NDArray[np.int64], ks: NDArray[np.int64]) -> Chunk:
+        return [{"data": self._data.read(k), "label": self._data.labels[k]} for k in ks.tolist()]
+
+
+def _draws(keys: Any, count: int) -> NDArray[np.float64]:
+    return np.stack([uniform(keys, draw=draw) for draw in range(count)], axis=-1)
+
+
+def _decode(record: dict[str, Any]) -> dict[str, Any]:
+    return {"image": decode(record["data"]), "label": record["label"]}
+
+
+def _crop(example: dict[str, Any], key: np.uint64) -> dict[str, Any]:
+    chance = [uniform(key, draw=draw) for draw in range(NUM_JPEG_DRAWS)]
+    return {"image": random_resized_crop(example["image"], chance), "label": example["label"]}
+
+
+def _crop_and_flip(examples: Arrays, keys: NDArray[np.uint64]) -> Arrays:
+    return {"image": crop_and_flip(examples["image"], _draws(keys, NUM_SMALL_DRAWS)), "label": examples["label"]}
+
+
+def _shift(examples: Arrays) -> Arrays:
+    return shift(examples["row"])
+
+
+STAGES = {
+    "jpeg": [Stage("decode", _decode), Stage("crop", _crop, random=True)],
+    "small": [Stage("crop", _crop_and_flip, random=True, batched=True)],
+    "tokens": [Stage("shift", _shift, batched=True)],
+}
+
+
+def _feed(source: Source, workload: str, settings: ExecutorSettings) -> Iterator[Arrays]:
+    size = BATCH_SIZES[workload]
+    with Feed(source, STAGES[workload], batch_size=size, shuffle_buffer=1024, seed=0, settings=settings) as feed:
+        for batch in feed:
+            yield batch.arrays
+            batch.release()
+
+
+def arms(workload: str, data: Data) -> Arms:
+    """Ways to open the loader, by what is set."""
+    cv2.setNumThreads(0)
+    if workload == "jpeg":
+        source: Source = JpegFiles(data)
+    elif workload == "small":
+        source = ArraySource({"image": data.small, "label": data.small_labels})
+    else:
+        source = ArraySource({"row": data.rows})
+    sizes = {"jpeg": (8, 16, 32), "small": (64, 128), "tokens": (64,)}[workload]
+    found = {
+        f"threads={threads} chunk={size} ahead={ahead}": ExecutorSettings(
+            num_threads=threads, chunk_size=size, look_ahead=ahead
+        )
+        for threads in (1, 2, 3)
+        for size in sizes
+        for ahead in (4, 8)
+    } | {
+        f"processes={processes} chunk={size} ahead={ahead}": ExecutorSettings(
+            num_processes=processes, chunk_size=size, look_ahead=ahead
+        )
+        for processes in (1, 2)
+        for size in sizes
+        for ahead in (4, 8)
+    }
+    return {"dataecho": {name: partial(_feed, source, workload, settings) for name, settings in found.items()}}

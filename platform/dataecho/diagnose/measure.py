@@ -1,0 +1,296 @@
+"""Measures one pipeline and one model: each side alone, then both; real, cached and synthetic batches.
+
+The differential method: what training on real batches takes, more than training on one resident batch (synthetic), is
+the input; what the input takes, more than with its records in memory (cached), is reading. Nothing is kept: the weights
+do not even change.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from dataecho.diagnose.cached_source import CachedSource
+from dataecho.diagnose.measured import STEP, Measured, Scaling, Side
+from dataecho.pipeline.batch import Batch
+from dataecho.pipeline.executor import ExecutorSettings
+from dataecho.pipeline.feed import Feed
+from dataecho.pipeline.meter import Reading
+from dataecho.pipeline.source import Source
+from dataecho.pipeline.stage import DEVICE, READ, Chunk, Stage, stage_names
+from dataecho.plan.plan import PlannedBatch
+from dataecho.training.contracts import Backend
+from dataecho.training.timing import TimeModel
+
+#: Told again and again what is being measured, and the share of the whole that is done.
+Show = Callable[[str, float], None]
+
+_SHARES = {"step": 0.15, "device": 0.05, "input": 0.3, "both": 0.3, "cached": 0.12, "scaling": 0.08}
+_LEAST = 3  # batches, however long they take
+_BUFFER = 4  # batches: a diagnosis needs no good shuffle, and one of a million examples would have to be read first
+# The weights stay as they are. What a step takes does not depend on them, as long as none becomes a denormal number,
+# which is what training on one batch for seconds ends with.
+_RATE = 0.0
+
+
+def measure(
+    source: Source,
+    stages: Sequence[Stage],
+    backend: Backend,
+    *,
+    batch_size: int,
+    shuffle_buffer: int,
+    seed: int,
+    settings: ExecutorSettings,
+    seconds: float,
+    emulated: dict[str, float],
+    show: Show,
+) -> Measured:
+    """Everything that :class:`Measured` holds, in about ``seconds``; longer where three batches take longer than
+    their share. ``backend`` trains with a learning rate of 0, and is of no further use. Raises what feed and backend
+    raise."""
+    clock = _Schedule(seconds, show)
+    num_workers = settings.num_workers
+    bench = _Bench(backend, batch_size)
+    with Feed(
+        source,
+        stages,
+        batch_size=batch_size,
+        shuffle_buffer=min(shuffle_buffer, _BUFFER * batch_size),
+        seed=seed,
+        settings=settings,
+    ) as feed:
+        show("first batch", 0.0)
+        first = next(feed)
+        feed.pause()
+        place, place_cpu = bench.place(first, clock.until("device"))
+        step, step_cpu = bench.step(first, clock.until("step"))
+        first.release()
+        feed.resume()
+        _settle(feed, settings.look_ahead)
+        real = bench.drain(feed, clock.until("input"))
+        both = bench.train(feed, clock.until("both"))
+        cached_source = CachedSource(_records(source, both.planned, settings.chunk_size))
+    cached = _cached(bench, cached_source, stages, seed, settings, clock.until("cached"))
+    other = 1 if num_workers > 1 else 2
+    few_or_many = _cached(bench, cached_source, stages, seed, _with_workers(settings, other), clock.until("scaling"))
+    names = stage_names(stages)
+    # Of the machine, and of who computes where, the trainer's time model thinks alike.
+    model = TimeModel(
+        batch_size=batch_size,
+        num_workers=num_workers,
+        shares_cores=backend.keeps_host_arrays,
+        workers_are_upstream=True,
+    )
+    return Measured(
+        stages=names,
+        random_stages=frozenset(stage.name for stage in stages if stage.random),
+        batch_size=batch_size,
+        num_workers=num_workers,
+        num_cores=model.num_cores,
+        shares_cores=model.shares_cores,
+        uses_processes=settings.num_processes > 0,
+        reads_apart=source.num_fetches > 0 or source.num_readers > 0 or not source.random_access,
+        alone=Side(
+            worker_seconds={name: real.worker_seconds.get(name, 0.0) for name in names[:-1]},
+            transfer_seconds=real.transfer_seconds,
+            place_seconds=place,
+            step_seconds=step,
+        ),
+        both=Side(
+            worker_seconds={name: both.worker_seconds.get(name, 0.0) for name in names[:-1]},
+            transfer_seconds=both.transfer_seconds,
+            place_seconds=both.place_seconds,
+            step_seconds=both.step_seconds,
+        ),
+        cpu_seconds={**_cpu_by_stage(real, cached), DEVICE: place_cpu, STEP: step_cpu},
+        real_seconds=real.seconds,
+        cached_seconds=cached.seconds,
+        training_seconds=both.seconds,
+        input_wait_fraction=both.wait_seconds / both.seconds,
+        busy_share=both.cpu_seconds / (both.seconds * model.num_cores),
+        scaling=Scaling(
+            num_workers=max(num_workers, other),
+            speed_up=few_or_many.seconds / cached.seconds if other == 1 else cached.seconds / few_or_many.seconds,
+        ),
+        emulated=dict(emulated),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Stretch:
+    """Per batch, in seconds; ``planned``: the last batch."""
+
+    seconds: float
+    cpu_seconds: float
+    worker_seconds: dict[str, float]
+    transfer_seconds: float
+    planned: PlannedBatch
+    wait_seconds: float = 0.0
+    place_seconds: float = 0.0
+    step_seconds: float = 0.0
+
+
+class _Schedule:
+    """Shares ``seconds`` among what is measured, one after the other."""
+
+    def __init__(self, seconds: float, show: Show) -> None:
+        self._seconds, self._show = seconds, show
+        self._begun = 0.0
+
+    def until(self, part: str) -> _Deadline:
+        """The end of this part, which begins when it is first asked."""
+        before, self._begun = self._begun, self._begun + _SHARES[part]
+        return _Deadline(self._seconds * _SHARES[part], lambda share: self._show(part, before + share * _SHARES[part]))
+
+
+class _Deadline:
+    """Some batches, at least three, for about ``seconds``."""
+
+    def __init__(self, seconds: float, show: Callable[[float], None]) -> None:
+        self._seconds, self._show = seconds, show
+        self._started: float | None = None
+
+    def goes_on(self, num_batches: int) -> bool:
+        """Whether another batch is to be measured; asked before each."""
+        now = time.perf_counter()
+        if self._started is None:
+            self._started = now
+        spent = now - self._started
+        self._show(min(1.0, spent / self._seconds))
+        return num_batches < _LEAST or spent < self._seconds
+
+
+class _Bench:
+    """What is done to batches while the time is taken."""
+
+    def __init__(self, backend: Backend, batch_size: int) -> None:
+        self._backend, self.batch_size = backend, batch_size
+
+    def place(self, batch: Batch, deadline: _Deadline) -> tuple[float, float]:
+        """Wall and processor seconds of bringing a batch to the device."""
+        return _repeated(lambda: self._place(batch), deadline)
+
+    def step(self, batch: Batch, deadline: _Deadline) -> tuple[float, float]:
+        """Wall and processor seconds of a step on a batch that is there already."""
+        placed = self._place(batch)
+        for _ in range(_LEAST):  # memory is allocated, code compiled
+            self._step(placed)
+        return _repeated(lambda: self._step(placed), deadline)
+
+    def drain(self, feed: Feed, deadline: _Deadline) -> _Stretch:
+        """The input side alone."""
+        before, started, cpu = feed.meter.read(), time.perf_counter(), time.process_time()
+        num_batches = 0
+        while deadline.goes_on(num_batches):
+            batch = next(feed)
+            batch.release()
+            num_batches += 1
+        return self._stretch(feed, before, started, cpu, num_batches, batch.planned)
+
+    def train(self, feed: Feed, deadline: _Deadline) -> _Stretch:
+        """Both sides, as in training."""
+        before, started, cpu = feed.meter.read(), time.perf_counter(), time.process_time()
+        num_batches = 0
+        waited = placing = stepping = 0.0
+        while deadline.goes_on(num_batches):
+            asked = time.perf_counter()
+            batch = next(feed)
+            got = time.perf_counter()
+            placed = self._place(batch)
+            was_placed = time.perf_counter()
+            self._step(placed)
+            batch.release()
+            num_batches += 1
+            waited += got - asked
+            placing += was_placed - got
+            stepping += time.perf_counter() - was_placed
+        return replace(
+            self._stretch(feed, before, started, cpu, num_batches, batch.planned),
+            wait_seconds=waited / num_batches,
+            place_seconds=placing / num_batches,
+            step_seconds=stepping / num_batches,
+        )
+
+    def _place(self, batch: Batch) -> object:
+        placed = self._backend.put(batch)
+        self._backend.synchronize()
+        return placed
+
+    def _step(self, placed: object) -> None:
+        self._backend.train_step(placed, learning_rate=_RATE)
+        self._backend.synchronize()
+
+    def _stretch(
+        self, feed: Feed, before: Reading, started: float, cpu: float, num_batches: int, planned: PlannedBatch
+    ) -> _Stretch:
+        seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu
+        after = feed.meter.read()
+        return _Stretch(
+            seconds=seconds / num_batches,
+            cpu_seconds=(cpu_seconds + after.worker_cpu_seconds - before.worker_cpu_seconds) / num_batches,
+            worker_seconds=_worker_seconds(before, after, self.batch_size),
+            transfer_seconds=(after.transfer_seconds - before.transfer_seconds) / num_batches,
+            planned=planned,
+        )
+
+
+def _repeated(work: Callable[[], object], deadline: _Deadline) -> tuple[float, float]:
+    started, cpu = time.perf_counter(), time.process_time()
+    number = 0
+    while deadline.goes_on(number):
+        work()
+        number += 1
+    return (time.perf_counter() - started) / number, (time.process_time() - cpu) / number
+
+
+def _worker_seconds(before: Reading, after: Reading, batch_size: int) -> dict[str, float]:
+    """By stage, per batch: divided by the examples that went through it, for batches are under way at both ends."""
+    seconds = {name: spent - before.stage_seconds.get(name, 0.0) for name, spent in after.stage_seconds.items()}
+    # Reads of threads of their own are among the stages' times, but not among the workers'.
+    by_workers = after.upstream_seconds + after.downstream_seconds - before.upstream_seconds - before.downstream_seconds
+    seconds[READ] = max(0.0, by_workers - sum(spent for name, spent in seconds.items() if name != READ))
+    counts = {name: count - before.stage_examples.get(name, 0) for name, count in after.stage_examples.items()}
+    return {name: spent / counts[name] * batch_size if counts.get(name) else 0.0 for name, spent in seconds.items()}
+
+
+def _settle(feed: Feed, num_batches: int) -> None:
+    """What was prepared under other circumstances goes."""
+    for _ in range(num_batches):
+        next(feed).release()
+
+
+def _records(source: Source, planned: PlannedBatch, chunk_size: int) -> list[Chunk]:
+    """The records of one batch, read once more."""
+    items = np.unique(np.stack([planned.shard, planned.k], axis=1)[: planned.num_valid], axis=0)
+    return [
+        source.read(part[:, 0], part[:, 1])
+        for part in (items[start : start + chunk_size] for start in range(0, len(items), chunk_size))
+    ]
+
+
+def _with_workers(settings: ExecutorSettings, number: int) -> ExecutorSettings:
+    if settings.num_processes:
+        return replace(settings, num_processes=number)
+    return replace(settings, num_threads=number)
+
+
+def _cached(
+    bench: _Bench, source: Source, stages: Sequence[Stage], seed: int, settings: ExecutorSettings, deadline: _Deadline
+) -> _Stretch:
+    with Feed(source, stages, batch_size=bench.batch_size, shuffle_buffer=0, seed=seed, settings=settings) as feed:
+        _settle(feed, settings.look_ahead)
+        return bench.drain(feed, deadline)
+
+
+def _cpu_by_stage(real: _Stretch, cached: _Stretch) -> dict[str, float]:
+    """Processor seconds per batch. What the input takes with records in memory is shared out by the time of its stages;
+    what it takes more in truth is reading."""
+    working = {name: spent for name, spent in cached.worker_seconds.items() if name != READ}
+    total = sum(working.values())
+    reading = max(0.0, real.cpu_seconds - cached.cpu_seconds)
+    rest = real.cpu_seconds - reading
+    return {READ: reading, **{name: rest * spent / total if total else 0.0 for name, spent in working.items()}}

@@ -1,0 +1,122 @@
+"""One batch on its way through the workers."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from dataecho.pipeline.batch import Arrays, Batch, BatchPool, Layout, Skipped, layout_of, write_rows
+from dataecho.pipeline.meter import Times
+from dataecho.pipeline.stage import BATCH, Broken, ExampleError
+from dataecho.pipeline.work import Made, Work
+from dataecho.plan.plan import PlannedBatch
+
+
+class Job:
+    """``num_tasks`` pieces of work that fill one batch; then, under batch echo, ``num_users`` repeats copy it."""
+
+    def __init__(self, planned: PlannedBatch, pool: BatchPool, *, num_tasks: int) -> None:
+        self.planned = planned
+        self.error: BaseException | None = None
+        self.num_users = 1
+        self.broken: dict[int, Broken] = {}
+        #: What can be done when this is finished.
+        self.repeats: list[Any] = []
+        self._pool = pool
+        self._arrays: Arrays | None = None
+        self._owns_arrays = True
+        self._num_left = num_tasks
+        self._lock = threading.Lock()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the batch, or the error in its place, is there."""
+        return self._num_left == 0 or self.error is not None
+
+    def task_done(self, error: BaseException | None) -> bool:
+        """One of the pieces is done; whether that finished the job. Called under the executor's lock."""
+        was_finished = self.finished
+        self._num_left -= 1
+        self.error = self.error or error
+        return self.finished and not was_finished
+
+    def arrays(self, layout: Layout) -> Arrays:
+        """Where rows are written; the first to come shape the arrays."""
+        with self._lock:
+            if self._arrays is None:
+                self._arrays = self._pool.take(layout)
+            return self._arrays
+
+    def write(self, made: Made, work: Work, times: Times) -> None:
+        """Put finished rows into their places. Raises :class:`ExampleError` where they do not fit the others."""
+        self.add_broken(made.broken)
+        if not len(made.place):
+            return
+        with times.of(BATCH, len(made.place)):
+            try:
+                write_rows(self.arrays(layout_of(made.chunk)), made.place, made.chunk)
+            except ValueError as error:
+                where = self.where(int(made.place[0]), work)
+                if len(made.place) > 1:
+                    where += f" or the {len(made.place) - 1} after it"
+                raise ExampleError(BATCH, where, f"{type(error).__name__}: {error}") from error
+
+    def add_broken(self, broken: dict[int, Broken]) -> None:
+        """These rows have failed."""
+        if broken:
+            with self._lock:
+                self.broken.update(broken)
+
+    def copy_from(self, original: Job, *, share: bool) -> None:
+        """Become a repeat of ``original``, which is finished."""
+        if original.error is not None:
+            raise original.error
+        self.broken = original.broken
+        if original._arrays is None:  # every row is broken
+            return
+        if share:
+            self._arrays, self._owns_arrays = original._arrays, False
+            return
+        self._arrays = self._pool.take(layout_of(original._arrays))
+        for name, values in original._arrays.items():
+            self._arrays[name][...] = values
+        with original._lock:
+            original.num_users -= 1
+            unused = original.num_users == 0
+        if unused:
+            self._pool.give(original._arrays)
+
+    def skipped(self, work: Work) -> tuple[Skipped, ...]:
+        """The items whose first use was to be here."""
+        repeats = self.planned.repeat
+        return tuple(
+            Skipped(self.where(row, work), broken.stage, broken.reason)
+            for row, broken in sorted(self.broken.items())
+            if repeats[row] == 0
+        )
+
+    def batch(self, work: Work) -> Batch:
+        """The finished batch: what failed and what is padding has weight 0, and is a copy of a row that is not."""
+        size, num_valid = len(self.planned), self.planned.num_valid
+        weights = np.ones(size, dtype=np.float32)
+        weights[num_valid:] = 0
+        weights[list(self.broken)] = 0
+        good = np.flatnonzero(weights)
+        if self._arrays is None or not len(good):
+            row, broken = min(self.broken.items())
+            raise ExampleError(
+                broken.stage, self.where(row, work), f"no example of a whole batch is good; {broken.reason}"
+            )
+        if len(good) < size:
+            for values in self._arrays.values():
+                values[weights == 0] = values[good[0]]
+        release: list[Callable[[], None]] = [partial(self._pool.give, self._arrays)] if self._owns_arrays else []
+        return Batch(self._arrays, weights, self.planned, self.skipped(work), release)
+
+    def where(self, row: int, work: Work) -> str:
+        """The item of a row, as a person finds it."""
+        return work.where(self.planned.epoch[row], self.planned.shard[row], self.planned.k[row])

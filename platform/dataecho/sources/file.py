@@ -1,0 +1,77 @@
+"""What is known of a file, wherever it lies, and what it is to read one from front to back."""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import dataclass
+
+from dataecho.errors import DataError
+from dataecho.sources.urls import shown_url
+
+
+class MissingFile(DataError):
+    """The storage answers, and has no such file."""
+
+
+@dataclass(frozen=True)
+class Stat:
+    """``size`` in bytes, None where the storage does not say; ``tag``: a text that differs when the content does (the
+    server's ETag, else a time of change), empty where there is none."""
+
+    size: int | None
+    tag: str
+
+    def differs(self, other: Stat) -> bool:
+        """Whether both cannot be the same content, by what is known of both."""
+        sizes = self.size is not None and other.size is not None and self.size != other.size
+        return sizes or bool(self.tag and other.tag and self.tag != other.tag)
+
+    def __str__(self) -> str:
+        size = "of unknown size" if self.size is None else f"{self.size} bytes"
+        return f"{size}, tag {self.tag}" if self.tag else size
+
+
+def require_same(url: str, before: Stat, now: Stat, *, when: str, cure: str) -> None:
+    """Raise :class:`DataError` where a file is not what it was; both are named."""
+    if before.differs(now):
+        raise DataError(f"{shown_url(url)} has changed: it was {before} {when}, and is {now} now. {cure}")
+
+
+class Body(abc.ABC):
+    """A file that is being read, from some position on, in one attempt."""
+
+    @property
+    @abc.abstractmethod
+    def stat(self) -> Stat:
+        """Of the whole file."""
+
+    @abc.abstractmethod
+    def read(self) -> bytes | None:
+        """The next piece, of at most what came in a second; empty if nothing did; None at the end. Raises
+        :class:`dataecho.sources.retry.Passing`."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Nothing more is wanted."""
+
+
+class Files(abc.ABC):
+    """Files of one kind of storage; one attempt each: whoever calls tries again after
+    :class:`dataecho.sources.retry.Passing`. Any other failure is a :class:`DataError`. Thread-safe."""
+
+    @abc.abstractmethod
+    def stat(self, url: str) -> Stat:
+        """Size and tag, without the content."""
+
+    @abc.abstractmethod
+    def read(self, url: str, start: int, length: int | None) -> tuple[bytes, Stat]:
+        """``length`` bytes from ``start`` on, fewer where the file ends; None: the whole file. With what the same
+        answer tells of the file."""
+
+    @abc.abstractmethod
+    def open(self, url: str, start: int) -> Body:
+        """The file from ``start`` on."""
+
+    @abc.abstractmethod
+    def glob(self, pattern: str) -> list[str]:
+        """The URLs that match, in no order."""

@@ -1,0 +1,72 @@
+"""Files that are examples of their own, below one folder, here or behind a URL."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from urllib.parse import quote
+
+from dataecho.errors import DataError, require
+from dataecho.pipeline.stage import READ, Broken
+from dataecho.sources.file import MissingFile
+from dataecho.sources.remote import Remote
+from dataecho.sources.urls import is_http, is_local, local_path, shown_url
+
+
+class LooseFiles:
+    """The files ``names`` (paths relative to ``root``, with slashes), each read whole when it is asked for."""
+
+    def __init__(self, root: str, names: Sequence[str], *, remote: Remote, num_readers: int) -> None:
+        require(num_readers >= 0, "num_readers", num_readers, allowed="whole numbers >= 0", cure="The default is 16.")
+        self._root = local_path(root) if is_local(root) else without_query(root)
+        self._local = is_local(root)
+        self._quoted = is_http(root)
+        self._names = names
+        self._remote = remote
+        self._num_readers = num_readers
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    @property
+    def num_readers(self) -> int:
+        """0 for files of this machine, which are read without waiting; else what was asked for."""
+        return 0 if self._local else self._num_readers
+
+    def name(self, k: int) -> str:
+        """What a person finds the file by."""
+        return self._names[k]
+
+    def read(self, k: int) -> bytes | Broken:
+        """The content of file ``k``; broken where the file alone is to blame: missing, unreadable, empty. Raises
+        :class:`DataError` where its storage is."""
+        try:
+            data = self._read_local(k) if self._local else self._read_remote(k)
+        except (MissingFile, OSError, ValueError) as error:  # ValueError: a name that no file can have
+            return Broken.by(READ, error)
+        return data if data else Broken("the file is empty")
+
+    def _read_local(self, k: int) -> bytes:
+        try:
+            with open(os.path.join(self._root, self._names[k]), "rb") as file:
+                return file.read()
+        except OSError as error:
+            if not os.path.isdir(self._root):
+                raise DataError(f"{self._root}: the folder is gone. Was it moved or unmounted?") from error
+            raise
+
+    def _read_remote(self, k: int) -> bytes:
+        name = quote(self._names[k]) if self._quoted else self._names[k]
+        return self._remote.read(f"{self._root}/{name}")
+
+
+def without_query(url: str) -> str:
+    """``url`` as a folder, without a slash at its end. Raises :class:`SettingError` where no name can be put behind."""
+    require(
+        not (is_http(url) and ("?" in url or "#" in url)),
+        "url",
+        shown_url(url),
+        allowed="a folder, without a query",
+        cure="Give credentials in storage_options, as headers for instance.",
+    )
+    return url.rstrip("/")

@@ -1,0 +1,156 @@
+"""Files that a table lists, with what is known of each."""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import unquote
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dataecho.errors import DataError, require
+from dataecho.pipeline.source import Source
+from dataecho.pipeline.stage import Broken, Chunk, Example
+from dataecho.sources.loose_files import LooseFiles, without_query
+from dataecho.sources.remote import Remote
+from dataecho.sources.table import Column, read_table
+from dataecho.sources.urls import is_http, is_local, local_path, shown_url
+
+
+class ManifestSource(Source):
+    """Records ``field`` (the bytes of a file) and every one of ``columns``, one shard, any order.
+
+    ``manifest``: a CSV file with a first line of names, a file of JSON lines, or a Parquet file; here or behind a URL.
+    Its ``file_column`` has paths relative to ``root``, by default the manifest's folder, or whole paths or URLs that
+    lie below it. ``columns``: the other columns to take, as a list, or as a mapping from a field's name to its column;
+    None: all. Numbers become numpy scalars, lists of numbers arrays, text stays text. A file that cannot be read is
+    broken. ``num_readers``: threads that wait for files behind a URL; for those of this machine there are none.
+
+    Raises :class:`SettingError` for a column that is not there and two fields of one name; :class:`DataError` for a
+    manifest that is missing, empty or malformed (with the line), and for a path that leaves ``root``.
+    """
+
+    def __init__(
+        self,
+        manifest: str,
+        *,
+        file_column: str = "file",
+        field: str = "image",
+        root: str | None = None,
+        columns: Mapping[str, str] | Sequence[str] | None = None,
+        num_readers: int = 16,
+        storage_options: Mapping[str, Any] | None = None,
+        num_retries: int = 5,
+        first_delay: float = 0.5,
+        timeout: float = 60.0,
+    ) -> None:
+        remote = Remote(
+            storage_options=storage_options, num_retries=num_retries, first_delay=first_delay, timeout=timeout
+        )
+        where = shown_url(manifest)
+        table = _read(manifest, where, file_column, columns, remote)
+        names = table[file_column]
+        self._columns = _named(table, file_column, columns)
+        require(
+            field not in self._columns,
+            "field",
+            field,
+            allowed="a name that no other column has",
+            cure=f"The fields are {', '.join([field, *self._columns])}.",
+        )
+        self._field = field
+        folder = root if root is not None else _folder_of(manifest)
+        paths = [_below(folder, str(name), f"{where}, file {number}") for number, name in enumerate(names, start=1)]
+        self._files = LooseFiles(folder, paths, remote=remote, num_readers=num_readers)
+        self._digest = _digest(field, paths, self._columns)
+
+    @property
+    def num_shards(self) -> int:
+        return 1
+
+    def num_examples(self, shard: int) -> int:
+        return len(self._files)
+
+    @property
+    def random_access(self) -> bool:
+        return True
+
+    @property
+    def num_readers(self) -> int:
+        return self._files.num_readers
+
+    @property
+    def digest(self) -> str:
+        """Of what the manifest says; the files themselves are not looked at."""
+        return self._digest
+
+    def name(self, shard: int, k: int) -> str:
+        return self._files.name(k)
+
+    def read(self, shards: NDArray[np.int64], ks: NDArray[np.int64]) -> Chunk:
+        return [self._record(k) for k in ks.tolist()]
+
+    def _record(self, k: int) -> Example:
+        data = self._files.read(k)
+        if isinstance(data, Broken):
+            return data
+        return {self._field: data, **{name: column[k] for name, column in self._columns.items()}}
+
+
+def _read(
+    manifest: str, where: str, file_column: str, columns: Mapping[str, str] | Sequence[str] | None, remote: Remote
+) -> dict[str, Column]:
+    require(
+        not isinstance(columns, str), "columns", columns, allowed="a list or a mapping of names", cure=f"[{columns}]"
+    )
+    wanted = list(columns.values()) if isinstance(columns, Mapping) else columns
+    return read_table(remote.read(manifest), where=where.partition("?")[0], file_column=file_column, columns=wanted)
+
+
+def _named(
+    table: Mapping[str, Column], file_column: str, columns: Mapping[str, str] | Sequence[str] | None
+) -> dict[str, Column]:
+    if columns is None:
+        columns = [name for name in table if name != file_column]
+    if not isinstance(columns, Mapping):
+        columns = {name: name for name in columns}
+    return {name: table[column] for name, column in columns.items()}
+
+
+def _folder_of(manifest: str) -> str:
+    if is_local(manifest):
+        return posixpath.dirname(local_path(manifest))
+    return manifest.partition("?")[0].rpartition("/")[0]
+
+
+def _below(root: str, name: str, where: str) -> str:
+    """``name`` as a path relative to ``root``. Raises :class:`DataError` where it is none, whatever it looks like."""
+    base = (local_path(root) if is_local(root) else without_query(root)).rstrip("/") + "/"
+    plain = local_path(name) if is_local(name) and name.startswith(("/", "file://")) else name
+    if plain.startswith(base):
+        plain = plain[len(base) :]
+        plain = unquote(plain) if is_http(root) else plain  # a whole URL is written as URLs are
+    leaves = ".." in posixpath.normpath(plain).split("/")
+    if leaves or plain.startswith("/") or "://" in plain or "\0" in plain or not plain:
+        raise DataError(
+            f"{where}: {shown_url(name)!r} is no file below {shown_url(root)}. Correct it, or set root to a folder "
+            "that has all files."
+        )
+    return plain
+
+
+def _digest(field: str, paths: Sequence[str], columns: Mapping[str, Column]) -> str:
+    digest = hashlib.sha256(repr((field, len(paths))).encode())
+    for path in paths:
+        digest.update(path.encode() + b"\0")
+    for name, column in sorted(columns.items()):
+        values = column.tolist() if isinstance(column, np.ndarray) else [_plain(value) for value in column]
+        digest.update(repr((name, values)).encode())
+    return digest.hexdigest()[:32]
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, np.ndarray) else value

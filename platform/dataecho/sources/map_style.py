@@ -1,0 +1,211 @@
+"""Any object with a length and an index: PyTorch's map-style datasets, Hugging Face datasets, lists."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property, partial
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dataecho.errors import SettingError, require
+from dataecho.pipeline.source import Source
+from dataecho.pipeline.stage import READ, Broken, Chunk, Example
+
+_NUM_DIGESTED = 16
+
+
+@runtime_checkable
+class MapStyle(Protocol):
+    """What is asked of a dataset: ``len(dataset)`` and ``dataset[k]`` for k in 0..len - 1, the same whenever asked."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, k: Any, /) -> Any: ...
+
+
+Fields = Sequence[str] | Mapping[str, str | int] | None
+
+
+class MapStyleSource(Source):
+    """``dataset[k]`` as record k of one shard, read at random, by several threads at once.
+
+    ``fields``: None where ``dataset[k]`` is a dictionary that is taken as it is; a list names the elements of a tuple
+    in order, or picks keys of a dictionary; a mapping gives every field's name and its key or position.
+    Values: tensors and whatever else numpy can read become arrays that cannot be written to, PIL images uint8 arrays
+    [height, width] or [height, width, 3], numbers numpy scalars (int64, float64, bool); text and bytes stay;
+    dictionaries of ``bytes`` and ``path``, as Hugging Face keeps images, become the bytes. An example whose reading
+    raises is broken; so is one with a value that is none of these.
+
+    ``concurrent`` false: one thread reads at a time, for datasets that share a file handle or a connection.
+    ``num_readers`` > 0: so many threads of its own read ahead, for datasets that wait for a network.
+
+    Raises :class:`SettingError` for what is no such dataset, has no example, or gives another value each time: a
+    random transform belongs into a stage of the task, where every repeat draws anew.
+    """
+
+    def __init__(
+        self, dataset: MapStyle, *, fields: Fields = None, concurrent: bool = True, num_readers: int = 0
+    ) -> None:
+        require(
+            isinstance(dataset, MapStyle) and not isinstance(dataset, Mapping | str | bytes),
+            "dataset",
+            type(dataset).__name__,
+            allowed="an object with a length that is indexed by 0, 1, 2 ...",
+            cure="Choose one split of a dictionary of splits; an iterable dataset needs a source of shards.",
+        )
+        self._length = len(dataset)
+        require(
+            self._length > 0,
+            "dataset",
+            f"{type(dataset).__name__} of length 0",
+            allowed="at least one example",
+            cure="Check its path and split.",
+        )
+        require(num_readers >= 0, "num_readers", num_readers, allowed=">= 0", cure="0: a read does not wait.")
+        self._dataset = dataset
+        self._fields = fields
+        self._num_readers = num_readers
+        self._concurrent = concurrent
+        self._turn: AbstractContextManager[Any] = nullcontext() if concurrent else threading.Lock()
+        # Hugging Face datasets read many rows much faster than one by one; PyTorch's loader calls the same method.
+        self._get_many: Callable[[list[int]], Any] | None = getattr(dataset, "__getitems__", None)
+        self._check_first()
+
+    @property
+    def num_shards(self) -> int:
+        return 1
+
+    def num_examples(self, shard: int) -> int:
+        return self._length
+
+    @property
+    def random_access(self) -> bool:
+        return True
+
+    @property
+    def num_readers(self) -> int:
+        return self._num_readers
+
+    @property
+    def digest(self) -> str:
+        """Of the class, the length, the fields, up to 16 examples at even distances, and the fingerprint that a
+        Hugging Face dataset has. A change elsewhere goes unnoticed."""
+        return self._digest
+
+    def name(self, shard: int, k: int) -> str:
+        return f"{type(self._dataset).__name__}[{k}]"
+
+    def read(self, shards: NDArray[np.int64], ks: NDArray[np.int64]) -> Chunk:
+        with self._turn:
+            examples = self._get(ks.tolist())
+        return [example if isinstance(example, Broken) else self._record(example) for example in examples]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A lock is no part of a copy in another process: that one has a dataset of its own.
+        settings: dict[str, Any] = {
+            "fields": self._fields,
+            "concurrent": self._concurrent,
+            "num_readers": self._num_readers,
+        }
+        return partial(MapStyleSource, **settings), (self._dataset,)
+
+    def _get(self, ks: list[int]) -> list[Any]:
+        if self._get_many is not None and len(ks) > 1:
+            try:
+                return list(self._get_many(ks))
+            except Exception:  # one by one, to find the example that is to blame
+                pass
+        return [self._get_one(k) for k in ks]
+
+    def _get_one(self, k: int) -> Any:
+        try:
+            return self._dataset[k]
+        except Exception as error:
+            return Broken.by(READ, error)
+
+    def _record(self, example: Any) -> dict[str, Any] | Broken:
+        try:
+            return {name: _value(value) for name, value in self._named(example).items()}
+        except Exception as error:
+            return Broken.by(READ, error)
+
+    def _named(self, example: Any) -> Mapping[str, Any]:
+        if self._fields is None:
+            if not isinstance(example, Mapping):
+                raise TypeError(f"an example must be a dictionary where no fields are given, not {_kind(example)}")
+            return example
+        if isinstance(self._fields, Mapping):
+            return {name: example[key] for name, key in self._fields.items()}
+        if isinstance(example, Mapping):
+            return {name: example[name] for name in self._fields}
+        return dict(zip(self._fields, example, strict=True))
+
+    def _check_first(self) -> None:
+        zero = np.zeros(1, dtype=np.int64)
+        (first,), (again,) = self.read(zero, zero), self.read(zero, zero)
+        if isinstance(first, Broken):
+            raise SettingError(
+                "fields",
+                self._fields,
+                allowed="null for dictionaries, names for tuples ([image, label]), or {name: key or position}",
+                cure=f"Example 0 is {_kind(self._get_one(0))} and could not be read: {first.reason}",
+            )
+        if _fingerprint(first) != _fingerprint(again):
+            raise SettingError(
+                "dataset",
+                type(self._dataset).__name__,
+                allowed="a dataset that gives the same example whenever it is asked",
+                cure="Example 0 came out differently the second time: take the random transform out of the dataset "
+                "and make it a random stage of the task.",
+            )
+
+    @cached_property
+    def _digest(self) -> str:
+        digest = hashlib.sha256()
+        kind = type(self._dataset)
+        facts = (kind.__module__, kind.__qualname__, self._length, repr(self._fields))
+        digest.update(repr((*facts, getattr(self._dataset, "_fingerprint", None))).encode())
+        ks = np.unique(np.linspace(0, self._length - 1, _NUM_DIGESTED).astype(np.int64))
+        for record in self.read(np.zeros_like(ks), ks):
+            digest.update(_fingerprint(record))
+        return digest.hexdigest()[:32]
+
+
+def _value(value: Any) -> Example:
+    """A value of a record: text, bytes, or something numpy has a type for. Raises ``TypeError``."""
+    if isinstance(value, str | bytes):
+        return value
+    if isinstance(value, Mapping):
+        if set(value) == {"bytes", "path"} and value["bytes"] is not None:
+            return value["bytes"]
+        return {name: _value(item) for name, item in value.items()}
+    pillow = sys.modules.get("PIL.Image")  # whoever has such an image has imported it
+    if pillow is not None and isinstance(value, pillow.Image) and value.mode not in ("L", "RGB"):
+        value = value.convert("RGB")  # a palette's numbers are no colours
+    array = np.asarray(value)
+    if array.dtype.kind not in "biufc":
+        raise TypeError(f"{_kind(value)} is no number, text, bytes, image, nor an array of numbers")
+    if array.ndim == 0:
+        return array[()]
+    array = array.view()
+    array.flags.writeable = False  # the dataset may hand out the same memory again
+    return array
+
+
+def _fingerprint(record: Any) -> bytes:
+    if isinstance(record, Mapping):
+        parts = [name.encode() + _fingerprint(value) for name, value in sorted(record.items())]
+        return hashlib.sha256(b"".join(parts)).digest()
+    if isinstance(record, np.ndarray | np.generic):
+        return hashlib.sha256(f"{record.dtype.str}{record.shape}".encode() + record.tobytes()).digest()
+    return hashlib.sha256(repr(record).encode()).digest()
+
+
+def _kind(value: Any) -> str:
+    return f"a {type(value).__name__}" + (f" of {len(value)}" if isinstance(value, tuple | list) else "")

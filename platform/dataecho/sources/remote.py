@@ -1,0 +1,234 @@
+"""Reads files by path or URL, through fsspec, and is patient with what passes.
+
+Tested with local paths, ``memory://`` and ``http://``. ``s3://``, ``gs://`` and the rest go through the same few calls
+of fsspec's interface (``info``, ``cat_file``, ``glob``), with the packages that it names (s3fs, gcsfs); they are not
+tested here.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+import aiohttp
+import fsspec
+
+from dataecho.errors import DataError, SettingError, require
+from dataecho.sources.file import Body, Files, MissingFile, Stat, require_same
+from dataecho.sources.fsspec_files import FsspecFiles
+from dataecho.sources.http_files import HttpFiles
+from dataecho.sources.retry import Passing, Patience, Proceed, go_on
+from dataecho.sources.urls import (
+    expanded,
+    is_http,
+    is_local,
+    is_pattern,
+    protocol,
+    shown_url,
+    without_secrets,
+)
+
+__all__ = ["MissingFile", "Remote", "Stat", "Stream"]
+
+Urls = list[str]
+
+
+class Remote:
+    """Files by path or URL. Thread-safe, and may be pickled: every process opens connections of its own.
+
+    ``storage_options`` go to fsspec's file system (credentials, headers, ``client_kwargs``); ``timeout`` seconds
+    without a byte (HTTP) are a failure. A failure that may pass (a reset, a time-out, HTTP 408, 425, 429, 500, 502,
+    503, 504) is followed by up to ``num_retries`` more attempts, see :class:`dataecho.sources.retry.Patience`; only the
+    thread that needs the answer waits. Every other failure is a :class:`DataError` at once, a file that is not there
+    :class:`MissingFile`. Errors name a URL without user, password and query.
+    """
+
+    def __init__(
+        self,
+        *,
+        storage_options: Mapping[str, Any] | None = None,
+        num_retries: int = 5,
+        first_delay: float = 0.5,
+        timeout: float = 60.0,
+    ) -> None:
+        require(timeout > 0, "timeout", timeout, allowed="seconds > 0", cure="The default is 60.")
+        self._storage_options = dict(storage_options or {})
+        self._patience = Patience(num_retries=num_retries, first_delay=first_delay)
+        self._timeout = timeout
+        self._files: dict[tuple[int, str], Files] = {}
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_files": {}, "_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=threading.Lock())
+
+    def is_local(self, url: str) -> bool:
+        """Whether this is a path of this machine, which never needs to be brought here."""
+        return is_local(url)
+
+    def read(self, url: str) -> bytes:
+        """The whole file."""
+        files = self._of(url)
+        return self._patience.run(url, lambda: files.read(url, 0, None)[0])
+
+    def read_range(self, url: str, start: int, length: int, *, expected: Stat | None = None) -> bytes:
+        """``length`` bytes from ``start`` on. Raises :class:`DataError` where there are fewer, and where the file is
+        not the one that was ``expected``. From a server without ranges it costs all bytes up to there."""
+        if length == 0:
+            return b""
+        files = self._of(url)
+        data, stat = self._patience.run(url, lambda: files.read(url, start, length))
+        if expected is not None:
+            require_same(url, expected, stat, when="when it was indexed", cure="Start a new run with the new file.")
+        if len(data) != length:
+            raise DataError(
+                f"{shown_url(url)}: {length} bytes from byte {start} on were asked for, {len(data)} came. The file is "
+                "cut short, or not the one that was indexed: bring the whole file there again."
+            )
+        return data
+
+    def stream(self, url: str, *, proceed: Proceed = go_on, start: int = 0) -> Stream:
+        """The file from ``start`` on, in pieces as they come."""
+        files = self._of(url)
+        return Stream(url, lambda position: files.open(url, position), self._patience, proceed=proceed, start=start)
+
+    def stat(self, url: str) -> Stat:
+        """Size and tag, without the content."""
+        files = self._of(url)
+        return self._patience.run(url, lambda: files.stat(url))
+
+    def list(self, pattern: str | Sequence[str]) -> Urls:
+        """Every URL that is meant, sorted: of one pattern or several, with braces (``train-{0000..0099}.tar``) and
+        stars, which are looked up. Raises :class:`SettingError` for a URL that comes twice, :class:`MissingFile` where
+        nothing matches."""
+        patterns = [pattern] if isinstance(pattern, str) else pattern
+        urls = [url for one in patterns for text in expanded(str(one)) for url in self._matching(text)]
+        repeated = sorted({url for url in urls if urls.count(url) > 1}) if len(set(urls)) < len(urls) else []
+        require(
+            not repeated,
+            "urls",
+            ", ".join(map(shown_url, repeated)),
+            allowed="every file once",
+            cure="Remove the repetition.",
+        )
+        return sorted(urls)
+
+    def _matching(self, pattern: str) -> Urls:
+        if not is_pattern(pattern):
+            return [pattern]
+        files = self._of(pattern)
+        urls = self._patience.run(pattern, lambda: files.glob(pattern))
+        if not urls:
+            raise MissingFile(f"{shown_url(pattern)}: no file matches. Check the folder and the pattern.")
+        return urls
+
+    def _of(self, url: str) -> Files:
+        key = (os.getpid(), protocol(url))  # a forked process must not use its parent's connections
+        with self._lock:
+            if key not in self._files:
+                self._files[key] = self._opened(url)
+            return self._files[key]
+
+    def _opened(self, url: str) -> Files:
+        if is_local(url):
+            return FsspecFiles(fsspec.filesystem("file"))
+        options = dict(self._storage_options)
+        if is_http(url):
+            # None in all: a large shard on a slow link may take hours, as long as bytes come.
+            limit = aiohttp.ClientTimeout(total=None, sock_connect=self._timeout, sock_read=self._timeout)
+            options = {"timeout": limit, **options}
+        try:
+            filesystem = fsspec.filesystem(protocol(url), skip_instance_cache=True, **options)
+        except (ImportError, ValueError) as error:
+            raise SettingError(
+                "url",
+                shown_url(url),
+                allowed="local paths and the URLs that fsspec can open here",
+                cure=without_secrets(f"{error}.", url),
+            ) from None
+        return HttpFiles(filesystem) if is_http(url) else FsspecFiles(filesystem)
+
+
+class Stream(Iterator[bytes]):
+    """The bytes of one file in order, in pieces, each byte once; a context manager.
+
+    One request for all, where the storage streams (HTTP); after a failure that may pass, another from where the first
+    broke off. ``proceed`` is called before every piece, and while it waits. Raises :class:`DataError` where the file
+    ends before its size, or changes on the way.
+    """
+
+    def __init__(
+        self, url: str, open_at: Callable[[int], Body], patience: Patience, *, proceed: Proceed, start: int
+    ) -> None:
+        self._url, self._open_at, self._patience, self._proceed = url, open_at, patience, proceed
+        self._position = start
+        self._body: Body | None = None
+        self._stat: Stat | None = None
+        self._num_failures = 0
+
+    @property
+    def stat(self) -> Stat:
+        """Of the whole file; asks for it, where nothing was read yet."""
+        while self._stat is None:
+            self._proceed()
+            try:
+                self._opened()
+            except Passing as passing:
+                self._recover(passing)
+        return self._stat
+
+    def __next__(self) -> bytes:
+        while True:
+            self._proceed()
+            try:
+                piece = self._next_piece()
+            except Passing as passing:
+                self._recover(passing)
+                continue
+            if piece is None:
+                self.close()
+                raise StopIteration
+            if piece:
+                self._position += len(piece)
+                self._num_failures = 0
+                return piece
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Nothing more is wanted."""
+        if self._body is not None:
+            self._body.close()
+            self._body = None
+
+    def _next_piece(self) -> bytes | None:
+        body = self._opened()
+        piece = body.read()
+        if piece is None and body.stat.size not in (None, self._position):
+            raise Passing(f"it ended at byte {self._position} of {body.stat.size}")
+        return piece
+
+    def _recover(self, passing: Passing) -> None:
+        self.close()
+        self._patience.wait(self._url, self._num_failures, passing, proceed=self._proceed)
+        self._num_failures += 1
+
+    def _opened(self) -> Body:
+        if self._body is None:
+            self._body = self._open_at(self._position)
+            if self._stat is None:
+                self._stat = self._body.stat
+            cure = "Start again, when nobody writes to it."
+            require_same(self._url, self._stat, self._body.stat, when="when its first bytes were read", cure=cure)
+        return self._body

@@ -1,0 +1,168 @@
+"""Reads the tables that manifests are: CSV, JSON lines, Parquet."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dataecho.errors import DataError, SettingError, require
+
+#: One value per row: an array of numbers, or a list of texts, or of arrays.
+Column = NDArray[Any] | list[Any]
+#: A row's number in its file, counted from 1, and its values.
+_Row = tuple[int, Mapping[str, Any]]
+
+#: From the columns found to those to take; raises SettingError.
+_Choose = Callable[[Sequence[str]], list[str]]
+
+_WHOLE = re.compile(r"-?(0|[1-9]\d{0,17})")
+_REAL = re.compile(r"-?(0|[1-9]\d*)?(\.\d+)?([eE][+-]?\d+)?|[+-]?(inf|nan)", re.IGNORECASE)
+
+
+def read_table(data: bytes, *, where: str, file_column: str, columns: Sequence[str] | None) -> dict[str, Column]:
+    """The table in the file ``where``, whose ending says what it is: ``file_column`` and ``columns``, or all.
+
+    Numbers become int64, float64 or bool arrays. In CSV a column is numbers where every cell is one; a leading zero
+    makes it text. Lists of numbers become arrays. Raises :class:`DataError`, with the line, for a row that is
+    malformed or lacks a value, and where there is no row; :class:`SettingError` for a column that is not there.
+    """
+    for ending, reader in _READERS.items():
+        if where.lower().endswith(ending):
+            return reader(data, where, partial(_chosen, where, file_column, columns))
+    raise SettingError(
+        "manifest", where, allowed=f"files that end in {', '.join(_READERS)}", cure="Convert it, or rename it."
+    )
+
+
+def _read_csv(data: bytes, where: str, choose: _Choose) -> dict[str, Column]:
+    lines = csv.reader(io.StringIO(_text(data, where), newline=""), strict=True)
+    names: list[str] = []
+    rows: list[_Row] = []
+    try:
+        names = next(lines, [])
+        for cells in lines:
+            if len(cells) not in (0, len(names)):  # an empty line is none
+                raise csv.Error(f"{len(cells)} cells, the first line has {len(names)}")
+            if cells:
+                rows.append((lines.line_num, dict(zip(names, cells, strict=True))))
+    except csv.Error as error:
+        raise DataError(f"{where}, line {lines.line_num}: {error}. Correct the line.") from error
+    if len(set(names)) != len(names):
+        raise DataError(f"{where}, line 1: a column comes twice: {', '.join(names)}. Rename one.")
+    return _columns(rows, where, choose(names), _from_text)
+
+
+def _read_json_lines(data: bytes, where: str, choose: _Choose) -> dict[str, Column]:
+    rows = list(_json_rows(_text(data, where), where))
+    return _columns(rows, where, choose(list(rows[0][1]) if rows else []), _from_values)
+
+
+def _json_rows(text: str, where: str) -> Iterator[_Row]:
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"{where}, line {number}: {error}. Correct the line.") from error
+        if not isinstance(row, dict):
+            raise DataError(f"{where}, line {number}: {line[:40]!r} is no JSON object. Correct the line.")
+        yield number, row
+
+
+def _read_parquet(data: bytes, where: str, choose: _Choose) -> dict[str, Column]:
+    import pyarrow
+    import pyarrow.parquet  # a second of import that only its users pay
+
+    try:
+        file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(data))
+        names = choose(file.schema_arrow.names)
+        table = file.read(columns=names).to_pylist()
+    except pyarrow.ArrowException as error:
+        raise DataError(f"{where}: no readable Parquet file: {error}. Bring it there again.") from error
+    return _columns(list(enumerate(table, start=1)), where, names, _from_values)
+
+
+_READERS: dict[str, Callable[[bytes, str, _Choose], dict[str, Column]]] = {
+    ".csv": _read_csv,
+    ".jsonl": _read_json_lines,
+    ".parquet": _read_parquet,
+}
+
+
+def _text(data: bytes, where: str) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise DataError(f"{where}, line {line}: no text in UTF-8: {error.reason}. Convert the file.") from error
+
+
+def _chosen(where: str, file_column: str, columns: Sequence[str] | None, found: Sequence[str]) -> list[str]:
+    if not found:
+        raise DataError(f"{where}: the manifest is empty. It needs one row per file.")
+    for key, names in (("file_column", [file_column]), ("columns", columns or ())):
+        missing = sorted(set(names) - set(found))
+        require(
+            not missing,
+            key,
+            ", ".join(missing),
+            allowed=f"the columns of {where}: {', '.join(found)}",
+            cure="Name those.",
+        )
+    return list(found) if columns is None else list(dict.fromkeys([file_column, *columns]))
+
+
+def _columns(
+    rows: Sequence[_Row], where: str, names: Sequence[str], convert: Callable[[list[Any]], Column]
+) -> dict[str, Column]:
+    if not rows:
+        raise DataError(f"{where}: the manifest lists no file. It needs one row per file.")
+    for number, row in rows:
+        for name in names:
+            if row.get(name) in (None, ""):
+                raise DataError(f"{where}, line {number}: no value for {name!r}. Fill it in, or name other columns.")
+    columns: dict[str, Column] = {}
+    for name in names:
+        try:
+            columns[name] = convert([row[name] for _, row in rows])
+        except (TypeError, ValueError, OverflowError) as error:
+            raise DataError(f"{where}: column {name!r}: {error}. Convert it, or name other columns.") from error
+    return columns
+
+
+def _from_text(cells: list[str]) -> Column:
+    if all(_WHOLE.fullmatch(cell) for cell in cells):
+        return np.array(cells).astype(np.int64)
+    if all(_REAL.fullmatch(cell) for cell in cells):
+        return np.array(cells).astype(np.float64)
+    return cells
+
+
+def _from_values(values: list[Any]) -> Column:
+    kinds = {type(value) for value in values}
+    if kinds == {str}:
+        return values
+    if kinds == {bool}:
+        return np.array(values)
+    if kinds <= {int, float}:
+        return np.array(values, dtype=np.float64 if float in kinds else np.int64)
+    if kinds == {list}:
+        return [_array(value) for value in values]
+    raise TypeError(f"its values are of the types {', '.join(sorted(kind.__name__ for kind in kinds))}")
+
+
+def _array(values: list[Any]) -> NDArray[Any]:
+    array = np.asarray(values)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{str(values)[:40]} is no list of numbers")
+    array.flags.writeable = False  # handed out again and again
+    return array

@@ -1,0 +1,178 @@
+"""Tar shards in the WebDataset layout, here or behind URLs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dataecho.errors import DataError, require
+from dataecho.pipeline.stage import Broken, Example
+from dataecho.sources.shard_file import ShardFile
+from dataecho.sources.shards import ShardSource
+from dataecho.sources.tar_index import TarIndex, index_tar
+
+#: As a field, the example's own name.
+KEY = "__key__"
+
+_GAP = 2**16  # fields that are nearer to each other than this are read at once
+_COMPRESSED = (".gz", ".tgz", ".bz2", ".xz", ".zst")
+
+
+class TarSource(ShardSource[TarIndex]):
+    """Tar files, one shard each; files that share their path up to the first dot of the last part are one example.
+
+    ``urls``: paths or URLs, with braces (``train-{0000..0099}.tar``) and stars. Records are dictionaries: ``__key__``,
+    the name, and the content by what follows the dot: ``cls`` as int64, ``json`` parsed, ``txt`` as a string, any other
+    as bytes. ``fields`` selects and renames: ``{"image": "jpg;jpeg;png", "label": "cls"}`` takes the first that is
+    there; then an example without one of them is broken, as is one with an empty file.
+
+    ``cache_dir`` keeps fetched shards between runs; without it they lie in a temporary folder until they are dropped.
+    Both hold at most ``max_local_bytes``. ``num_fetches`` shards are fetched at once, ``num_readers`` threads read
+    examples of shards that are not here. Compressed archives are refused.
+    """
+
+    def __init__(
+        self,
+        urls: str | Sequence[str],
+        *,
+        fields: Mapping[str, str] | None = None,
+        cache_dir: str | None = None,
+        index_dir: str | None = None,
+        max_local_bytes: int = 10_000_000_000,
+        num_fetches: int = 4,
+        num_readers: int = 8,
+        storage_options: Mapping[str, Any] | None = None,
+        num_retries: int = 5,
+        first_delay: float = 0.5,
+        timeout: float = 60.0,
+    ) -> None:
+        self._fields = None if fields is None else {name: _choices(name, wanted) for name, wanted in fields.items()}
+        super().__init__(
+            urls,
+            layout="tar",
+            digested=json.dumps(self._fields, sort_keys=True),
+            cache_dir=cache_dir,
+            index_dir=index_dir,
+            max_local_bytes=max_local_bytes,
+            num_fetches=num_fetches,
+            num_readers=num_readers,
+            storage_options=storage_options,
+            num_retries=num_retries,
+            first_delay=first_delay,
+            timeout=timeout,
+        )
+        packed = [name for name in self._names if name.partition("?")[0].lower().endswith(_COMPRESSED)]
+        require(
+            not packed,
+            "urls",
+            ", ".join(packed[:3]),
+            allowed="plain .tar files, of which single examples can be read",
+            cure="Unpack them: images are compressed themselves.",
+        )
+
+    @property
+    def random_access(self) -> bool:
+        return True
+
+    def _scanned(self, path: str | Path, where: str) -> TarIndex:
+        return index_tar(path, where)
+
+    def _dumped(self, index: TarIndex) -> dict[str, Any]:
+        return index.as_json()
+
+    def _loaded(self, content: dict[str, Any], size: int) -> TarIndex:
+        return TarIndex.from_json(content, size)
+
+    def _length(self, index: TarIndex) -> int:
+        return len(index)
+
+    def _key(self, index: TarIndex, k: int) -> str:
+        return index.key(k)
+
+    def _records(self, shard: int, index: TarIndex, file: ShardFile, ks: Sequence[int]) -> list[Example]:
+        self._require_fields(shard, index)
+        return [self._record(index, file, k) for k in ks]
+
+    def _require_fields(self, shard: int, index: TarIndex) -> None:
+        """A field that no example of a shard has is a mistake in the setting."""
+        for name, choices in (self._fields or {}).items():
+            if not {KEY, *index.fields}.intersection(choices):
+                raise DataError(
+                    f"{self._names[shard]} has no {';'.join(choices)} in any example, which fields.{name} asks for. It "
+                    f"has {', '.join(index.fields)}: correct fields, or the list of shards."
+                )
+
+    def _record(self, index: TarIndex, file: ShardFile, k: int) -> Example:
+        where = index.where(k)
+        wanted = {KEY: KEY, **{field: field for field in where}}
+        if self._fields is not None:
+            wanted = {}
+            for name, choices in self._fields.items():
+                found = next((field for field in choices if field in where or field == KEY), None)
+                if found is None:
+                    return Broken(f"no {';'.join(choices)}; there is {', '.join(where)}")
+                wanted[name] = found
+        data = _read(file, {field: where[field] for field in wanted.values() if field != KEY})
+        record: dict[str, Any] = {}
+        for name, field in wanted.items():
+            if field == KEY:
+                record[name] = index.key(k)
+                continue
+            try:
+                record[name] = _decoded(field, data[field])
+            except ValueError as error:
+                return Broken(f"{field}: {error}")
+        return record
+
+
+def _choices(name: str, wanted: str) -> list[str]:
+    choices = [choice.strip().lstrip(".") for choice in wanted.split(";")]
+    require(
+        all(choices),
+        f"fields.{name}",
+        wanted,
+        allowed="a suffix, or several with semicolons between them",
+        cure=f"For example jpg, jpg;png, cls, or {KEY} for the example's name.",
+    )
+    return [choice if choice == KEY else choice.lower() for choice in choices]
+
+
+def _read(file: ShardFile, where: Mapping[str, tuple[int, int]]) -> dict[str, bytes]:
+    """The bytes of fields, by as few reads as their places allow."""
+    data: dict[str, bytes] = {}
+    run: list[str] = []
+    for field in [*sorted(where, key=lambda field: where[field]), None]:
+        if run and (field is None or where[field][0] > sum(where[run[-1]]) + _GAP):
+            start = where[run[0]][0]
+            piece = memoryview(file.read_at(start, sum(where[run[-1]]) - start))
+            for one in run:
+                offset, size = where[one]
+                data[one] = bytes(piece[offset - start : offset - start + size])
+            run = []
+        if field is not None:
+            run.append(field)
+    return data
+
+
+def _decoded(field: str, data: bytes) -> Any:
+    """Raises ``ValueError``."""
+    suffix = field.rpartition(".")[2]
+    if not data and suffix != "txt":
+        raise ValueError("the file is empty")
+    decode = _DECODERS.get(suffix)
+    return decode(data) if decode is not None else data
+
+
+def _class_number(data: bytes) -> np.int64:
+    return np.int64(int(data.decode()))
+
+
+def _text(data: bytes) -> str:
+    return data.decode()
+
+
+_DECODERS: dict[str, Callable[[bytes], Any]] = {"cls": _class_number, "json": json.loads, "txt": _text}

@@ -1,0 +1,205 @@
+"""``factor=auto``: measure, echo what is free, and follow slow changes.
+
+The rule. Up to e = R the extra steps of echoing are done while the input is waited for (paper, section 2), so the
+factor is R, from 1 to ``max_factor``. Where both sides share the cores that is not the whole truth: a step that is done
+while the network is waited for is free, a step that takes a core from decoding is not. There the factor is also at most
+what the cores have room for (:func:`room`): echo takes what they leave idle, and beyond that costs at most
+:data:`PRICE` of the time per fresh example.
+
+When. A grid in fresh batches, because they are what is measured; evaluations may be far apart. After the start, and
+after every change, what was planned before is waited for. Then decisions come after 4, 8, 16 and 32 fresh batches, each
+about all that was measured so far, and may be of any size: a short run must not spend its budget on measuring. From
+then on every 32 fresh batches count as much as everything before, and a decision changes the factor by at most a
+quarter. A factor that is right within 10 % stays.
+"""
+
+from __future__ import annotations
+
+import abc
+import logging
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from dataecho.errors import require
+from dataecho.plan.factors import MAX_FACTOR, FactorHistory, write_history
+from dataecho.training.timing import Sums, Timekeeper, TimeModel
+
+log = logging.getLogger(__name__)
+
+DEFAULT_MAX_FACTOR = 16.0
+HYSTERESIS = 0.1
+LARGEST_CHANGE = 1.25
+PRICE = 0.05
+_IDLE_SHARE = 0.05  # cores that are busier than this leaves are full: what is measured there is contention
+_START = 2  # fresh batches: threads, caches and the framework warm up
+_WARM_UP = (4, 8, 16, 32)
+_WINDOW = _WARM_UP[-1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """``upstream_time`` in seconds per fresh batch and ``downstream_time`` in seconds per step (DESIGN section 5);
+    ``room``: see :func:`room`."""
+
+    upstream_time: float
+    downstream_time: float
+    room: float
+
+    def averaged(self, other: Measured) -> Measured:
+        """The mean of two."""
+        return Measured(**{name: (value + getattr(other, name)) / 2 for name, value in asdict(self).items()})
+
+
+def measure(window: Sums, model: TimeModel) -> Measured:
+    """What a stretch with at least one step and one fresh example tells."""
+    metrics = model.metrics(window)
+    return Measured(
+        upstream_time=metrics["upstream_time"],
+        downstream_time=metrics["downstream_time"],
+        room=room(window, model) if model.shares_cores else math.inf,
+    )
+
+
+def room(window: Sums, model: TimeModel) -> float:
+    """The factor up to which the shared cores do the extra steps.
+
+    The larger of two. One: the steps that were done, and those that the cores' idle time would have held; negative
+    where the cores were full, so that a factor that is too high goes down. Two: the factor at which a fresh example
+    takes :data:`PRICE` more processor time than without echo. The loop's and the workers' time after the echo point,
+    but no more than the processor time there was, stands for the steps' processor time.
+    """
+    fresh_batches = window.fresh_examples / model.batch_size
+    steps = window.steps / fresh_batches
+    spent = window.cpu_seconds / fresh_batches
+    offered = model.num_cores * (window.step_seconds + window.input_wait_seconds) / fresh_batches
+    per_step = min(window.cpu_seconds, window.step_seconds + window.downstream_seconds) / window.steps
+    if per_step == 0:
+        return MAX_FACTOR
+    idle = (1 - _IDLE_SHARE) * offered - spent
+    without_echo = spent - (steps - 1) * per_step
+    return max(steps + idle / per_step, 1 + PRICE * without_echo / per_step)
+
+
+def advise(measured: Measured, *, max_factor: float) -> float:
+    """The factor that is free, 1 where none is."""
+    down = measured.downstream_time
+    ratio = measured.upstream_time / down if down else math.inf
+    return max(1.0, min(ratio, measured.room, max_factor))
+
+
+def next_factor(factor: float, advised: float, *, largest_change: float) -> float:
+    """``factor`` where it is near enough to what is ``advised``; otherwise as far towards that as is allowed."""
+    if abs(advised / factor - 1) <= HYSTERESIS:
+        return factor
+    return max(1.0, round(min(max(advised, factor / largest_change), factor * largest_change), 2))
+
+
+class FactorControl(abc.ABC):
+    """What the loop calls to have the factor decided while it trains."""
+
+    @abc.abstractmethod
+    def start(self, factors: FactorHistory, keeper: Timekeeper, folder: Path) -> None:
+        """A run in ``folder``, new or resumed, is about to train."""
+
+    @abc.abstractmethod
+    def trained(self) -> None:
+        """A step was done and counted; cheap."""
+
+
+class FixedFactor(FactorControl):
+    """It was decided before the run."""
+
+    def start(self, factors: FactorHistory, keeper: Timekeeper, folder: Path) -> None:
+        pass
+
+    def trained(self) -> None:
+        pass
+
+
+class AutoFactor(FactorControl):
+    """Measures with ``time_model``; what is decided goes into the feed's history and ``factor_history.json``.
+
+    ``settle_steps``: until what was planned before a change, or read again after a resume, has been trained. A resumed
+    run keeps its factor and measures again from the beginning. Raises :class:`SettingError` for a ``max_factor`` below
+    1.
+    """
+
+    def __init__(
+        self,
+        time_model: TimeModel,
+        *,
+        settle_steps: int,
+        echoes_batches: bool,
+        max_factor: float = DEFAULT_MAX_FACTOR,
+    ) -> None:
+        require(
+            max_factor >= 1,
+            "max_factor",
+            max_factor,
+            allowed="any real number >= 1",
+            cure=f"Leave it out for {DEFAULT_MAX_FACTOR:g}.",
+        )
+        self._model, self._max_factor = time_model, max_factor
+        self._settle_steps, self._echoes_batches = settle_steps, echoes_batches
+        self._factors: FactorHistory
+        self._keeper: Timekeeper
+        self._folder: Path
+        self._due_steps = self._due_fresh = 0
+        self._num_windows = 0
+        self._begin: Sums | None = None  # None: settling
+        self._collected = Sums()  # of this window, before the present stretch
+        self._so_far: Measured | None = None
+
+    def start(self, factors: FactorHistory, keeper: Timekeeper, folder: Path) -> None:
+        self._factors, self._keeper, self._folder = factors, keeper, folder
+        self._write()
+        resumed = keeper.sums.steps > 0
+        self._settle(steps=self._settle_steps if resumed else 0, fresh_batches=_START)
+
+    def trained(self) -> None:
+        sums = self._keeper.sums
+        if sums.steps < self._due_steps or sums.fresh_examples < self._due_fresh:
+            return
+        self._keeper.stop()  # brings in what the workers did until now
+        self._keeper.start()
+        now = Sums(**asdict(sums))
+        if self._begin is None:
+            self._measure_from(now.minus(self._collected))
+        else:
+            self._decide(now, now.minus(self._begin))
+
+    def _decide(self, now: Sums, window: Sums) -> None:
+        measured = measure(window, self._model)
+        warming_up = self._num_windows < len(_WARM_UP)
+        if not warming_up and self._so_far is not None:
+            measured = self._so_far.averaged(measured)
+        self._num_windows += 1
+        if self._num_windows >= len(_WARM_UP):  # what was collected is used up
+            self._so_far, window = measured, Sums()
+        self._collected = window
+        advised = advise(measured, max_factor=self._max_factor)
+        old = self._factors.newest
+        new = next_factor(old, advised, largest_change=math.inf if warming_up else LARGEST_CHANGE)
+        if new == old:
+            self._measure_from(now.minus(window))
+            return
+        ordinal = self._factors.change(new)
+        log.info("factor %g from entry %d on: %s", new, ordinal, measured)
+        self._write()
+        self._settle(steps=self._settle_steps, fresh_batches=0)
+
+    def _settle(self, *, steps: int, fresh_batches: int) -> None:
+        sums = self._keeper.sums
+        self._begin = None
+        self._due_steps = sums.steps + steps
+        self._due_fresh = sums.fresh_examples + fresh_batches * self._model.batch_size
+
+    def _measure_from(self, begin: Sums) -> None:
+        """``begin``: where the window would have begun if it were one stretch."""
+        self._begin = begin
+        num_batches = _WARM_UP[self._num_windows] if self._num_windows < len(_WARM_UP) else _WINDOW
+        self._due_fresh = begin.fresh_examples + num_batches * self._model.batch_size
+
+    def _write(self) -> None:
+        write_history(self._folder, self._factors, echoes_batches=self._echoes_batches)

@@ -1,0 +1,44 @@
+"""The examples that a run had to leave out, by name: ``skipped.jsonl``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+
+from dataecho.pipeline.batch import Skipped
+from dataecho.training.journal import Journal
+
+FILE_NAME = "skipped.jsonl"
+
+
+class Skips:
+    """Writer of ``skipped.jsonl`` in ``folder``; keeps the first ``position`` bytes."""
+
+    def __init__(self, folder: Path, *, position: int = 0) -> None:
+        self._journal = Journal(folder / FILE_NAME, position=position)
+
+    @property
+    def position(self) -> int:
+        """See :attr:`Journal.position`."""
+        return self._journal.position
+
+    def add(self, skipped: Iterable[Skipped]) -> None:
+        """These were to be used for the first time, and could not."""
+        for example in skipped:
+            self._journal.append(asdict(example))
+
+    def flush(self) -> None:
+        """See :meth:`Journal.flush`."""
+        self._journal.flush()
+
+    def close(self) -> None:
+        """Flush and close."""
+        self._journal.close()
+
+
+def read_skips(folder: Path) -> list[Skipped]:
+    """All of them, in the order in which they were met."""
+    path = folder / FILE_NAME
+    return [Skipped(**json.loads(line)) for line in path.read_text().splitlines()] if path.exists() else []

@@ -1,0 +1,1 @@
+"""Image classification from any source; by default scenes that are made on the spot."""

@@ -1,0 +1,106 @@
+"""What is done to images, one by one or a few together: pure functions, which release the GIL while they work."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from dataecho.plan import keys as draws
+from dataecho.plan.keys import Keys
+from tasks.images.headers import image_size
+
+Images = NDArray[np.uint8]
+
+# The workers of the executor are the threads: OpenCV must not start its own under each of them. It counts for the whole
+# process, and every process that uses these functions imports this module.
+cv2.setNumThreads(1)
+
+_GREY = np.array([0.299, 0.587, 0.114])  # of red, green and blue (ITU-R BT.601)
+
+
+def decode_image(data: bytes, *, max_pixels: int) -> Images:
+    """A JPEG or PNG file as RGB [height, width, 3], turned as its EXIF entry says; greys have three equal channels,
+    transparency is dropped.
+
+    Raises ``ValueError`` for anything else, for a file that is cut short or damaged, and for more than ``max_pixels``,
+    before memory is taken for them. Damage inside of a JPEG file's compressed data may go unnoticed: there is no
+    checksum.
+    """
+    height, width = image_size(data)
+    if height * width > max_pixels:
+        raise ValueError(f"{width} x {height} pixels are more than max_pixels={max_pixels}")
+    try:
+        image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR_RGB)
+    except cv2.error as error:
+        raise ValueError(f"the image cannot be decoded: {error.err}") from error
+    if image is None:
+        raise ValueError("the image cannot be decoded: its data are damaged")
+    return image
+
+
+def as_rgb(pixels: NDArray[Any]) -> Images:
+    """What a source has decoded already: uint8 [height, width], [height, width, 1] or [height, width, 3], as RGB.
+    Raises ``ValueError`` for other arrays."""
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[:, :, 0]
+    if pixels.dtype != np.uint8 or not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)):
+        raise ValueError(
+            f"an image must be uint8 [height, width, 3] or [height, width], not {pixels.dtype} {pixels.shape}"
+        )
+    return pixels if pixels.ndim == 3 else np.repeat(pixels[:, :, None], 3, axis=2)
+
+
+def random_crop(image: Images, key: np.uint64, *, size: int, min_area: float, max_aspect: float = 4 / 3) -> Images:
+    """A piece of at least ``min_area`` of the image, scaled to [size, size, 3] (Szegedy et al., CVPR 2015, section 6).
+
+    Share of the area: uniform; width / height: from 1 / ``max_aspect`` to ``max_aspect``, uniform in its logarithm, and
+    where such a piece is longer than the image, as near to that as fits.
+    """
+    height, width = image.shape[:2]
+    # Four keys beside each other and one call: a call costs more than what it draws.
+    area, aspect, down, right = draws.uniform(key + np.arange(4, dtype=np.uint64), draw=0).tolist()
+    share = (min_area + (1 - min_area) * area) * height * width
+    ratio = min(max(max_aspect ** (2 * aspect - 1), share / height**2), width**2 / share)
+    piece_width = max(1, min(width, round((share * ratio) ** 0.5)))
+    piece_height = max(1, min(height, round((share / ratio) ** 0.5)))
+    top, left = int(down * (height - piece_height + 1)), int(right * (width - piece_width + 1))
+    return _scaled(image[top : top + piece_height, left : left + piece_width], size)
+
+
+def central_crop(image: Images, *, size: int, share: float) -> Images:
+    """The square in the middle, its side ``share`` of the image's shorter one, scaled to [size, size, 3]."""
+    height, width = image.shape[:2]
+    side = max(1, round(share * min(height, width)))
+    top, left = (height - side) // 2, (width - side) // 2
+    return _scaled(image[top : top + side, left : left + side], size)
+
+
+def random_flip(images: Images, keys: Keys) -> Images:
+    """Every second of [n, height, width, 3], on average, seen in a mirror."""
+    mirrored = draws.uniform(keys, draw=0) < 0.5
+    return np.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
+
+
+def random_colour(images: Images, keys: Keys, *, strength: float) -> Images:
+    """Brightness, contrast (about the middle grey) and saturation of [n, height, width, 3], each times a number that is
+    uniform in [1 - strength, 1 + strength]."""
+    brightness, contrast, saturation = (
+        1 + strength * (2 * draws.uniform(keys, draw=draw)[:, None, None] - 1) for draw in range(3)
+    )
+    mixed = saturation * np.eye(3) + (1 - saturation) * _GREY
+    turn = np.concatenate(
+        [brightness * contrast * mixed, np.broadcast_to(127.5 * brightness * (1 - contrast), (len(keys), 3, 1))], axis=2
+    )
+    coloured = np.empty(images.shape, dtype=np.uint8)
+    for image, matrix, target in zip(images, turn, coloured, strict=True):
+        cv2.transform(image, matrix, dst=target)
+    return coloured
+
+
+def _scaled(piece: Images, size: int) -> Images:
+    # Averaging costs five times as much, and is worth it only where most pixels would be left out.
+    method = cv2.INTER_AREA if min(piece.shape[:2]) > 2 * size else cv2.INTER_LINEAR
+    return cv2.resize(piece, (size, size), interpolation=method)

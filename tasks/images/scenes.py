@@ -1,0 +1,143 @@
+"""Scenes as JPEG files, written once: the data of this task where no other are named, and of the benchmarks."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import shutil
+import tarfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+from filelock import FileLock
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress
+
+from dataecho.errors import require
+from dataecho.pipeline.source import Source
+from dataecho.sources.index_store import user_cache_folder
+from dataecho.sources.tar import TarSource
+from tasks.images.drawing import SPLITS, Scenes
+
+LAYOUTS = ("tar", "folder")
+
+_VERSION = 1  # of what is drawn: another number, another folder
+
+
+def scenes(
+    *, split: str, num_examples: int, pixels: int, quality: int, seed: int = 0, cache_dir: str | None = None
+) -> Source:
+    """The scenes of :func:`write_scenes` as tar shards of 1,024, in a folder of their own below ``cache_dir``
+    (``~/.cache/dataecho/scenes``, or where ``XDG_CACHE_HOME`` says). Written by whoever asks first, half a minute for
+    every 50,000; another process that asks meanwhile waits."""
+    facts = f"{split}-{num_examples}-{pixels}px-q{quality}-s{seed}"
+    name = f"{facts}-{hashlib.sha256(f'{facts} {_VERSION}'.encode()).hexdigest()[:8]}"
+    folder = (Path(cache_dir).expanduser() if cache_dir is not None else user_cache_folder() / "scenes") / name
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{folder}.lock"):
+            if not folder.exists():
+                _write_at_once(
+                    folder, num_examples=num_examples, pixels=pixels, quality=quality, split=split, seed=seed
+                )
+    return TarSource(f"{folder}/*.tar", fields={"image": "jpg", "label": "cls"})
+
+
+def write_scenes(
+    folder: Path,
+    *,
+    num_examples: int,
+    pixels: int = 96,
+    quality: int = 90,
+    split: str = "train",
+    seed: int = 0,
+    layout: str = "tar",
+    shard_size: int = 1024,
+    progress: Callable[[int], None] | None = None,
+) -> list[Path]:
+    """Write ``num_examples`` scenes of ``split`` into ``folder``, as JPEG files of ``pixels`` x ``pixels``; the files
+    that were written, sorted. The same arguments write the same bytes, with the same version of OpenCV.
+
+    ``layout`` tar: shards of ``shard_size`` in WebDataset's layout, ``<key>.jpg`` and ``<key>.cls``; folder: one folder
+    per class, ``<digit>/<key>.jpg``. ``progress(n)`` is told of every n scenes, from several threads.
+    """
+    require(split in SPLITS, "split", split, allowed=", ".join(SPLITS), cure="train is the larger part.")
+    require(layout in LAYOUTS, "layout", layout, allowed=", ".join(LAYOUTS), cure="tar is the default.")
+    require(16 <= pixels <= 4096, "pixels", pixels, allowed="16 to 4096", cure="96 is the default.")
+    require(1 <= quality <= 100, "quality", quality, allowed="1 to 100", cure="90 is the default.")
+    for name, value in (("num_examples", num_examples), ("shard_size", shard_size)):
+        require(value >= 1, name, value, allowed="whole numbers >= 1", cure="16384 and 1024 are usual.")
+    drawn = Scenes(split=split, pixels=pixels, seed=seed)
+    drawn.draw(0)  # the material is loaded before the threads ask for it
+    folder.mkdir(parents=True, exist_ok=True)
+    write = _write_shard if layout == "tar" else _write_files
+
+    def write_part(number: int) -> list[Path]:
+        start = number * shard_size
+        keys = range(start, min(start + shard_size, num_examples))
+        stem = f"{split}-{pixels}px-{number:05d}"
+        return write(folder, stem, _encoded(drawn, keys, quality, progress))
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        parts = list(pool.map(write_part, range(-(-num_examples // shard_size))))
+    return sorted(path for part in parts for path in part)
+
+
+def _encoded(
+    drawn: Scenes, keys: range, quality: int, progress: Callable[[int], None] | None
+) -> Iterator[tuple[str, bytes, int]]:
+    for number, key in enumerate(keys, start=1):
+        image, label = drawn.draw(key)
+        _, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+        yield f"{key:08d}", data.tobytes(), label
+        if progress is not None and (number % 64 == 0 or number == len(keys)):
+            progress((number - 1) % 64 + 1)
+
+
+def _write_shard(folder: Path, stem: str, examples: Iterator[tuple[str, bytes, int]]) -> list[Path]:
+    path = folder / f"{stem}.tar"
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for key, data, label in examples:
+            for name, content in ((f"{key}.jpg", data), (f"{key}.cls", str(label).encode())):
+                member = tarfile.TarInfo(name)  # its time is 0: the same bytes whenever they are written
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    return [path]
+
+
+def _write_files(folder: Path, stem: str, examples: Iterator[tuple[str, bytes, int]]) -> list[Path]:
+    paths = []
+    for key, data, label in examples:
+        path = folder / str(label) / f"{key}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(data)
+        paths.append(path)
+    return paths
+
+
+def _write_at_once(folder: Path, *, num_examples: int, pixels: int, quality: int, split: str, seed: int) -> None:
+    """The folder is there when it is complete: whoever sees it need not ask."""
+    unfinished = folder.with_name(f"{folder.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    console = Console(stderr=True)
+    with Progress(
+        *Progress.get_default_columns(),
+        MofNCompleteColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as bar:
+        shown = bar.add_task(f"writing {split} scenes to {folder.parent}", total=num_examples)
+        write_scenes(
+            unfinished,
+            num_examples=num_examples,
+            pixels=pixels,
+            quality=quality,
+            split=split,
+            seed=seed,
+            progress=lambda written: bar.advance(shown, written),
+        )
+    unfinished.rename(folder)

@@ -1,0 +1,222 @@
+"""Images in one folder per class."""
+
+import os
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+
+from dataecho.errors import DataError, SettingError
+from dataecho.pipeline.stage import Broken
+from dataecho.sources.folder import FolderSource
+from dataecho.testing.source_contract import SourceContract, all_positions
+from tests.sources.listing_server import serving
+
+FILES = (
+    "cat/1.jpg",
+    "cat/2 and a half.JPG",
+    "cat/10.jpeg",
+    "cat/kittens/1.png",
+    "dog/1.jpg",
+    "dog/2.jpg",
+    "dog/3#1.jpg",
+    "eel-fish/1.jpg",
+    "eel/1.jpg",
+)
+
+
+def write_files(folder, files=FILES):
+    for name in files:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(f"content of {name}".encode())
+    return str(folder)
+
+
+def everything(source):
+    return source.read(*all_positions(source))
+
+
+class TestFolderSource(SourceContract):
+    @pytest.fixture
+    def new_source(self, tmp_path):
+        url = write_files(tmp_path / "data")
+        return lambda: FolderSource(url)
+
+    @pytest.fixture
+    def changed_source(self, tmp_path):
+        write_files(tmp_path / "changed")
+        (tmp_path / "changed" / "dog" / "1.jpg").write_bytes(b"another dog")
+        return FolderSource(str(tmp_path / "changed"))
+
+
+@pytest.fixture
+def address(tmp_path):
+    write_files(tmp_path / "data")
+    with serving(tmp_path) as address:
+        yield address
+
+
+# ---- what is found
+
+
+def test_the_numbers_of_classes_are_those_of_the_sorted_folders(tmp_path):
+    source = FolderSource(write_files(tmp_path))
+    assert source.classes == ("cat", "dog", "eel", "eel-fish")
+    found = [(source.name(0, k), record["label"]) for k, record in enumerate(everything(source))]
+    assert found == [
+        ("cat/1.jpg", 0),
+        ("cat/10.jpeg", 0),
+        ("cat/2 and a half.JPG", 0),
+        ("cat/kittens/1.png", 0),
+        ("dog/1.jpg", 1),
+        ("dog/2.jpg", 1),
+        ("dog/3#1.jpg", 1),
+        ("eel/1.jpg", 2),
+        ("eel-fish/1.jpg", 3),
+    ]
+    assert all(record["label"].dtype == np.int64 for record in everything(source))
+
+
+def test_a_record_is_the_bytes_of_its_file(tmp_path):
+    source = FolderSource(write_files(tmp_path))
+    for k, record in enumerate(everything(source)):
+        assert record["image"] == f"content of {source.name(0, k)}".encode()
+
+
+def test_files_of_this_machine_are_read_by_the_workers_in_any_order(tmp_path):
+    source = FolderSource(write_files(tmp_path), num_readers=5)
+    assert (source.num_shards, source.random_access, source.num_readers, source.num_fetches) == (1, True, 0, 0)
+
+
+def test_other_files_and_hidden_ones_do_not_count(tmp_path):
+    others = ("cat/notes.txt", "cat/.hidden.jpg", ".git/1.jpg", "README.md", "cat/1.jpg.bak")
+    assert FolderSource(write_files(tmp_path, FILES + others)).num_examples(0) == len(FILES)
+    assert FolderSource(str(tmp_path), extensions=[".TXT"]).num_examples(0) == 1
+
+
+def test_links_to_folders_are_followed(tmp_path):
+    write_files(tmp_path / "elsewhere")
+    (tmp_path / "data" / "cat").mkdir(parents=True)
+    os.symlink(tmp_path / "elsewhere" / "dog", tmp_path / "data" / "dog")
+    assert FolderSource(str(tmp_path / "data")).classes == ("dog",)
+
+
+def test_given_classes_fix_the_numbers_where_one_has_no_file(tmp_path):
+    shutil.rmtree(write_files(tmp_path) + "/cat")
+    source = FolderSource(str(tmp_path), classes=["eel-fish", "eel", "dog", "cat"])
+    assert source.classes == ("eel-fish", "eel", "dog", "cat")
+    assert [record["label"] for record in everything(source)] == [0, 1, 2, 2, 2]
+
+
+def test_the_digest_is_that_of_a_copy_elsewhere_and_tells_the_numbers_of_classes_apart(tmp_path):
+    first, second = write_files(tmp_path / "a"), write_files(tmp_path / "b" / "c")
+    assert FolderSource(first).digest == FolderSource(second + "/").digest
+    turned = ["eel-fish", "eel", "dog", "cat"]
+    assert FolderSource(first).digest != FolderSource(first, classes=turned).digest
+
+
+def test_a_copy_in_another_process_reads_the_same(tmp_path):
+    source = FolderSource(write_files(tmp_path))
+    copy = pickle.loads(pickle.dumps(source))
+    assert everything(copy) == everything(source) and copy.digest == source.digest
+
+
+# ---- behind a URL
+
+
+def test_a_folder_behind_a_url_has_the_same_records(tmp_path, address):
+    source, here = FolderSource(f"{address}/data"), FolderSource(str(tmp_path / "data"))
+    assert source.classes == here.classes
+    assert everything(source) == everything(here)
+    assert (source.num_readers, source.random_access) == (16, True)
+    assert pickle.loads(pickle.dumps(source)).digest == source.digest
+
+
+def test_a_folder_in_a_store_of_objects_has_the_same_records(tmp_path):
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    for name in FILES:
+        memory.pipe_file(f"/test_folder/data/{name}", f"content of {name}".encode())
+    source = FolderSource("memory://test_folder/data/", num_readers=3)
+    assert everything(source) == everything(FolderSource(write_files(tmp_path)))
+    assert source.num_readers == 3
+    memory.rm("/test_folder/data/dog/1.jpg")
+    records = everything(source)
+    assert [isinstance(record, Broken) for record in records] == [k == 4 for k in range(9)]
+    assert "dog/1.jpg: there is no such file" in records[4].reason
+
+
+def test_a_url_that_cannot_be_listed_is_refused(address):
+    with pytest.raises(SettingError, match=r"url=http://127.0.0.1:\d+/nothing cannot be used. .*can be listed"):
+        FolderSource(f"{address}/nothing")
+
+
+def test_a_url_with_a_query_is_refused_and_not_printed():
+    with pytest.raises(SettingError, match="url=http://here/data cannot be used. .*storage_options") as raised:
+        FolderSource("http://user:password@here/data?token=secret")
+    assert "secret" not in str(raised.value) and "password" not in str(raised.value)
+
+
+# ---- what is broken
+
+
+def test_a_file_that_is_missing_or_empty_is_broken_and_the_others_are_not(tmp_path):
+    source = FolderSource(write_files(tmp_path))
+    (tmp_path / "cat" / "1.jpg").unlink()
+    (tmp_path / "dog" / "1.jpg").write_bytes(b"")
+    records = everything(source)
+    assert [isinstance(record, Broken) for record in records] == [k in (0, 4) for k in range(9)]
+    assert "No such file or directory" in records[0].reason and records[4].reason == "the file is empty"
+
+
+def test_a_link_to_nothing_is_listed_and_broken(tmp_path):
+    write_files(tmp_path)
+    os.symlink(tmp_path / "nowhere.jpg", tmp_path / "cat" / "0.jpg")
+    source = FolderSource(str(tmp_path))
+    assert source.num_examples(0) == len(FILES) + 1
+    assert isinstance(everything(source)[0], Broken)
+
+
+def test_a_folder_that_is_gone_is_no_matter_of_one_example(tmp_path):
+    source = FolderSource(write_files(tmp_path / "data"))
+    shutil.rmtree(tmp_path / "data")
+    with pytest.raises(DataError, match="data: the folder is gone. Was it moved or unmounted"):
+        everything(source)
+
+
+def test_a_folder_that_cannot_be_listed_is_told(tmp_path):
+    write_files(tmp_path)
+    loop = tmp_path / "cat" / "loop"
+    os.symlink(tmp_path / "cat", loop)  # no rights to take away from an administrator, who may run this
+    with pytest.raises(DataError, match="loop.*: the folder cannot be listed: Too many levels of symbolic links"):
+        FolderSource(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("files", "settings", "message"),
+    [
+        ((), {}, "url=.* cannot be used. .*No file below it ends in .jpg, .jpeg, .png: check the path and extensions"),
+        (("cat/1.gif",), {}, "url=.* cannot be used. Allowed: a folder with one folder per class"),
+        (("1.jpg", "2.jpg"), {}, r"url=.* cannot be used. .*2 lie beside them, such as \['1.jpg'\]: .*manifest"),
+        (("cat/1.jpg", "1.jpg"), {}, r"url=.* cannot be used. .*1 lie beside them, such as \['1.jpg'\]"),
+        (FILES, {"classes": ["cat", "dog"]}, "classes=.*cannot be used. .*Missing: eel, eel-fish"),
+        (FILES, {"classes": ["cat", "cat"]}, "classes=.*cannot be used. Allowed: every class once"),
+        (FILES, {"extensions": []}, r"extensions=\[\] cannot be used. Allowed: a list of endings"),
+        (FILES, {"extensions": ["jpg"]}, r"extensions=\['jpg'\] cannot be used. .*For instance \[.jpg, .png\]"),
+        (FILES, {"extensions": ".jpg"}, "extensions=.jpg cannot be used. Allowed: a list of endings"),
+        (FILES, {"num_readers": -1}, "num_readers=-1 cannot be used. Allowed: whole numbers >= 0"),
+    ],
+)
+def test_what_cannot_be_used_is_refused(tmp_path, files, settings, message):
+    with pytest.raises(SettingError, match=message):
+        FolderSource(write_files(tmp_path, files), **settings)
+
+
+@pytest.mark.parametrize("name", ["nowhere", "file.txt"])
+def test_what_is_no_folder_is_refused(tmp_path, name):
+    (tmp_path / "file.txt").write_text("")
+    with pytest.raises(SettingError, match="url=.* cannot be used. Allowed: a folder that exists"):
+        FolderSource(str(tmp_path / name))
