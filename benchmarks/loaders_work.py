@@ -23,7 +23,7 @@ from sklearn.datasets import load_digits
 NUM_JPEGS, JPEG_SIDE, CROP_SIDE, JPEG_QUALITY, NUM_SHARDS = 4096, 256, 160, 90, 8
 NUM_SMALL, SMALL_SIDE, PADDING = 50_000, 32, 4
 NUM_TOKENS, ROW_LENGTH, VOCABULARY = 20_000_000, 256, 50_000
-MEAN, SCALE = np.float32(165.1), np.float32(1 / 72.2)
+MEAN, SCALE = np.float32(112.9), np.float32(1 / 83.6)
 
 BATCH_SIZES = {"jpeg": 64, "small": 128, "tokens": 64}
 #: Draws per example.

@@ -12,15 +12,15 @@ from torch.nn import functional
 from dataecho.backends.torch_model import TorchModel
 from dataecho.errors import require
 
-_LEAST_SPREAD = 16.0  # of pixels from 0 to 255
+_VARIANCE_OF_NOISE = 256.0  # of pixels from 0 to 255
 
 
 class ImagesNet(TorchModel):
     """``image`` uint8 [b, image_size, image_size, 3] to ``num_classes`` logits.
 
-    Patches of 4 x 4 pixels become ``widths[0]`` channels; every further width is a 3 x 3 convolution with stride 2,
-    each with batch normalisation; one linear layer. 34,282 parameters at the default. ``image_size`` is a multiple of
-    4 * 2 ** (number of widths - 1).
+    Every image is brought to mean 0 and variance 1. Patches of 4 x 4 pixels become ``widths[0]`` channels; every
+    further width is a 3 x 3 convolution with stride 2, each with batch normalisation; one linear layer. 34,282
+    parameters at the default. ``image_size`` is a multiple of 4 * 2 ** (number of widths - 1).
     """
 
     def __init__(self, *, num_classes: int, image_size: int, widths: Sequence[int] = (16, 32, 64)) -> None:
@@ -64,10 +64,9 @@ class ImagesNet(TorchModel):
         }
 
     def _logits(self, images: Tensor) -> Tensor:
-        pixels = images.permute(0, 3, 1, 2).float()
-        # Every image by its own light: the spread of a flat one is that of noise, hence the bound.
-        spread, mean = torch.std_mean(pixels, dim=(1, 2, 3), keepdim=True)
-        hidden = (pixels - mean) / spread.clamp(min=_LEAST_SPREAD)
+        # Every image by its own light. The variance of a flat one is that of noise: it is not blown up.
+        even = functional.layer_norm(images.float(), images.shape[1:], eps=_VARIANCE_OF_NOISE)
+        hidden = even.permute(0, 3, 1, 2)
         for convolution, normalisation in zip(self.convolutions, self.normalisations, strict=True):
             hidden = functional.relu(normalisation(convolution(hidden)))
         return self.linear(torch.flatten(hidden, 1))

@@ -172,7 +172,10 @@ class Executor:
             if not self._jobs:
                 raise StopIteration
             job = self._jobs.popleft()
-            self._has_work.notify_all()
+            if (
+                len(self._jobs) <= self._settings.look_ahead // 2
+            ):  # to wake workers for every batch costs more than it gives
+                self._has_work.notify_all()
         try:
             if isinstance(job, BaseException):
                 raise job
@@ -264,7 +267,8 @@ class Executor:
                     for repeat in task.job.repeats:
                         self._queues[number % len(self._queues)].append(repeat)
                         self._has_work.notify_all()
-                self._has_batch.notify_all()
+                if self._paused[kind] or self._has_answer():
+                    self._has_batch.notify_all()
 
     def _next_task(self, kind: str, queue: deque[_Task]) -> _Task | None:
         with self._lock:

@@ -34,8 +34,8 @@ _NO_SUCH_RANGE = 416
 _CREDENTIALS = "Give credentials that may read it, in storage_options (headers or auth)."
 _CONTENT_RANGE = re.compile(r"^bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)$")
 
-_ENOUGH = 64 * 2**10
-_AT_MOST = 256 * 2**10
+_ENOUGH = 64 * 2**10  # bytes of a piece
+_AT_MOST = 2**20  # bytes that wait for a caller who is slower than the network
 _PATIENCE = 0.25  # seconds to gather a piece: the caller is asked at least that often whether to go on
 
 
@@ -123,7 +123,8 @@ class HttpFiles(Files):
 
 class _HttpBody(Body):
     """A task on the event loop empties the connection into ``_data`` at once: what aiohttp has in its buffer when the
-    connection breaks is lost, and would have to travel again. Made on the event loop."""
+    connection breaks is lost, and has to travel again. (So it is for a caller who is more than ``_AT_MOST`` behind.)
+    Made on the event loop."""
 
     def __init__(
         self,

@@ -15,6 +15,7 @@ import os
 import shutil
 import tempfile
 import threading
+import time
 import weakref
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
@@ -91,7 +92,8 @@ class LocalCopies:
             if self._pins[key] > 0:
                 return
             del self._pins[key]
-            os.utime(self._held[key])  # used last of all
+            now = time.time_ns()  # by name, for the system's own stamp is the same for milliseconds
+            os.utime(self._held[key], ns=(now, now))
             os.close(self._held.pop(key))
             if remove:
                 _remove(self.path(key))
@@ -166,7 +168,7 @@ class LocalCopies:
 
     def _found_room(self, descriptor: int, size: int) -> bool:
         with self._folder_lock():
-            files = {path: path.stat() for path in self.folder.iterdir() if path.suffix in (_COPY, _PART)}
+            files = self._listed()
             num_bytes = sum(stat.st_size for stat in files.values())  # the part of this one is still empty
             for path in sorted(files, key=lambda path: files[path].st_mtime_ns):
                 if num_bytes + size <= self._max_bytes:
@@ -177,6 +179,15 @@ class LocalCopies:
                 return False
             os.ftruncate(descriptor, size)  # so that others count it
             return True
+
+    def _listed(self) -> dict[Path, os.stat_result]:
+        """Copies and parts; without those that somebody who needs no room for it removes meanwhile."""
+        files = {}
+        for path in self.folder.iterdir():
+            if path.suffix in (_COPY, _PART):
+                with contextlib.suppress(FileNotFoundError):
+                    files[path] = path.stat()
+        return files
 
     def _no_room(self, key: str, size: int, why: str) -> DataError:
         return DataError(
