@@ -19,8 +19,8 @@ class ImagesNet(TorchModel):
     """``image`` uint8 [b, image_size, image_size, 3] to ``num_classes`` logits.
 
     Every image is brought to mean 0 and variance 1. Patches of 4 x 4 pixels become ``widths[0]`` channels; every
-    further width is a 3 x 3 convolution with stride 2, each with batch normalisation; one linear layer. 34,282
-    parameters at the default. ``image_size`` is a multiple of 4 * 2 ** (number of widths - 1).
+    further width is a 3 x 3 convolution with stride 2, each with batch normalisation; one linear layer.
+    34,282 parameters at the default. ``image_size`` is a multiple of 4 * 2 ** (number of widths - 1).
     """
 
     def __init__(self, *, num_classes: int, image_size: int, widths: Sequence[int] = (16, 32, 64)) -> None:

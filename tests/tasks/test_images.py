@@ -135,6 +135,15 @@ def test_a_file_that_is_cut_short_anywhere_is_refused(kind):
             decode_image(data[:end], max_pixels=10**6)
 
 
+@pytest.mark.parametrize(
+    ("kind", "mark"), [("jpeg", "marker"), ("progressive", "marker"), ("preview", "marker"), ("png", "mark")]
+)
+def test_the_end_of_a_file_is_looked_for_before_it_is_decoded(kind, mark):
+    end = KINDS[kind].rfind(b"IEND" if kind == "png" else b"\xff\xd9")
+    with pytest.raises(ValueError, match=f"file that is cut short: no end {mark} in {end} bytes"):
+        image_size(KINDS[kind][:end])
+
+
 def damaged(data, start, replacement):
     return data[:start] + replacement + data[start + len(replacement) :]
 
@@ -598,7 +607,7 @@ def test_the_network_learns_to_tell_colours_apart():
         )
     )
     with Feed(data, task.stages(), batch_size=32, shuffle_buffer=64, seed=0) as feed:
-        for _ in range(24):
+        for _ in range(64):
             batch = next(feed)
             backend.train_step(backend.put(batch), learning_rate=task.learning_rate)
     assert evaluate(task, data, backend, ExecutorSettings(num_threads=1))["accuracy"] > 0.95

@@ -129,11 +129,16 @@ class Pipeline:
         self.pending, self.fresh = [], 0.0
         self.effective = self.factors.newest
         self.trace = []
+        self.not_brought_in = [0.0, 0.0]
 
-    def stop(self):
+    def start(self):
         pass
 
-    start = stop
+    def stop(self):
+        """Only now is it known what the workers and the processor did."""
+        self.sums.upstream_seconds += self.not_brought_in[0]
+        self.sums.cpu_seconds += self.not_brought_in[1]
+        self.not_brought_in = [0.0, 0.0]
 
     def run(self, control, num_fresh_batches):
         until = self.sums.fresh_examples + num_fresh_batches * BATCH
@@ -165,10 +170,10 @@ class Pipeline:
         down = self.down * self.random.lognormal(0, self.noise)
         seconds = max(self.time(up, factor) * share, down)
         contention = max(1.0, seconds / max(up * share, down))
-        sums.upstream_seconds += 4 * up * share * contention
+        self.not_brought_in[0] += 4 * up * share * contention
         sums.step_seconds += min(seconds, down * contention)
         sums.input_wait_seconds += seconds - min(seconds, down * contention)
-        sums.cpu_seconds += self.cpu_up * share + self.cpu_down
+        self.not_brought_in[1] += self.cpu_up * share + self.cpu_down
 
 
 def controlled(pipeline, folder, **settings):
@@ -269,6 +274,13 @@ def test_what_was_planned_before_a_change_is_not_measured(tmp_path):
     pipeline.up = lambda at: 4.0 if pipeline.sums.steps > steps + 300 else 0.01
     pipeline.run(control, 500)
     assert [factor for _, factor in pipeline.trace] == [4.0]
+
+
+def test_what_was_measured_before_a_change_still_counts_while_warming_up(tmp_path):
+    """Four fresh batches at R = 4, then all others at 2: after four more of them the mean of both is advised."""
+    pipeline = Pipeline(lambda at: 4.0 if at <= 6 else 2.0)
+    pipeline.run(controlled(pipeline, tmp_path), 60)
+    assert [factor for _, factor in pipeline.trace] == pytest.approx([4.0, 3.0, 2.5], rel=0.02)
 
 
 def test_a_resumed_run_keeps_its_factor_and_measures_again(tmp_path):
