@@ -103,7 +103,7 @@ def _rows(metrics: Mapping[str, float | None], task: Task) -> list[tuple[str, st
         (task.metric, f"{metrics[task.metric]:.4f}" if task.metric in metrics else "-", f"target {task.target:g}"),
     ]
     if metrics["factor"] != 1:
-        rows.append(("factor", f"{metrics['factor']:g}", "uses of what is echoed; the last where it changed"))
+        rows.append(("factor", f"{metrics['factor']:g}", "uses of an example or batch (the last, where it changed)"))
     if "upstream_downstream_ratio" in metrics:
         rows += [
             ("R", f"{metrics['upstream_downstream_ratio']:.2f}", "time of the input side / time of a step"),
