@@ -92,20 +92,12 @@ def arms(workload: str, data: Data) -> Arms:
         source = ArraySource({"image": data.small, "label": data.small_labels})
     else:
         source = ArraySource({"row": data.rows})
-    sizes = {"jpeg": (8, 16, 32), "small": (64, 128), "tokens": (64,)}[workload]
+    sizes = {"jpeg": (16, 32), "small": (64, 128), "tokens": (64,)}[workload]
     found = {
-        f"threads={threads} chunk={size} ahead={ahead}": ExecutorSettings(
-            num_threads=threads, chunk_size=size, look_ahead=ahead
-        )
+        f"threads={threads} chunk={size}": ExecutorSettings(num_threads=threads, chunk_size=size, look_ahead=8)
         for threads in (1, 2, 3)
         for size in sizes
-        for ahead in (4, 8)
     } | {
-        f"processes={processes} chunk={size} ahead={ahead}": ExecutorSettings(
-            num_processes=processes, chunk_size=size, look_ahead=ahead
-        )
-        for processes in (1, 2)
-        for size in sizes
-        for ahead in (4, 8)
+        f"processes=2 chunk={size}": ExecutorSettings(num_processes=2, chunk_size=size, look_ahead=8) for size in sizes
     }
     return {"dataecho": {name: partial(_feed, source, workload, settings) for name, settings in found.items()}}

@@ -1,0 +1,62 @@
+"""The arms of ``headline.py`` with their tuned settings, and how one of them is run once."""
+
+from __future__ import annotations
+
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+import headline_data
+from headline_setup import BUDGET, Job, Result
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """A row of the table. ``module`` has a ``run``; ``num_connections`` share the line; the peer has ``num_workers``
+    processes, each with a connection, and ``prefetch_factor`` batches ready in each."""
+
+    name: str
+    learning_rate: float
+    module: str = "headline_ours"
+    factor: float | str | None = None
+    caches: bool = False
+    num_connections: int = 4
+    prefetch_factor: int = 2
+
+    def job(self, seed: int, *, where: str | Path, held_out: Path, budget: int = BUDGET) -> Job:
+        """One run, with the shards below a folder or URL."""
+        return Job(
+            seed=seed,
+            learning_rate=self.learning_rate,
+            urls=headline_data.shards(where),
+            held_out=held_out,
+            factor=self.factor,
+            caches=self.caches,
+            num_connections=self.num_connections,
+            prefetch_factor=self.prefetch_factor,
+            budget=budget,
+        )
+
+
+WEBDATASET = Arm(name="webdataset", module="headline_peer", learning_rate=0.15, num_connections=1)
+NONE = Arm(name="none", learning_rate=0.15)
+ECHOED = tuple(
+    Arm(name=str(factor), factor=factor, learning_rate=rate)
+    for factor, rate in ((2, 0.15), (3, 0.15), (4, 0.15), (5, 0.15), (6, 0.2))
+)
+AUTO = Arm(name="auto", factor="auto", learning_rate=0.15)
+CACHED = Arm(name="none, local cache", caches=True, learning_rate=0.15)
+ARMS = (WEBDATASET, NONE, *ECHOED, AUTO, CACHED)
+
+
+def run_once(arm: Arm, job: Job) -> Result:
+    """In a process of its own, which has ended when this returns."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_run, arm.module, job).result()
+
+
+def _run(module: str, job: Job) -> Result:
+    result: Result = import_module(module).run(job)
+    return result

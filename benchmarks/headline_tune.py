@@ -1,0 +1,69 @@
+"""Finds the settings that ``headline_arms.py`` has: ``python benchmarks/headline_tune.py runs/headline/tuning.jsonl``.
+
+Fresh examples to the target depend neither on the line nor on other programs, so learning rates are tuned on local
+shards, two runs beside each other: for every arm each of ``RATES`` on ``SEEDS``, which are not the measured ones; the
+least mean wins. ``auto`` takes the rate of its nearest neighbour. Ten minutes or so on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import headline_data
+from headline_arms import ECHOED, NONE, Arm, run_once
+from headline_report import cost
+from rich.console import Console
+
+from dataecho.environment import prepare
+
+SEEDS, RATES = (0, 1), (0.1, 0.15, 0.2)
+
+
+def main() -> None:
+    """Run all, save, print the winners."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--data", type=Path, default=Path("runs/headline-data"))
+    parser.add_argument("--rates", type=float, nargs="+", default=list(RATES))
+    names = [arm.name for arm in (NONE, *ECHOED)]
+    parser.add_argument("--arms", nargs="+", choices=names, default=names)
+    options = parser.parse_args()
+    arms = [arm for arm in (NONE, *ECHOED) if arm.name in options.arms]
+    prepare()
+    console = Console(width=160)
+    train, held_out = headline_data.write(options.data)
+    tried = [(arm, rate, seed) for arm in arms for rate in options.rates for seed in SEEDS]
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    costs: dict[tuple[str, float, int], float] = {}
+    with ThreadPoolExecutor(2) as pool, options.output.open("w") as output:
+        found = pool.map(partial(_cost, train=train.resolve(), held_out=held_out.resolve()), tried)
+        for (arm, rate, seed), value in zip(tried, found, strict=True):
+            costs[arm.name, rate, seed] = value
+            line = {
+                "arm": arm.name,
+                "learning_rate": rate,
+                "seed": seed,
+                "fresh": value if math.isfinite(value) else None,
+            }
+            output.write(json.dumps(line) + "\n")
+            output.flush()
+            console.print(line)
+    for arm in arms:
+        means = {rate: statistics.mean(costs[arm.name, rate, seed] for seed in SEEDS) for rate in options.rates}
+        console.print(f"{arm.name}: {min(means, key=lambda rate: means[rate]):g} of {means}", highlight=False)
+
+
+def _cost(tried: tuple[Arm, float, int], *, train: Path, held_out: Path) -> float:
+    arm, rate, seed = tried
+    job = Arm(name=arm.name, factor=arm.factor, learning_rate=rate).job(seed, where=train, held_out=held_out)
+    return cost(run_once(arm, job))
+
+
+if __name__ == "__main__":
+    main()
