@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import TextIO
 
 import headline_data
-from headline_arms import ARMS, ECHOED, NONE, Arm, run_once
+from headline_arms import ARMS, BYTES_PER_SECOND, ECHOED, NONE, Arm, run_once
 from headline_machine import OtherPrograms, machine
 from headline_report import Line, picture, read_lines, table
 from headline_server import Server
@@ -36,7 +36,6 @@ from rich.console import Console
 
 from dataecho.environment import prepare
 
-BYTES_PER_SECOND = 7_800_000
 SEEDS = (100, 101, 102)
 MOST_FOREIGN, MOST_TRIES = 0.05, 4
 

@@ -11,6 +11,8 @@ from pathlib import Path
 import headline_data
 from headline_setup import BUDGET, Job, Result
 
+BYTES_PER_SECOND = 7_800_000  # of the line: so slow that R is about 6
+
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:

@@ -1,8 +1,9 @@
-"""Finds the settings that ``headline_arms.py`` has: ``python benchmarks/headline_tune.py runs/headline/tuning.jsonl``.
+"""Finds the settings that ``headline_arms.py`` has: ``python benchmarks/headline_tune.py tuning.jsonl``.
 
 Fresh examples to the target depend neither on the line nor on other programs, so learning rates are tuned on local
 shards, two runs beside each other: for every arm each of ``RATES`` on ``SEEDS``, which are not the measured ones; the
-least mean wins. ``auto`` takes the rate of its nearest neighbour. Ten minutes or so on two cores.
+least mean wins. ``auto`` and the peer take the rate of ``none``. Then the peer's workers and prefetching, over the
+line, by time per fresh example of short runs. A quarter of an hour on two cores.
 """
 
 from __future__ import annotations
@@ -12,17 +13,22 @@ import json
 import math
 import statistics
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import headline_data
-from headline_arms import ECHOED, NONE, Arm, run_once
+from headline_arms import BYTES_PER_SECOND, ECHOED, NONE, WEBDATASET, Arm, run_once
 from headline_report import cost
+from headline_server import Server
+from headline_setup import BATCH_SIZE
 from rich.console import Console
 
 from dataecho.environment import prepare
 
 SEEDS, RATES = (0, 1), (0.1, 0.15, 0.2)
+PEER_SETTINGS = ((1, 2), (1, 4), (2, 2), (2, 4))  # workers, and batches that each has ready
+PEER_BATCHES = 24
 
 
 def main() -> None:
@@ -31,7 +37,7 @@ def main() -> None:
     parser.add_argument("output", type=Path)
     parser.add_argument("--data", type=Path, default=Path("runs/headline-data"))
     parser.add_argument("--rates", type=float, nargs="+", default=list(RATES))
-    names = [arm.name for arm in (NONE, *ECHOED)]
+    names = [arm.name for arm in (NONE, *ECHOED, WEBDATASET)]
     parser.add_argument("--arms", nargs="+", choices=names, default=names)
     options = parser.parse_args()
     arms = [arm for arm in (NONE, *ECHOED) if arm.name in options.arms]
@@ -57,6 +63,19 @@ def main() -> None:
     for arm in arms:
         means = {rate: statistics.mean(costs[arm.name, rate, seed] for seed in SEEDS) for rate in options.rates}
         console.print(f"{arm.name}: {min(means, key=lambda rate: means[rate]):g} of {means}", highlight=False)
+    if WEBDATASET.name in options.arms:
+        with Server(train, bytes_per_second=BYTES_PER_SECOND) as server:
+            _tune_peer(server, held_out.resolve(), console)
+
+
+def _tune_peer(server: Server, held_out: Path, console: Console) -> None:
+    for number in range(2):
+        for num_workers, ahead in PEER_SETTINGS:
+            arm = replace(WEBDATASET, num_connections=num_workers, prefetch_factor=ahead)
+            job = arm.job(SEEDS[number], where=server.url, held_out=held_out, budget=PEER_BATCHES * BATCH_SIZE)
+            result = run_once(arm, job)
+            told = f"{result.measured:.3f} ms per fresh example, step {result.step_time:.1f} ms"
+            console.print(f"webdataset, {num_workers} workers, {ahead} batches ready: {told}", highlight=False)
 
 
 def _cost(tried: tuple[Arm, float, int], *, train: Path, held_out: Path) -> float:

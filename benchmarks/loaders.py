@@ -265,7 +265,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/loaders.jsonl"))
     parser.add_argument("--workloads", nargs="+", choices=list(BATCH_SIZES), default=list(BATCH_SIZES))
     parser.add_argument("--loaders", nargs="+", choices=list(LOADERS), default=list(LOADERS))
-    parser.add_argument("--settings", default="", help="only settings that contain this")
+    parser.add_argument("--settings", nargs="+", default=[""], help="only settings that contain one of these")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--step", type=float, default=0.0, metavar="MILLISECONDS")
@@ -281,7 +281,7 @@ def main() -> None:
         bench = Bench(loaders, options.data, output, options.step)
         try:
             for workload in options.workloads:
-                arms = [arm for arm in bench.arms(workload) if options.settings in arm.setting]
+                arms = [arm for arm in bench.arms(workload) if any(part in arm.setting for part in options.settings)]
                 best = {arm.name: arm for arm in tuned(bench, workload, arms, console)}
                 best |= {name + AGAIN: arm for name, arm in best.items() if arm.loader == "ours"}
                 console.print(shown(workload, best, compared(bench, workload, best, options.rounds, options.seconds)))
