@@ -44,7 +44,8 @@ def measured(arm: Arm, seed: int, server: Server, held_out: Path, output: TextIO
     """One run over the line, again if it was disturbed; every try becomes a line of ``output``."""
     for _ in range(MOST_TRIES):
         others = OtherPrograms(server.process)
-        result = run_once(arm, arm.job(seed, where=server.url, held_out=held_out))
+        where = server.url(num_connections=arm.num_connections)
+        result = run_once(arm, arm.job(seed, where=where, held_out=held_out))
         traffic = server.take_traffic()
         line = Line(
             arm=arm.name,

@@ -1,10 +1,10 @@
 """A web server on a limited line: nginx, as packaged (``apt-get install nginx-light``), unprivileged, on 127.0.0.1.
 
-nginx's limit of bytes is one for each connection, so the line is limited by requests: whoever asks, and by however many
-connections, gets one shard after the other, each at the earliest a shard's time on the line after the one before
-(``limit_req``, which delays those that come sooner). The shards are equally large within 2 %. Each connection is also
-limited to twice the line, so that a shard does not come at once. A line that nobody asked for anything is lost time;
-what a client has asked for already comes while it pauses, and waits for it in the system's buffers.
+The limit is one of nginx's for each connection, and the number of connections is limited as well: below ``/1/`` one
+connection has all of the line, below ``/2/`` and ``/4/`` each has its part of it, and one more is answered with 503.
+After every twentieth of a second's bytes comes their pause, so what a client leaves unused is lost, except for what the
+system's buffers between the two hold. Two things follow. A connection between two shards leaves its part unused, which
+a real line would give to the others; and one connection alone leaves all of it unused.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+NUM_CONNECTIONS = (1, 2, 4)
 _PIECES_PER_SECOND = 20
-_MOST_WAITING = 64  # requests; one more is answered with 503
 _CONFIG = """
 daemon off;
 master_process off;
@@ -33,27 +33,25 @@ http {{
     uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
     default_type application/x-tar;
     sendfile on;
-    limit_req_zone $server_addr zone=line:1m rate={shards_per_minute}r/m;
+    limit_conn_zone $server_addr zone=line:1m;
     server {{
-        listen 127.0.0.1:{port};
-        root {shards};
-        limit_req zone=line burst={waiting};
-        limit_rate {rate};
-        sendfile_max_chunk {piece};
+        listen 127.0.0.1:{port} sndbuf=1m;
+        {locations}
     }}
 }}
 """
+_LOCATION = """
+        location /{number}/ {{
+            alias {shards}/; limit_conn line {number}; limit_rate {rate}; sendfile_max_chunk {piece};
+        }}"""
 
 
 @dataclass(frozen=True)
 class Traffic:
-    """``num_bytes`` sent for ``num_requests``; ``busy_seconds`` in which a request was being answered; ``num_refused``
-    requests."""
+    """``num_bytes`` sent; ``busy_seconds`` in which a request was being answered."""
 
     num_bytes: int
-    num_requests: int
     busy_seconds: float
-    num_refused: int
 
 
 class Server:
@@ -64,25 +62,14 @@ class Server:
         if program is None:
             raise SystemExit("nginx is missing: apt-get install -y nginx-light")
         self._program, self._shards, self._rate = program, shards.resolve(), bytes_per_second
-        sizes = [path.stat().st_size for path in shards.iterdir()]
-        self._shard_bytes = sum(sizes) / len(sizes)
         self._folder = Path(tempfile.mkdtemp(prefix="headline-nginx-"))
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self._port = probe.getsockname()[1]
 
     def __enter__(self) -> Server:
+        locations = [self._location(number) for number in NUM_CONNECTIONS]
         config = self._folder / "nginx.conf"
-        config.write_text(
-            _CONFIG.format(
-                folder=self._folder,
-                port=self._port,
-                shards=self._shards,
-                shards_per_minute=round(60 * self._rate / self._shard_bytes),
-                rate=round(2 * self._rate),
-                piece=round(2 * self._rate / _PIECES_PER_SECOND),
-                waiting=_MOST_WAITING,
-            )
-        )
+        config.write_text(_CONFIG.format(folder=self._folder, port=self._port, locations="".join(locations)))
         errors = self._folder / "error.log"  # named again: nginx may fail before it has read its configuration
         self._process = subprocess.Popen([self._program, "-p", self._folder, "-c", config, "-e", errors])
         deadline = time.monotonic() + 10
@@ -107,10 +94,9 @@ class Server:
         """Its id."""
         return self._process.pid
 
-    @property
-    def url(self) -> str:
-        """The folder of the shards."""
-        return f"http://127.0.0.1:{self._port}"
+    def url(self, *, num_connections: int) -> str:
+        """The folder of the shards, for so many connections at once: one of ``NUM_CONNECTIONS``."""
+        return f"http://127.0.0.1:{self._port}/{num_connections}"
 
     def take_traffic(self) -> Traffic:
         """What was sent since the last call."""
@@ -119,11 +105,12 @@ class Server:
         with open(log, "w"):
             pass  # nginx appends
         spans = sorted((float(end) - float(spent), float(end)) for end, spent, _, _, _ in lines)
-        return Traffic(
-            num_bytes=sum(int(line[2]) for line in lines),
-            num_requests=len(lines),
-            busy_seconds=_covered(spans),
-            num_refused=sum(line[3] == "503" for line in lines),
+        return Traffic(num_bytes=sum(int(line[2]) for line in lines), busy_seconds=_covered(spans))
+
+    def _location(self, number: int) -> str:
+        rate = self._rate / number
+        return _LOCATION.format(
+            number=number, shards=self._shards, rate=round(rate), piece=round(rate / _PIECES_PER_SECOND)
         )
 
 

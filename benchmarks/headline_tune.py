@@ -72,7 +72,8 @@ def _tune_peer(server: Server, held_out: Path, console: Console) -> None:
     for number in range(2):
         for num_workers, ahead in PEER_SETTINGS:
             arm = replace(WEBDATASET, num_connections=num_workers, prefetch_factor=ahead)
-            job = arm.job(SEEDS[number], where=server.url, held_out=held_out, budget=PEER_BATCHES * BATCH_SIZE)
+            where = server.url(num_connections=num_workers)
+            job = arm.job(SEEDS[number], where=where, held_out=held_out, budget=PEER_BATCHES * BATCH_SIZE)
             result = run_once(arm, job)
             told = f"{result.measured:.3f} ms per fresh example, step {result.step_time:.1f} ms"
             console.print(f"webdataset, {num_workers} workers, {ahead} batches ready: {told}", highlight=False)

@@ -62,9 +62,6 @@ def test_a_slow_augmentation_is_named(tmp_path):
     assert found["bottleneck"] == "shift"
     ratios = {point["name"]: point["ratio_alone"] for point in found["echo_points"]}
     assert ratios["decode"] < 0.5 and ratios["shift"] > 2
-    # A busy loop in Python: two threads are no faster than one.
-    assert found["measured"]["scaling"]["speed_up"] < 1.8
-    assert "'shift'" in found["cheap_fixes"][0]
 
 
 def test_where_the_input_keeps_up_it_says_that_echoing_will_not_help(tmp_path, capsys):

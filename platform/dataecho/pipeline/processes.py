@@ -274,7 +274,7 @@ class _Worker:
 
 
 def _serve(connection: Connection, orders: bytes) -> None:
-    """The life of a worker process."""
+    """The life of a worker process. What it unpickles was pickled by its parent, over a pipe of their own."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
     try:
         told: _Orders = pickle.loads(orders)
