@@ -24,6 +24,7 @@ from dataecho.errors import require
 from dataecho.pipeline.batch import Arrays, Batch, BatchPool, Layout
 from dataecho.pipeline.crew import Crew, Material, ThreadCrew
 from dataecho.pipeline.job import Job
+from dataecho.pipeline.memory import MIB
 from dataecho.pipeline.meter import Meter, Times
 from dataecho.pipeline.processes import ProcessCrew
 from dataecho.pipeline.read_ahead import Closed, ReadAhead
@@ -37,7 +38,6 @@ from dataecho.pipeline.work import Work
 from dataecho.plan.order import Ids
 from dataecho.plan.plan import PlannedBatch
 
-MIB = 1 << 20
 _WORKER, _READER = "worker", "reader"
 
 
