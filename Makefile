@@ -80,18 +80,19 @@ CHECK := { command -v '$(PYTHON)' > /dev/null || { echo 'PYTHON=$(PYTHON) was no
 LOCK := build/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--custom-compile-command 'make lock' $(LOCK_ARGS)
 
-# Prints the requirements of one extra, one a line, so that pyproject.toml stays the only place that states them.
-EXTRA := build/lock/bin/python -c "import sys, tomllib; \
-	print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies'][sys.argv[1]], sep='\n')"
+# Prints the requirements of extras, one a line, so that pyproject.toml stays the only place that states them.
+EXTRAS := build/lock/bin/python -c "import sys, tomllib; \
+	extras = tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']; \
+	print(*(line for name in sys.argv[1:] for line in extras[name]), sep='\n')"
 
 lock:  ## write the three lock files from pyproject.toml
 	@$(CHECK)
 	@echo 'Locking ...'
 	@'$(PYTHON)' -m venv build/lock
 	@build/lock/bin/python -m pip --disable-pip-version-check --quiet install uv==0.13.9
-	@{ echo '# Made by: make lock. No hash: the wheel differs by accelerator.'; $(EXTRA) torch; } > requirements-torch.lock
+	@{ echo '# Made by: make lock. No hash: the wheel differs by accelerator.'; $(EXTRAS) torch; } > requirements-torch.lock
 	@$(LOCK) pyproject.toml --extra torch --extra mlflow --no-emit-package torch --output-file requirements.lock
-	@$(EXTRA) test | $(LOCK) - --constraints requirements.lock --output-file requirements-test.lock
+	@$(EXTRAS) test tensorflow jax | $(LOCK) - --constraints requirements.lock --output-file requirements-test.lock
 
 clean:  ## remove .venv and the caches; the runs and their database stay
 	rm -rf .venv build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

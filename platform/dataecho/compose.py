@@ -240,7 +240,11 @@ def _backend(settings: Settings, task: Task) -> Backend:
     context = BackendContext(
         new_model=partial(build, model, object, key=f"task.models.{name}"),
         optimizer=OptimizerSettings(**settings.optimizer.model_dump()),
-        accelerator=AcceleratorSettings(name=settings.accelerator.name, precision=str(settings.accelerator.precision)),
+        accelerator=AcceleratorSettings(
+            name=settings.accelerator.name,
+            precision=str(settings.accelerator.precision),
+            devices=settings.accelerator.devices,
+        ),
         seed=settings.seed,
     )
     node = {key: value for key, value in settings.backend.items() if key != "name"}

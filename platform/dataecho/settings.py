@@ -56,6 +56,7 @@ class PipelineNode(_Strict):
 class AcceleratorNode(_Strict):
     name: str
     precision: str | int
+    devices: int = Field(ge=1)
 
 
 class OptimizerNode(_Strict):

@@ -1,4 +1,5 @@
-"""The PyTorch backend: CPU, CUDA and MPS; 32 bit and bf16; exact resume."""
+"""The PyTorch backend: CPU, CUDA and MPS; 64 and 32 bit and bf16; one process or the many that torchrun starts; exact
+resume."""
 
 from __future__ import annotations
 
@@ -14,13 +15,16 @@ from torch import Tensor
 
 from dataecho.backends.torch_copies import SideStreamCopies, use_on_current_stream
 from dataecho.backends.torch_model import TorchModel
+from dataecho.backends.torch_parallel import PARALLEL, Entry, from_whole, in_parallel, talking, whole
+from dataecho.backends.torch_ranks import join_ranks, launched_ranks, local_rank
 from dataecho.errors import SettingError, require
 from dataecho.pipeline.batch import Batch
 from dataecho.plan.keys import KeyStream
-from dataecho.training.contracts import Arrays, Backend, BackendContext, OptimizerSettings
+from dataecho.training.contracts import AcceleratorSettings, Arrays, Backend, BackendContext, OptimizerSettings
+from dataecho.training.ranks import Ranks
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
-PRECISIONS = ("32", "bf16")
+PRECISIONS = ("32", "bf16", "64")
 _WEIGHTS = "/weights"  # no field has this name
 
 _OWN_CHOICE_OF_THREADS = torch.get_num_threads()  # before any run of this process has set another number
@@ -41,7 +45,9 @@ class _Placed:
 
 class TorchBackend(Backend):
     """``compile``: trace the loss with ``torch.compile``; ``deterministic``: only deterministic algorithms;
-    ``compute_threads``: of this process on the CPU, None for PyTorch's own choice.
+    ``compute_threads``: of this process on the CPU, None for PyTorch's own choice; ``parallel``: where ``torchrun``
+    started several processes, ``ddp`` (every one has the whole model) or ``fsdp`` (every one has a part of it), and
+    they wait for each other at most ``timeout`` seconds.
 
     Raises :class:`SettingError` for a device or precision that is not there.
     """
@@ -53,29 +59,22 @@ class TorchBackend(Backend):
         compile: bool = False,
         deterministic: bool = False,
         compute_threads: int | None = None,
+        parallel: str = "ddp",
+        timeout: float = 600.0,
     ) -> None:
         if deterministic:  # cuBLAS looks once, when CUDA starts, and PyTorch refuses to be deterministic without it
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        self._device = torch.device(_available(context.accelerator.name))
-        precision = context.accelerator.precision
-        require(
-            precision in PRECISIONS,
-            "accelerator.precision",
-            precision,
-            allowed=", ".join(PRECISIONS),
-            cure="Use accelerator.precision=32.",
-        )
-        if compute_threads is not None:
-            require(
-                compute_threads >= 1, "backend.compute_threads", compute_threads, allowed=">= 1", cure="Leave it out."
-            )
+        self._device = _device(context.accelerator)
+        _check(context.accelerator, self._device, compute_threads=compute_threads, parallel=parallel, timeout=timeout)
         torch.set_num_threads(compute_threads or _OWN_CHOICE_OF_THREADS)
         if self._device.type == "cuda":  # "32" means 32 bit: TF32 has 19
+            torch.cuda.set_device(self._device)
             torch.set_float32_matmul_precision("highest")
             torch.backends.cudnn.allow_tf32 = False
         torch.use_deterministic_algorithms(deterministic)
-        seeds = KeyStream(context.seed, "backend.torch").keys(np.arange(2))
-        torch.manual_seed(int(seeds[0] >> np.uint64(1)))
+        self._ranks = join_ranks(self._device, timeout=timeout)
+        # The same weights on every rank, whatever drew random numbers before.
+        torch.manual_seed(int(KeyStream(context.seed, "backend.torch").keys(np.arange(1))[0] >> np.uint64(1)))
         self._model = context.new_model()
         if not isinstance(self._model, TorchModel):
             raise SettingError(
@@ -84,11 +83,13 @@ class TorchBackend(Backend):
                 allowed="a subclass of dataecho.backends.torch_model.TorchModel",
                 cure="Give the model `losses` and `outputs`.",
             )
-        torch.manual_seed(int(seeds[1] >> np.uint64(1)))  # dropout does not depend on how the weights were drawn
-        self._model.to(self._device)
+        precision = context.accelerator.precision
+        self._dtype = torch.float64 if precision == "64" else torch.float32
+        self._model.to(self._device, self._dtype)
         self._copies = SideStreamCopies(self._device) if self._device.type == "cuda" else None
+        self._entry = Entry(self._model, compile=compile)
+        self._trained = in_parallel(self._entry, self._ranks, parallel)
         self._optimizer = _optimizer(self._model, context.optimizer)
-        self._losses = torch.compile(self._model.losses) if compile else self._model.losses
         self._bf16 = precision == "bf16"
         self._identity = {
             "backend.device": self._device.type,
@@ -97,6 +98,7 @@ class TorchBackend(Backend):
         self._loss_sum = torch.zeros((), dtype=torch.float64 if self._device.type != "mps" else torch.float32)
         self._loss_sum = self._loss_sum.to(self._device)
         self._num_losses = 0
+        self._noise, self._num_steps = KeyStream(context.seed, "backend.torch.noise"), 0
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -105,6 +107,10 @@ class TorchBackend(Backend):
     @property
     def versions(self) -> dict[str, str]:
         return {"torch": torch.__version__}
+
+    @property
+    def ranks(self) -> Ranks:
+        return self._ranks
 
     @property
     def keeps_host_arrays(self) -> bool:
@@ -120,23 +126,30 @@ class TorchBackend(Backend):
 
     def train_step(self, placed: _Placed, *, learning_rate: float) -> None:
         placed = placed.ready()
+        self._seed_noise()
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         if not self._model.training:  # it walks through all modules
             self._model.train()
-        with self._precision():
-            losses = self._losses(placed.fields)
-        loss = torch.dot(losses.float(), placed.weights) / placed.weights.sum()
-        loss.backward()
+        with talking(self._ranks):
+            with self._precision():
+                losses = self._trained(self._fields(placed), evaluates=False)
+            weights = placed.weights.to(self._dtype)
+            # Gradients are averaged over the ranks; together they are those of the mean over all rows.
+            total = self._summed(weights.sum()) / self._ranks.num_ranks
+            loss = torch.dot(losses.to(self._dtype), weights) / total
+            loss.backward()
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         self._loss_sum += loss.detach()
         self._num_losses += 1
+        self._num_steps += 1
 
     def take_loss(self) -> float:
         if not self._num_losses:
             return float("nan")
-        mean = float(self._loss_sum.item()) / self._num_losses
+        sums = self._ranks.sum(np.array([self._loss_sum.item()], dtype=np.float64))
+        mean = float(sums[0]) / self._ranks.num_ranks / self._num_losses
         self._loss_sum.zero_()
         self._num_losses = 0
         return mean
@@ -145,51 +158,45 @@ class TorchBackend(Backend):
     def eval_step(self, placed: _Placed) -> dict[str, NDArray[Any]]:
         self._model.eval()
         with self._precision():
-            outputs = self._model.outputs(placed.ready().fields)
-        return {name: values.float().cpu().numpy() for name, values in outputs.items()}
+            outputs = self._entry(self._fields(placed.ready()), evaluates=True)
+        return {name: values.to(self._dtype).cpu().numpy() for name, values in outputs.items()}
 
     def synchronize(self) -> None:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         elif self._device.type == "mps":
             torch.mps.synchronize()
+        if self._ranks.num_ranks > 1:
+            self._even_out()
 
     def state(self) -> tuple[Arrays, dict[str, Any]]:
         arrays = {f"model/{name}": values for name, values in self.weights().items()}
-        arrays["loss_sum"] = _to_numpy(self._loss_sum.reshape(1))
-        arrays["generator/cpu"] = _to_numpy(torch.get_rng_state())
-        if self._device.type == "cuda":
-            arrays["generator/cuda"] = _to_numpy(torch.cuda.get_rng_state(self._device))
-        elif self._device.type == "mps":
-            arrays["generator/mps"] = _to_numpy(torch.mps.get_rng_state())
+        arrays["rank/loss_sum"] = _to_numpy(self._loss_sum.reshape(1))
         names = [name for name, _ in self._model.named_parameters()]
         for number, slots in self._optimizer.state_dict()["state"].items():
             for slot, value in slots.items():
                 if value is not None:
                     arrays[f"optimizer/{names[number]}/{slot}"] = _to_numpy(torch.atleast_1d(torch.as_tensor(value)))
-        return arrays, {"num_losses": self._num_losses}
+        return arrays, {"num_losses": self._num_losses, "num_steps": self._num_steps}
 
     def load_state(self, arrays: Arrays, values: dict[str, Any]) -> None:
         self.load_weights(
             {name.removeprefix("model/"): array for name, array in arrays.items() if name.startswith("model/")}
         )
-        shapes = dict(self._model.named_parameters())
-        numbers = {name: number for number, name in enumerate(shapes)}
+        parameters = dict(self._model.named_parameters())
+        numbers = {name: number for number, name in enumerate(parameters)}
         slots: dict[int, dict[str, Tensor]] = {}
         for path, array in arrays.items():
             if path.startswith("optimizer/"):
                 name, slot = path.removeprefix("optimizer/").rsplit("/", 1)
                 value = torch.from_numpy(array.copy())
-                slots.setdefault(numbers[name], {})[slot] = value.reshape(()) if slot == "step" else value
+                slots.setdefault(numbers[name], {})[slot] = (
+                    value.reshape(()) if slot == "step" else from_whole(value, like=parameters[name])
+                )
         groups = self._optimizer.state_dict()["param_groups"]
         self._optimizer.load_state_dict({"state": slots, "param_groups": groups})
-        self._loss_sum.copy_(torch.from_numpy(arrays["loss_sum"].copy()).reshape(()))
-        self._num_losses = values["num_losses"]
-        torch.set_rng_state(torch.from_numpy(arrays["generator/cpu"].copy()))
-        if self._device.type == "cuda":
-            torch.cuda.set_rng_state(torch.from_numpy(arrays["generator/cuda"].copy()), self._device)
-        elif self._device.type == "mps":
-            torch.mps.set_rng_state(torch.from_numpy(arrays["generator/mps"].copy()))
+        self._loss_sum.copy_(torch.from_numpy(arrays["rank/loss_sum"].copy()).reshape(()))
+        self._num_losses, self._num_steps = values["num_losses"], values["num_steps"]
 
     def weights(self) -> Arrays:
         return {name: _to_numpy(value) for name, value in self._model.state_dict().items()}
@@ -209,10 +216,111 @@ class TorchBackend(Backend):
             )
         with torch.no_grad():
             for name, value in own.items():
-                value.copy_(torch.from_numpy(weights[name].copy()))
+                value.copy_(from_whole(torch.from_numpy(weights[name].copy()), like=value))
+
+    def _fields(self, placed: _Placed) -> dict[str, Tensor]:
+        if self._dtype == torch.float32:
+            return placed.fields
+        return {
+            name: values.to(self._dtype) if values.is_floating_point() else values
+            for name, values in placed.fields.items()
+        }
+
+    def _seed_noise(self) -> None:
+        """What dropout draws is a function of seed, step and rank: it needs no state, and no other run disturbs it."""
+        ranks = self._ranks
+        key = self._noise.keys(self._num_steps, ranks.rank)[0]
+        generator = torch.default_generator
+        if self._device.type == "cuda":
+            generator = torch.cuda.default_generators[self._device.index]
+        elif self._device.type == "mps":
+            generator = torch.mps._get_default_mps_generator()
+        generator.manual_seed(int(key >> np.uint64(1)))
+
+    def _even_out(self) -> None:
+        """Running statistics become their means over the ranks. They are linear in what they were made of, so that is
+        what one process with all the rows would have, whenever it is done."""
+        with talking(self._ranks):
+            for buffer in self._model.buffers():
+                if buffer.is_floating_point():
+                    torch.distributed.all_reduce(buffer)
+                    buffer /= self._ranks.num_ranks
+
+    def _summed(self, value: Tensor) -> Tensor:
+        if self._ranks.num_ranks > 1:
+            torch.distributed.all_reduce(value)
+        return value
 
     def _precision(self) -> AbstractContextManager[Any]:
         return torch.autocast(self._device.type, dtype=torch.bfloat16) if self._bf16 else nullcontext()
+
+
+def _device(settings: AcceleratorSettings) -> torch.device:
+    """The device of this process; of several, the one with its number."""
+    name = _available(settings.name)
+    require(
+        settings.devices == 1,
+        "accelerator.devices",
+        settings.devices,
+        allowed="1 with backend=torch: one process drives one device",
+        cure=f"Start one for each: torchrun --nproc-per-node={settings.devices} train.py ...",
+    )
+    if name != "cuda":
+        return torch.device(name)
+    require(
+        local_rank() < torch.cuda.device_count(),
+        "torchrun --nproc-per-node",
+        launched_ranks(),
+        allowed=f"at most {torch.cuda.device_count()}, the CUDA devices of this machine",
+        cure="Start fewer processes, or use accelerator=cpu.",
+    )
+    return torch.device(name, local_rank())
+
+
+def _check(
+    settings: AcceleratorSettings,
+    device: torch.device,
+    *,
+    compute_threads: int | None,
+    parallel: str,
+    timeout: float,
+) -> None:
+    require(
+        settings.precision in PRECISIONS,
+        "accelerator.precision",
+        settings.precision,
+        allowed=", ".join(PRECISIONS),
+        cure="Use accelerator.precision=32.",
+    )
+    require(
+        settings.precision != "64" or device.type != "mps",
+        "accelerator.precision",
+        settings.precision,
+        allowed="32, bf16 with accelerator=mps, which has no 64-bit numbers",
+        cure="Use accelerator.precision=32, or accelerator=cpu.",
+    )
+    require(
+        compute_threads is None or compute_threads >= 1,
+        "backend.compute_threads",
+        compute_threads,
+        allowed=">= 1",
+        cure="Leave it out.",
+    )
+    require(
+        parallel in PARALLEL,
+        "backend.parallel",
+        parallel,
+        allowed=", ".join(PARALLEL),
+        cure="Use backend.parallel=ddp.",
+    )
+    require(timeout > 0, "backend.timeout", timeout, allowed="seconds > 0", cure="600 is the default.")
+    require(
+        launched_ranks() == 1 or device.type != "mps",
+        "accelerator",
+        "mps",
+        allowed="cpu, cuda with torchrun",
+        cure="PyTorch has no communication between MPS devices.",
+    )
 
 
 def _available(name: str) -> str:
@@ -267,5 +375,5 @@ def _optimizer(model: TorchModel, settings: OptimizerSettings) -> torch.optim.Op
 
 
 def _to_numpy(tensor: Tensor) -> NDArray[Any]:
-    array: NDArray[Any] = tensor.detach().cpu().numpy().copy()
+    array: NDArray[Any] = whole(tensor.detach()).cpu().numpy().copy()
     return array

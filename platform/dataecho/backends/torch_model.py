@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 
@@ -17,3 +18,8 @@ class TorchModel(nn.Module, abc.ABC):
     @abc.abstractmethod
     def outputs(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """What the task's evaluator needs, tensors whose first axis is the row."""
+
+    def units(self) -> Sequence[nn.Module]:
+        """With ``backend.parallel=fsdp``: modules whose weights are brought together one module at a time, when it is
+        called. By default all weights at once."""
+        return ()

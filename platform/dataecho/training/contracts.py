@@ -16,6 +16,7 @@ from dataecho.errors import require
 from dataecho.pipeline.batch import Batch
 from dataecho.pipeline.source import Source
 from dataecho.pipeline.stage import Stage
+from dataecho.training.ranks import Ranks
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -161,10 +162,21 @@ class OptimizerSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class AcceleratorSettings:
-    """Where a backend computes and in which precision. A backend refuses what its machine or framework lacks."""
+    """Where a backend computes and in which precision; ``devices``: how many of them this process drives. A backend
+    refuses what its machine or framework lacks."""
 
     name: str
     precision: str = "32"
+    devices: int = 1
+
+    def __post_init__(self) -> None:
+        require(
+            self.devices >= 1,
+            "accelerator.devices",
+            self.devices,
+            allowed="whole numbers >= 1",
+            cure="1 is the default.",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,6 +203,12 @@ class Backend(abc.ABC):
     def versions(self) -> dict[str, str]:
         """Names and versions of the framework's packages."""
 
+    @property
+    @abc.abstractmethod
+    def ranks(self) -> Ranks:
+        """The processes that train this model together; ``OneRank`` where there is one. Of a backend with more, every
+        method but :meth:`put` is collective; for evaluation too every rank takes as many batches."""
+
     @abc.abstractmethod
     def put(self, batch: Batch) -> Any:
         """The batch on the device. The host arrays may be used again at once; where :attr:`keeps_host_arrays`, when the
@@ -204,7 +222,8 @@ class Backend(abc.ABC):
 
     @abc.abstractmethod
     def train_step(self, placed: Any, *, learning_rate: float) -> None:
-        """One update with the weighted mean loss of the rows; adds to the loss that :meth:`take_loss` returns."""
+        """One update with the weighted mean loss of the rows of all ranks (the sum of weight times loss, divided by the
+        sum of the weights); adds to the loss that :meth:`take_loss` returns."""
 
     @abc.abstractmethod
     def take_loss(self) -> float:
@@ -217,11 +236,12 @@ class Backend(abc.ABC):
 
     @abc.abstractmethod
     def synchronize(self) -> None:
-        """Return when everything that was asked for has been computed."""
+        """Return when everything that was asked for has been computed, and the ranks agree on running statistics."""
 
     @abc.abstractmethod
     def state(self) -> tuple[Arrays, dict[str, Any]]:
-        """Everything a continuation needs (weights, optimizer, generators, running loss): arrays, and JSON values."""
+        """Everything a continuation needs (weights, optimizer, noise, running loss): arrays, and JSON values. The same
+        on every rank, but for arrays whose names begin with ``rank/``: these are this rank's own."""
 
     @abc.abstractmethod
     def load_state(self, arrays: Arrays, values: dict[str, Any]) -> None:
@@ -229,7 +249,9 @@ class Backend(abc.ABC):
 
     @abc.abstractmethod
     def weights(self) -> Arrays:
-        """Copies of the model's parameters and buffers, by framework-neutral dotted names."""
+        """Copies of the model's parameters and buffers, by framework-neutral dotted names and in framework-neutral
+        layouts: those of PyTorch (convolutions [out, in, height, width], linear layers [out, in]; ``weight``, ``bias``,
+        ``running_mean``, ``running_var``)."""
 
     @abc.abstractmethod
     def load_weights(self, weights: Arrays) -> None:

@@ -1,0 +1,81 @@
+"""Layers for which the frameworks differ, so defined that all backends agree."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dataecho.errors import require
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation over all axes but the second ([b, c, ...]), in ghost batches if so wished.
+
+    While training, every ``virtual_batch_size`` rows that follow each other are normalised by their own mean and biased
+    variance (Hoffer et al. 2017, section 4; the paper's ResNet-50 has 32, its SSD 128); None: the whole batch of this
+    device. The running statistics go by ``momentum`` towards the mean over the groups of their means and of their
+    unbiased variances. Raises :class:`SettingError` at a batch that the groups do not divide.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        *,
+        virtual_batch_size: int | None = None,
+        momentum: float = 0.1,
+        epsilon: float = 1e-5,
+    ) -> None:
+        super().__init__()
+        self._virtual_batch_size, self._momentum, self._epsilon = virtual_batch_size, momentum, epsilon
+        self.weight = nn.Parameter(torch.ones(num_features))
+        self.bias = nn.Parameter(torch.zeros(num_features))
+        self.running_mean: Tensor
+        self.running_var: Tensor
+        self.register_buffer("running_mean", torch.zeros(num_features))
+        self.register_buffer("running_var", torch.ones(num_features))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Normalised inputs, of the same shape and type."""
+        num_rows = len(inputs)
+        size = self._virtual_batch_size or num_rows
+        if not self.training or size == num_rows:
+            return functional.batch_norm(
+                inputs,
+                self.running_mean,
+                self.running_var,
+                self.weight,
+                self.bias,
+                training=self.training,
+                momentum=self._momentum,
+                eps=self._epsilon,
+            )
+        require(
+            num_rows % size == 0,
+            "virtual_batch_size",
+            size,
+            allowed=f"divisors of {num_rows}, the rows of a batch on one device",
+            cure="Choose one of them, or another task.batch_size.",
+        )
+        return self._by_groups(inputs, num_rows // size, size)
+
+    def _by_groups(self, inputs: Tensor, num_groups: int, size: int) -> Tensor:
+        """Groups become channels: one call of the framework's own normalisation does them all."""
+        num_features = inputs.shape[1]
+        grouped = inputs.reshape(num_groups, size, *inputs.shape[1:]).transpose(0, 1)
+        grouped = grouped.reshape(size, num_groups * num_features, *inputs.shape[2:])
+        means, variances = inputs.new_zeros(2, num_groups * num_features, dtype=self.running_mean.dtype)
+        normalised = functional.batch_norm(
+            grouped,
+            means,
+            variances,
+            self.weight.repeat(num_groups),
+            self.bias.repeat(num_groups),
+            training=True,
+            momentum=1.0,  # the statistics of these rows alone
+            eps=self._epsilon,
+        )
+        with torch.no_grad():
+            self.running_mean.lerp_(means.view(num_groups, num_features).mean(0), self._momentum)
+            self.running_var.lerp_(variances.view(num_groups, num_features).mean(0), self._momentum)
+        return normalised.reshape(size, num_groups, *inputs.shape[1:]).transpose(0, 1).reshape(inputs.shape)

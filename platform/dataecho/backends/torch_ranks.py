@@ -1,0 +1,58 @@
+"""The processes that ``torchrun`` started, as :class:`Ranks`."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+
+from dataecho.training.ranks import OneRank, RankLost, Ranks
+
+
+def launched_ranks() -> int:
+    """How many processes the launcher started, 1 without one."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def local_rank() -> int:
+    """Which of this machine's processes this is: the number of its device."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def join_ranks(device: torch.device, *, timeout: float) -> Ranks:
+    """Meet the others; they must come, and later answer, within ``timeout`` seconds."""
+    if launched_ranks() == 1:
+        return OneRank()
+    if not dist.is_initialized():
+        engine = "nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(engine, timeout=timedelta(seconds=timeout))
+    return TorchRanks(timeout=timeout)
+
+
+class TorchRanks(Ranks):
+    """Talks over gloo, from host memory, beside whatever the gradients take."""
+
+    def __init__(self, *, timeout: float) -> None:
+        self._group = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout))
+        self._rank, self._num_ranks = dist.get_rank(), dist.get_world_size()
+
+    @property
+    def rank(self) -> int:
+        return self._rank
+
+    @property
+    def num_ranks(self) -> int:
+        return self._num_ranks
+
+    def sum(self, values: NDArray[Any]) -> NDArray[Any]:
+        summed = torch.from_numpy(values.copy())
+        try:
+            dist.all_reduce(summed, group=self._group)
+        except RuntimeError as error:
+            raise RankLost(self, error) from error
+        array: NDArray[Any] = summed.numpy()
+        return array
