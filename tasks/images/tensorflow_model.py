@@ -73,9 +73,7 @@ class ImagesNet(TensorflowModel):
         # Every image by its own light. The variance of a flat one is that of noise: it is not blown up.
         means, variances = tf.nn.moments(pixels, (1, 2, 3), keepdims=True)
         hidden = (pixels - means) * tf.math.rsqrt(variances + _VARIANCE_OF_NOISE)
-        for number, (convolution, normalisation) in enumerate(
-            zip(self.convolutions, self.normalisations, strict=True)
-        ):
+        for number, (convolution, normalisation) in enumerate(zip(self.convolutions, self.normalisations, strict=True)):
             if number:  # the same on all sides, whatever the stride: "same" means another thing in Keras
                 hidden = tf.pad(hidden, ((0, 0), (1, 1), (1, 1), (0, 0)))
             hidden = tf.nn.relu(normalisation(convolution(hidden), training=training))

@@ -52,9 +52,7 @@ class ImagesNet(TorchModel):
         patches = nn.Conv2d(3, widths[0], 4, stride=4, bias=False)
         others = [nn.Conv2d(inner, outer, 3, stride=2, padding=1, bias=False) for inner, outer in pairwise(widths)]
         self.convolutions = nn.ModuleList([patches, *others])
-        self.normalisations = nn.ModuleList(
-            BatchNorm(width, virtual_batch_size=virtual_batch_size) for width in widths
-        )
+        self.normalisations = nn.ModuleList(BatchNorm(width, virtual_batch_size=virtual_batch_size) for width in widths)
         self.linear = nn.Linear(widths[-1] * (image_size // reduction) ** 2, num_classes)
         for convolution in self.convolutions:
             nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")

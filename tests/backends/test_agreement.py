@@ -130,6 +130,7 @@ def test_initial_weights_are_drawn_alike(tasks, name):
             np.testing.assert_array_equal(others, values)
         elif values.size > 1000:
             assert others.std() == pytest.approx(values.std(), rel=0.1)
-            assert np.abs(others).max() == pytest.approx(np.abs(values).max(), rel=0.2)
+            most, others_most = (np.quantile(np.abs(array), 0.95) for array in (values, others))
+            assert others_most == pytest.approx(most, rel=0.1)  # uniform is not normal
         else:
             assert others.std() == pytest.approx(values.std(), rel=0.5)
