@@ -34,9 +34,12 @@ class Linear(TensorflowModel):
 
     def __init__(self):
         super().__init__()
-        self.layer = keras.layers.Dense(1)
+        self.layer = self._new_layer()
         self.layer.build((None, 3))
         self.traced_in = []
+
+    def _new_layer(self):
+        return keras.layers.Dense(1)
 
     def losses(self, batch, *, training):
         predictions = self._predictions(batch["x"], training)
@@ -53,18 +56,9 @@ class Linear(TensorflowModel):
 class Noisy(Linear):
     """Batch normalisation has running statistics, dropout draws random numbers."""
 
-    def __init__(self):
-        super().__init__()
-        self.layer = keras.Sequential(
-            [
-                keras.layers.Dense(16),
-                BatchNorm(),
-                keras.layers.ReLU(),
-                keras.layers.Dropout(0.5),
-                keras.layers.Dense(1),
-            ]
-        )
-        self.layer.build((None, 3))
+    def _new_layer(self):
+        layers = [keras.layers.Dense(16), BatchNorm(), keras.layers.ReLU(), keras.layers.Dropout(0.5)]
+        return keras.Sequential([*layers, keras.layers.Dense(1)])
 
     def _predictions(self, inputs, training):
         return self.layer(inputs, training=training)[:, 0]
@@ -73,12 +67,9 @@ class Noisy(Linear):
 class Ghosts(Noisy):
     """Groups of two rows, and nothing random."""
 
-    def __init__(self):
-        super().__init__()
-        self.layer = keras.Sequential(
-            [keras.layers.Dense(16), BatchNorm(virtual_batch_size=2), keras.layers.ReLU(), keras.layers.Dense(1)]
-        )
-        self.layer.build((None, 3))
+    def _new_layer(self):
+        layers = [keras.layers.Dense(16), BatchNorm(virtual_batch_size=2), keras.layers.ReLU()]
+        return keras.Sequential([*layers, keras.layers.Dense(1)])
 
 
 class Dropping(Linear):
@@ -304,8 +295,8 @@ def test_a_step_is_traced_once_for_all_rates_and_batches():
     assert len(models[0].traced_in) == 2
 
 
-def test_compiled_and_not_give_the_same_losses_and_noise():
-    for model in (Linear, Noisy):
+def test_compiled_and_not_give_the_same_losses():
+    for model in (Linear, Ghosts):
         plain, compiled = (losses(backend(model, jit_compile=compile)) for compile in (False, True))
         assert compiled == pytest.approx(plain, rel=1e-5)
 
@@ -409,10 +400,8 @@ class Unbuilt(Linear):
 
 
 class Regular(Linear):
-    def __init__(self):
-        super().__init__()
-        self.layer = keras.layers.Dense(1, kernel_regularizer="l2")
-        self.layer.build((None, 3))
+    def _new_layer(self):
+        return keras.layers.Dense(1, kernel_regularizer="l2")
 
 
 class Attentive(Linear):
@@ -429,7 +418,10 @@ class Attentive(Linear):
     [
         (Unbuilt, "task.models.tensorflow=Unbuilt .*'late' has none yet: call its `build"),
         (Regular, "task.models.tensorflow=Regular .*kernel has one: use optimizer.weight_decay"),
-        (Attentive, "task.models.tensorflow=Attentive .*'attention.kernel' is both .*query/kernel and .*key/kernel"),
+        (
+            Attentive,
+            "task.models.tensorflow=Attentive .*query/kernel belongs to no layer in a public attribute: name it",
+        ),
     ],
 )
 def test_a_model_whose_weights_cannot_be_told_is_refused(model, told):

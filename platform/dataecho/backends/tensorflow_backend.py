@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 from numpy.typing import NDArray
 
 from dataecho.backends.same_shapes import require_same_shapes
@@ -21,10 +20,10 @@ from dataecho.backends.tensorflow_devices import (
     set_deterministic,
     set_threads,
 )
-from dataecho.backends.tensorflow_keras import keras
 from dataecho.backends.tensorflow_model import TensorflowModel
 from dataecho.backends.tensorflow_optimizers import Update
 from dataecho.backends.tensorflow_ranks import ranks_of, talking
+from dataecho.backends.tensorflow_start import keras, tf
 from dataecho.backends.tensorflow_weights import named_weights
 from dataecho.errors import SettingError, require
 from dataecho.pipeline.batch import Batch

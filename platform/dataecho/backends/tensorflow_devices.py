@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
-import tensorflow as tf
-from tensorflow.python.framework.config import disable_op_determinism  # there is a public way in, and none out
-
 from dataecho.backends.tensorflow_ranks import launched_ranks, strategy_of_workers
+from dataecho.backends.tensorflow_start import tf, without_greetings
 from dataecho.errors import SettingError, require
 from dataecho.training.contracts import AcceleratorSettings
 
@@ -69,6 +67,8 @@ def set_deterministic(wanted: bool) -> None:
     if wanted:
         tf.config.experimental.enable_op_determinism()
     else:
+        from tensorflow.python.framework.config import disable_op_determinism  # there is no public way out
+
         disable_op_determinism()
 
 
@@ -78,6 +78,11 @@ def new_strategy(name: str, settings: AcceleratorSettings, *, timeout: float) ->
 
     Raises :class:`SettingError` where there are fewer devices.
     """
+    with without_greetings():  # TensorFlow starts here
+        return _new_strategy(name, settings, timeout=timeout)
+
+
+def _new_strategy(name: str, settings: AcceleratorSettings, *, timeout: float) -> tf.distribute.Strategy:
     if name == "tpu":
         return _on_tpu(settings.devices)
     kind = "CPU" if name == "cpu" else "GPU"

@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import tensorflow as tf
-
-from dataecho.backends.tensorflow_keras import keras
+from dataecho.backends.tensorflow_start import keras, tf
 from dataecho.errors import require
 
 

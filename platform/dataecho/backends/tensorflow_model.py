@@ -5,9 +5,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Mapping
 
-import tensorflow as tf
-
-from dataecho.backends.tensorflow_keras import keras
+from dataecho.backends.tensorflow_start import keras, tf
 from dataecho.backends.tensorflow_weights import Weight
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import tensorflow as tf
-
+from dataecho.backends.tensorflow_start import tf
 from dataecho.errors import require
 from dataecho.training.contracts import OptimizerSettings
 

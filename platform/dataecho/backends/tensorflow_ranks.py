@@ -10,9 +10,9 @@ from functools import cache, partial
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 from numpy.typing import NDArray
 
+from dataecho.backends.tensorflow_start import tf
 from dataecho.errors import require
 from dataecho.training.ranks import OneRank, RankLost, Ranks
 
@@ -89,7 +89,8 @@ class TensorflowRanks(Ranks):
 
     def _sum_everywhere(self, values: Any) -> tf.Tensor:
         def total(value: tf.Tensor) -> tf.Tensor:
-            return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, value)
+            here = tf.identity(value)  # an argument is on no device yet
+            return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, here)
 
         return self._strategy.experimental_local_results(self._strategy.run(total, args=(values,)))[0]
 

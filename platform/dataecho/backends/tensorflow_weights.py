@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dataecho.backends.tensorflow_keras import keras
-from dataecho.errors import SettingError, require
+from dataecho.backends.tensorflow_start import keras
+from dataecho.errors import require
 
 _CONVOLUTIONS = (
     keras.layers.Conv1D,
@@ -66,7 +66,7 @@ def named_weights(model: keras.Layer, special: Mapping[str, Weight]) -> dict[str
     """Every weight of ``model`` by its PyTorch name: attributes and numbers with dots between them. ``special`` ones as
     they say.
 
-    Raises :class:`SettingError` for layers without weights yet, and for weights that two layers share a name for.
+    Raises :class:`SettingError` for layers without weights yet, and for weights without a name.
     """
     for layer in model._flatten_layers(include_self=False):
         require(
@@ -76,29 +76,23 @@ def named_weights(model: keras.Layer, special: Mapping[str, Weight]) -> dict[str
             allowed="a model that has all its weights",
             cure=f"Layer {layer.name!r} has none yet: call its `build(shape)` in the constructor.",
         )
-    taken = {id(weight.variable) for weight in special.values()}
-    found = dict(special)
-    for name, weight in _walk(model, ""):
-        if id(weight.variable) in taken:
-            continue
-        taken.add(id(weight.variable))
-        if name in found:
-            raise SettingError(
-                "task.models.tensorflow",
-                type(model).__name__,
-                allowed="a model whose weights have names of their own",
-                cure=f"{name!r} is both {found[name].variable.path} and {weight.variable.path}: name one of them in "
-                "`special_weights`.",
-            )
-        found[name] = weight
+    found = {**dict(_walk(model, "")), **special}
+    named = {id(weight.variable) for weight in found.values()}
+    for variable in model.weights:
+        require(
+            id(variable) in named,
+            "task.models.tensorflow",
+            type(model).__name__,
+            allowed="a model whose weights all have names",
+            cure=f"{variable.path} belongs to no layer in a public attribute: name it in `special_weights`.",
+        )
     return found
 
 
 def _walk(layer: keras.Layer, prefix: str) -> Iterator[tuple[str, Weight]]:
-    inner = dict(_children(layer))
-    for name, child in inner.items():
+    for name, child in _children(layer):
         yield from _walk(child, f"{prefix}{name}.")
-    inside = {id(variable) for child in inner.values() for variable in child.weights}
+    inside = {id(variable) for child in layer._flatten_layers(include_self=False) for variable in child.weights}
     for variable in layer.weights:
         if id(variable) not in inside:
             name, weight = _of_layer(layer, variable)
