@@ -43,7 +43,7 @@ class Ghost(TensorflowModel):
 def new_backend(*, seed=0):
     context = BackendContext(
         new_model=Ghost,
-        optimizer=OptimizerSettings(name="adamw", learning_rate=RATE, weight_decay=0.1),
+        optimizer=OptimizerSettings(name="nesterov", learning_rate=RATE, weight_decay=0.1),
         accelerator=AcceleratorSettings(name="cpu", precision="64"),
         seed=seed,
     )

@@ -171,8 +171,8 @@ class TestOnTwoDevices(Shared):
 # ---- devices
 
 
-@pytest.mark.parametrize("name", ["nesterov", "adamw-decay"])
-@pytest.mark.parametrize("model", [Linear, Ghosts])
+# AdamW would make steps of rounding: in front of a normalisation the gradient of a bias is 0.
+@pytest.mark.parametrize(("model", "name"), [(Linear, "nesterov"), (Linear, "adamw-decay"), (Ghosts, "nesterov")])
 def test_two_devices_train_what_one_would(model, name):
     one, two = (backend(model, devices=count, precision="64", optimizer=OPTIMIZERS[name]) for count in (1, 2))
     start = one.weights()
@@ -420,7 +420,7 @@ class Attentive(Linear):
         (Regular, "task.models.tensorflow=Regular .*kernel has one: use optimizer.weight_decay"),
         (
             Attentive,
-            "task.models.tensorflow=Attentive .*query/kernel belongs to no layer in a public attribute: name it",
+            "task.models.tensorflow=Attentive .*query/kernel belongs to no layer in a public attribute",
         ),
     ],
 )

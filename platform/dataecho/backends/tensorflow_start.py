@@ -37,9 +37,8 @@ def without_greetings() -> Iterator[None]:
 os.environ["KERAS_BACKEND"] = "tensorflow"  # Keras looks once; TensorFlow imports it
 
 with without_greetings():
+    import keras
     import tensorflow as tf
-
-import keras
 
 keras.config.disable_traceback_filtering()  # it would make a RuntimeError of a SettingError that a layer raises
 

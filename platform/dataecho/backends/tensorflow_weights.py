@@ -76,7 +76,9 @@ def named_weights(model: keras.Layer, special: Mapping[str, Weight]) -> dict[str
             allowed="a model that has all its weights",
             cure=f"Layer {layer.name!r} has none yet: call its `build(shape)` in the constructor.",
         )
-    found = {**dict(_walk(model, "")), **special}
+    special_ones = {id(weight.variable) for weight in special.values()}
+    walked = {name: weight for name, weight in _walk(model, "") if id(weight.variable) not in special_ones}
+    found = {**walked, **special}
     named = {id(weight.variable) for weight in found.values()}
     for variable in model.weights:
         require(
