@@ -76,10 +76,12 @@ def named_weights(model: keras.Layer, special: Mapping[str, Weight]) -> dict[str
             allowed="a model that has all its weights",
             cure=f"Layer {layer.name!r} has none yet: call its `build(shape)` in the constructor.",
         )
-    special_ones = {id(weight.variable) for weight in special.values()}
-    walked = {name: weight for name, weight in _walk(model, "") if id(weight.variable) not in special_ones}
-    found = {**walked, **special}
-    named = {id(weight.variable) for weight in found.values()}
+    found = dict(special)
+    named = {id(weight.variable) for weight in special.values()}
+    for name, weight in _walk(model, ""):
+        if id(weight.variable) not in named:  # what stands in two places has the first name
+            found[name] = weight
+            named.add(id(weight.variable))
     for variable in model.weights:
         require(
             id(variable) in named,
