@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
 import jax
@@ -65,6 +66,9 @@ def check_threads(compute_threads: int | None) -> int:
 
 
 def _devices(name: str) -> list[jax.Device]:
+    log = logging.getLogger("jax")
+    if log.level == logging.NOTSET:
+        log.setLevel(logging.WARNING)  # what is not there is no news, but Hydra shows all that is logged
     try:
         return jax.local_devices(backend=name)
     except RuntimeError:  # this build or machine has no such thing
