@@ -22,6 +22,7 @@ OmegaConf.register_new_resolver("project", lambda: str(PROJECT), replace=True)
 def main(config: DictConfig) -> float | None:
     """Run one configuration; returns its cost, for a sweep to minimise."""
     from dataecho.modes import run_mode  # the heavy imports: not for --help or --cfg
+    from dataecho.training.ranks import RankLost
 
     job = HydraConfig.get()
     in_sweep = job.mode == RunMode.MULTIRUN
@@ -33,6 +34,9 @@ def main(config: DictConfig) -> float | None:
             raise
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except RankLost as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""The machine that a figure depends on, and what others take of it. Linux only."""
+"""The machine that a figure depends on, what it must have, and what others take of it. Linux only."""
 
 from __future__ import annotations
 
 import os
 import platform
 import resource
+import shutil
 import time
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -31,6 +32,14 @@ class OtherPrograms:
         used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
         fields = Path(f"/proc/{self._process}/stat").read_text().rpartition(")")[2].split()
         return sum(one.ru_utime + one.ru_stime for one in used) + (int(fields[11]) + int(fields[12])) / _ticks()
+
+
+def program(name: str, *, package: str) -> str:
+    """The path of a program, also of one that only the administrator's search path has."""
+    found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin:/usr/local/sbin")
+    if found is None:
+        raise SystemExit(f"{name} is missing: apt-get install -y {package}")
+    return found
 
 
 def machine() -> dict[str, Any]:

@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 
 import headline_data
+import headline_line
 from headline_arms import BYTES_PER_SECOND, ECHOED, NONE, WEBDATASET, Arm, run_once
 from headline_report import cost
 from headline_server import Server
@@ -27,7 +28,7 @@ from rich.console import Console
 from dataecho.environment import prepare
 
 SEEDS, RATES = (0, 1), (0.1, 0.15, 0.2)
-PEER_SETTINGS = ((1, 2), (1, 4), (2, 2), (2, 4))  # workers, and batches that each has ready
+PEER_SETTINGS = ((1, 2), (1, 4), (2, 2), (2, 4), (4, 2))  # workers, and batches that each has ready
 PEER_BATCHES = 24
 
 
@@ -40,6 +41,8 @@ def main() -> None:
     names = [arm.name for arm in (NONE, *ECHOED, WEBDATASET)]
     parser.add_argument("--arms", nargs="+", choices=names, default=names)
     options = parser.parse_args()
+    headline_line.enter()
+    headline_line.limit(BYTES_PER_SECOND)
     arms = [arm for arm in (NONE, *ECHOED) if arm.name in options.arms]
     prepare()
     console = Console(width=160)
@@ -64,7 +67,7 @@ def main() -> None:
         means = {rate: statistics.mean(costs[arm.name, rate, seed] for seed in SEEDS) for rate in options.rates}
         console.print(f"{arm.name}: {min(means, key=lambda rate: means[rate]):g} of {means}", highlight=False)
     if WEBDATASET.name in options.arms:
-        with Server(train, bytes_per_second=BYTES_PER_SECOND) as server:
+        with Server(train) as server:
             _tune_peer(server, held_out.resolve(), console)
 
 
@@ -72,8 +75,7 @@ def _tune_peer(server: Server, held_out: Path, console: Console) -> None:
     for number in range(2):
         for num_workers, ahead in PEER_SETTINGS:
             arm = replace(WEBDATASET, num_connections=num_workers, prefetch_factor=ahead)
-            where = server.url(num_connections=num_workers)
-            job = arm.job(SEEDS[number], where=where, held_out=held_out, budget=PEER_BATCHES * BATCH_SIZE)
+            job = arm.job(SEEDS[number], where=server.url, held_out=held_out, budget=PEER_BATCHES * BATCH_SIZE)
             result = run_once(arm, job)
             told = f"{result.measured:.3f} ms per fresh example, step {result.step_time:.1f} ms"
             console.print(f"webdataset, {num_workers} workers, {ahead} batches ready: {told}", highlight=False)

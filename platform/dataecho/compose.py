@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import platform as machine
+import shutil
+import tempfile
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,7 +24,9 @@ from dataecho.pipeline.stage import BATCH, DEVICE, echo_point, stage_names
 from dataecho.pipeline.throttle import Throttle
 from dataecho.plan.factors import FactorHistory, read_history
 from dataecho.plan.plan import OPEN_BLOCK
+from dataecho.report.display import NoDisplay
 from dataecho.settings import Node, Settings, flatten, read_settings
+from dataecho.tracking.no_tracker import NoTracker
 from dataecho.training.auto_factor import DEFAULT_MAX_FACTOR, AutoFactor, FactorControl, FixedFactor
 from dataecho.training.budget import Budget
 from dataecho.training.checkpoint import CheckpointStore, find_checkpoint, list_checkpoints, load_checkpoint
@@ -36,11 +41,13 @@ from dataecho.training.contracts import (
     Tracker,
 )
 from dataecho.training.evaluation import evaluate
+from dataecho.training.ranks import Ranks
 from dataecho.training.schedule import Schedule
 from dataecho.training.spool import FILE_NAME as SPOOL
 from dataecho.training.target import Target
 from dataecho.training.timing import TimeModel
 from dataecho.training.trainer import Trainer, TrainerSettings
+from dataecho.training.weights import read_weights
 
 #: Groups and keys that do not change what is computed: a checkpoint may be continued under others.
 _FREE = frozenset(
@@ -76,6 +83,11 @@ class Workload:
     emulated: dict[str, float]
     """Limits of the training source that were set on purpose: whoever reports results must say so."""
 
+    @property
+    def rank_batch_size(self) -> int:
+        """Rows of a step that are this process's."""
+        return self.task.batch_size // self.backend.ranks.num_ranks
+
     def evaluate(self) -> dict[str, float]:
         """Held-out metrics of the backend's weights."""
         return evaluate(self.task, self.eval_source, self.backend, self.executor)
@@ -90,17 +102,25 @@ class TrainingRun:
     info: RunInfo
     resume_from: dict[str, Any] | None
 
+    @cached_property
+    def _own_folder(self) -> Path:
+        """Of a rank that writes nothing for the others; removed when this process ends."""
+        folder = tempfile.mkdtemp(prefix="dataecho-rank-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        return Path(folder)
+
     def new_trainer(self, display: Display) -> Trainer:
         """The trainer; raises :class:`SettingError` for what cannot be planned, continued or written."""
         workload, settings, task = self.workload, self.workload.settings, self.workload.task
         time_model = TimeModel(
-            batch_size=task.batch_size,
+            batch_size=workload.rank_batch_size,
+            num_ranks=workload.backend.ranks.num_ranks,
             num_workers=workload.executor.num_workers,
             shares_cores=workload.backend.keeps_host_arrays,
             workers_are_upstream=_echoes_no_items(settings, task),
         )
         return Trainer(
-            self.folder,
+            self.folder if workload.backend.ranks.is_first else self._own_folder,
             new_feed=partial(_feed, workload),
             evaluate=workload.evaluate,
             backend=workload.backend,
@@ -110,7 +130,7 @@ class TrainingRun:
             time_model=time_model,
             factor_control=_factor_control(workload, time_model),
             tracker=workload.tracker,
-            display=display,
+            display=display if workload.backend.ranks.is_first else NoDisplay(),
             identity=_identity(workload),
             settings=TrainerSettings(
                 learning_rate=settings.optimizer.learning_rate,
@@ -131,6 +151,9 @@ def compose_workload(config: Node) -> Workload:
     tracker = build(settings.tracking, Tracker, key="tracking")
     _check(settings, task, schedule)
     backend = _backend(settings, task)
+    _check_ranks(settings, task, backend.ranks)
+    if not backend.ranks.is_first:
+        tracker = NoTracker()
     executor = ExecutorSettings(**settings.pipeline.model_dump(exclude={"max_memory", "throttle"}))
     throttle = Throttle(**settings.pipeline.throttle.model_dump())
     return Workload(
@@ -153,6 +176,9 @@ def compose_training(config: Node, *, folder: Path | None, project: Path) -> Tra
     folder = _run_folder(settings, folder)
     resume_from = _resume_state(settings, folder)
     workload = compose_workload(config)
+    folder = Path(workload.backend.ranks.from_first(str(folder)))  # the others' clocks may say another time
+    if settings.weights is not None and resume_from is None:
+        workload.backend.load_weights(read_weights(Path(settings.weights)))
     return TrainingRun(workload, folder, _run_info(workload, folder, project), resume_from)
 
 
@@ -227,6 +253,20 @@ def _check(settings: Settings, task: Task, schedule: Schedule) -> None:
     )
 
 
+def _check_ranks(settings: Settings, task: Task, ranks: Ranks) -> None:
+    """What is divided has to be divisible."""
+    devices = settings.accelerator.devices
+    shares = f"{ranks.num_ranks} processes with {devices} devices each"
+    cure = "Choose a multiple, or other numbers of processes and devices."
+    for name, parts in (
+        ("batch_size", ranks.num_ranks * devices),
+        ("shuffle_buffer", ranks.num_ranks),
+        ("eval_batch_size", devices),
+    ):
+        value = getattr(task, name)
+        require(value % parts == 0, f"task.{name}", value, allowed=f"multiples of {parts}, for {shares}", cure=cure)
+
+
 def _backend(settings: Settings, task: Task) -> Backend:
     name = settings.backend.get("name")
     require(
@@ -252,15 +292,17 @@ def _backend(settings: Settings, task: Task) -> Backend:
 
 
 def _feed(workload: Workload, state: dict[str, Any] | None) -> Feed:
-    settings, task = workload.settings, workload.task
+    settings, task, ranks = workload.settings, workload.task, workload.backend.ranks
     feed = Feed(
         workload.train_source,
         task.stages(),
-        batch_size=task.batch_size,
-        shuffle_buffer=task.shuffle_buffer,
+        batch_size=workload.rank_batch_size,
+        shuffle_buffer=task.shuffle_buffer // ranks.num_ranks,
         seed=settings.seed,
         echo_after=settings.echo.after,
-        factor=_factors(settings, task),
+        factor=_factors(settings, task, rank=ranks.rank),
+        rank=ranks.rank,
+        num_ranks=ranks.num_ranks,
         batch_shuffle_buffer=settings.echo.shuffle_buffer,
         settings=workload.executor,
         state=state,
@@ -269,7 +311,7 @@ def _feed(workload: Workload, state: dict[str, Any] | None) -> Feed:
     return feed
 
 
-def _factors(settings: Settings, task: Task) -> FactorHistory:
+def _factors(settings: Settings, task: Task, *, rank: int = 0) -> FactorHistory:
     """A new history for a feed, or the recorded one."""
     match settings.factor:
         case None:
@@ -277,7 +319,7 @@ def _factors(settings: Settings, task: Task) -> FactorHistory:
         case "auto":
             return FactorHistory.to_be_decided()
         case str(path):
-            return read_history(Path(path), echoes_batches=_echoes_no_items(settings, task))
+            return read_history(Path(path), echoes_batches=_echoes_no_items(settings, task), rank=rank)
         case number:
             return FactorHistory.constant(number)
 
@@ -373,6 +415,7 @@ def _run_info(workload: Workload, folder: Path, project: Path) -> RunInfo:
             "backend": str(settings.backend["name"]),
             "echo": settings.echo.name,
             "factor": factor,
+            "num_ranks": str(workload.backend.ranks.num_ranks),
             "git_revision": git_revision(project),
             **({"emulated_source": json.dumps(workload.emulated)} if workload.emulated else {}),
         },

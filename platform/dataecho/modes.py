@@ -6,6 +6,7 @@ import json
 import math
 import shlex
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -26,7 +27,7 @@ from dataecho.report.compare import compare_runs
 from dataecho.report.curves import learning_curves
 from dataecho.report.display import new_display
 from dataecho.report.summary import print_evaluation, print_start, print_summary, write_summary
-from dataecho.settings import Node, read_settings
+from dataecho.settings import Node, Settings, read_settings
 from dataecho.tracking.mlflow_tracker import send_later
 from dataecho.tracking.record import read_record
 from dataecho.tracking.redact import masked_nested, without_credentials
@@ -34,6 +35,8 @@ from dataecho.training.checkpoint import CheckpointStore, find_checkpoint, load_
 from dataecho.training.interruption import Interrupted
 from dataecho.training.skips import read_skips
 from dataecho.training.trainer import Trainer
+from dataecho.training.weights import FILE_NAME as WEIGHTS
+from dataecho.training.weights import checkpoint_weights, write_weights
 
 
 def run_mode(config: Any, *, folder: Path | None, project: Path) -> float | None:
@@ -42,7 +45,12 @@ def run_mode(config: Any, *, folder: Path | None, project: Path) -> float | None
     Raises :class:`SettingError` for whatever cannot be done, and ``SystemExit`` after a signal.
     """
     settings = read_settings(config)
-    for key, mode in (("resume", ("train", "sync")), ("checkpoint", ("evaluate",)), ("runs", ("report",))):
+    for key, mode in (
+        ("resume", ("train", "sync")),
+        ("checkpoint", ("evaluate", "export")),
+        ("weights", ("train",)),
+        ("runs", ("report",)),
+    ):
         require(
             settings.mode in mode or not getattr(settings, key),
             key,
@@ -54,6 +62,8 @@ def run_mode(config: Any, *, folder: Path | None, project: Path) -> float | None
         return _train(config, folder=folder, project=project)
     if settings.mode == "evaluate":
         _evaluate(config)
+    elif settings.mode == "export":
+        _export(settings)
     elif settings.mode == "diagnose":
         _diagnose(config, folder=folder, project=project)
     elif settings.mode == "sync":
@@ -66,8 +76,10 @@ def run_mode(config: Any, *, folder: Path | None, project: Path) -> float | None
 def _train(config: Node, *, folder: Path | None, project: Path) -> float:
     run = compose_training(config, folder=folder, project=project)
     trainer = run.new_trainer(new_display(run.workload.settings.display, run.workload.task.metric))
+    if not run.workload.backend.ranks.is_first:
+        return _train_along(trainer)
     tracker = run.workload.tracker
-    print_start(trainer.memory, run.workload.emulated)
+    print_start(trainer.memory, run.workload.emulated, parts=_parts(run))
     config_path = run.folder / "config.json"
     config_path.write_text(json.dumps(masked_nested(config), indent=2) + "\n")
     status = "failed"
@@ -110,8 +122,31 @@ def _train(config: Node, *, folder: Path | None, project: Path) -> float:
         raise SystemExit(128 + interrupted.signal_number) from None
     finally:
         tracker.finish(status=status, artifacts=artifacts, tags=tags)
-    cost = outcome.metrics["fresh_examples_to_target"]
-    return math.inf if cost is None else float(cost)
+    return _cost(outcome.metrics)
+
+
+def _train_along(trainer: Trainer) -> float:
+    """The part of a rank for which rank 0 writes and speaks."""
+    try:
+        outcome = trainer.run()
+    except Interrupted as interrupted:
+        raise SystemExit(128 + interrupted.signal_number) from None
+    return _cost(outcome.metrics)
+
+
+def _cost(metrics: Mapping[str, float | None]) -> float:
+    fresh = metrics["fresh_examples_to_target"]
+    return math.inf if fresh is None else float(fresh)
+
+
+def _parts(run: TrainingRun) -> str:
+    """How a batch is divided, empty where it is not."""
+    workload = run.workload
+    num_ranks, devices = workload.backend.ranks.num_ranks, workload.settings.accelerator.devices
+    if num_ranks * devices == 1:
+        return ""
+    rows = workload.rank_batch_size // devices
+    return f"Batch of {workload.task.batch_size} rows: {num_ranks} processes x {devices} devices x {rows} rows"
 
 
 def _write_summary(run: TrainingRun, trainer: Trainer, metrics: dict[str, float | None], *, diverged: bool) -> Path:
@@ -125,6 +160,8 @@ def _write_summary(run: TrainingRun, trainer: Trainer, metrics: dict[str, float 
             "metric": run.workload.task.metric,
             "higher_is_better": run.workload.task.higher_is_better,
             "seed": settings.seed,
+            "num_ranks": run.workload.backend.ranks.num_ranks,
+            "devices": settings.accelerator.devices,
             "emulated_source": run.workload.emulated,
             "memory": {
                 "predicted": asdict(trainer.memory),
@@ -146,18 +183,10 @@ def _write_summary(run: TrainingRun, trainer: Trainer, metrics: dict[str, float 
 
 
 def _evaluate(config: Node) -> None:
-    settings = read_settings(config)
-    if settings.checkpoint is None:
-        raise SettingError(
-            "checkpoint",
-            None,
-            allowed="the path of a checkpoint, or of a run folder for its best one",
-            cure="For instance: python train.py mode=evaluate checkpoint=runs/mine",
-        )
-    path = find_checkpoint(Path(settings.checkpoint), best=True)
+    path = _checkpoint(read_settings(config))
     state = load_checkpoint(path)
     workload = compose_workload(config)
-    trained_on, here = state["feed"]["identity"]["source"], workload.train_source.digest
+    trained_on, here = state["ranks"]["0"]["feed"]["identity"]["source"], workload.train_source.digest
     require(
         trained_on == here,
         "task",
@@ -165,12 +194,29 @@ def _evaluate(config: Node) -> None:
         allowed=f"the data that the checkpoint was trained on, {trained_on}",
         cure="Give the settings of the run: with another split, held-out examples may have been trained on.",
     )
-    arrays = state["backend"]["arrays"]
-    prefix = "model/"
-    workload.backend.load_weights(
-        {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
-    )
-    print_evaluation(workload.evaluate(), task=workload.task, checkpoint=path, counts=state["counts"])
+    workload.backend.load_weights(checkpoint_weights(path))
+    metrics = workload.evaluate()
+    if not workload.backend.ranks.is_first:
+        return
+    print_evaluation(metrics, task=workload.task, checkpoint=path, counts=state["counts"])
+
+
+def _export(settings: Settings) -> None:
+    checkpoint = _checkpoint(settings)
+    path = write_weights(checkpoint.parent.parent / WEIGHTS, checkpoint_weights(checkpoint))
+    print(f"The weights of {checkpoint} are in {path}. A new run, in any framework, starts from them with")
+    print(shlex.quote(f"weights={path}"))
+
+
+def _checkpoint(settings: Settings) -> Path:
+    if settings.checkpoint is None:
+        raise SettingError(
+            "checkpoint",
+            None,
+            allowed="the path of a checkpoint, or of a run folder for its best one",
+            cure=f"For instance: python train.py mode={settings.mode} checkpoint=runs/mine",
+        )
+    return find_checkpoint(Path(settings.checkpoint), best=True)
 
 
 def _diagnose(config: Node, *, folder: Path | None, project: Path) -> None:
@@ -183,6 +229,14 @@ def _diagnose(config: Node, *, folder: Path | None, project: Path) -> None:
         cure="It measures without echo, and says where to echo and how often.",
     )
     workload = compose_workload(config)
+    num_ranks = workload.backend.ranks.num_ranks
+    require(
+        num_ranks == 1,
+        "mode",
+        settings.mode,
+        allowed=f"train, evaluate with {num_ranks} processes",
+        cure="One process measures what each of several would: start it without torchrun or TF_CONFIG.",
+    )
     folder = folder or Path(settings.run_dir or datetime.now().strftime("runs/%Y-%m-%d/%H-%M-%S-%f-diagnose"))
     try:
         folder.mkdir(parents=True, exist_ok=True)

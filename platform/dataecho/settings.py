@@ -90,7 +90,7 @@ class CheckpointsNode(_Strict):
 class Settings(_Strict):
     """The whole configuration."""
 
-    mode: Literal["train", "diagnose", "evaluate", "report", "sync"]
+    mode: Literal["train", "diagnose", "evaluate", "export", "report", "sync"]
     factor: float | _Measured | None
     max_factor: Annotated[float, Field(ge=1)] | None
     seed: int = Field(ge=0)
@@ -98,6 +98,7 @@ class Settings(_Strict):
     run_dir: _Path | None
     resume: _Path | None
     checkpoint: _Path | None
+    weights: _Path | None
     runs: list[_Path]
     display: Literal["auto", "rich", "plain", "none"]
     task: Node

@@ -259,7 +259,7 @@ def test_a_history_that_was_written_is_read_as_it_was(tmp_path, echoes_batches):
     for entered, factor in [(20, 5.37), (1234567890123, 1 / 3 + 3)]:
         history.settle(0, lambda entered=entered: range(entered))
         history.change(factor)
-    path = write_history(tmp_path, history, echoes_batches=echoes_batches)
+    path = write_history(tmp_path, [history.changes], echoes_batches=echoes_batches)
     assert [item.name for item in tmp_path.iterdir()] == ["factor_history.json"]
     again = read_history(path, echoes_batches=echoes_batches)
     assert again.changes == history.changes == [(0, 1.0), (20, 5.37), (1234567890123, 1 / 3 + 3)]
@@ -267,11 +267,9 @@ def test_a_history_that_was_written_is_read_as_it_was(tmp_path, echoes_batches):
 
 
 def test_a_file_has_every_change_as_rank_ordinal_factor(tmp_path):
-    path = write_history(tmp_path, FactorHistory.recorded(CHANGES), echoes_batches=False, rank=1)
-    content = json.loads(path.read_text())
-    assert content["changes"] == [[1, ordinal, factor] for ordinal, factor in CHANGES]
-    content["changes"] += [[0, 0, 2.0]]
-    path.write_text(json.dumps(content))
+    path = write_history(tmp_path, [[(0, 2.0)], CHANGES], echoes_batches=False)
+    changes = json.loads(path.read_text())["changes"]
+    assert changes == [[0, 0, 2.0], *([1, ordinal, factor] for ordinal, factor in CHANGES)]
     assert read_history(path, echoes_batches=False, rank=1).changes == CHANGES
     assert read_history(path, echoes_batches=False, rank=0).changes == [(0, 2.0)]
 

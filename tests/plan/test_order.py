@@ -80,12 +80,15 @@ def test_a_shard_is_asked_for_its_length_only_when_it_is_reached():
     assert len(asked) == 2
 
 
+@pytest.mark.parametrize("deal_shards", [True, False])
 @pytest.mark.parametrize("shuffle_items", [True, False])
-def test_ranks_share_the_items_of_an_epoch_out(shuffle_items):
+def test_ranks_share_the_items_of_an_epoch_out(shuffle_items, deal_shards):
     seen = []
     for rank in range(3):
-        stream, _ = order([6, 9, 3], shuffle_items=shuffle_items, rank=rank, num_ranks=3)
-        items = stream.take(40)
+        stream, asked = order([6, 9, 3], shuffle_items=shuffle_items, deal_shards=deal_shards, rank=rank, num_ranks=3)
+        items = stream.take(3)
+        assert len(asked) == (1 if deal_shards else 2)  # a rank has nothing to do with the others' shards
+        items = np.concatenate([items, stream.take(37)])
         seen += [tuple(item) for item in items[items[:, 1] == 0][:, 2:].tolist()]
     assert sorted(seen) == [(shard, k) for shard, length in enumerate([6, 9, 3]) for k in range(length)]
 
@@ -98,7 +101,7 @@ def test_an_empty_source_is_refused_instead_of_hanging():
 
 def test_more_ranks_than_shards_are_refused():
     with pytest.raises(SettingError, match="num_ranks=3.*number of shards, 2"):
-        order([5, 5], shuffle_items=False, num_ranks=3)
+        order([5, 5], shuffle_items=True, deal_shards=True, num_ranks=3)
 
 
 def test_a_shard_that_changed_is_refused_on_restore():

@@ -1,6 +1,7 @@
 """A run over twenty numbers: real feed, plan, trainer and checkpoints; the fakes at the border record it all."""
 
 import shutil
+import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from dataecho.training.clock import Clock
 from dataecho.training.contracts import Backend, Display, Task, Tracker, WeightedMeans
 from dataecho.training.evaluation import evaluate
 from dataecho.training.heartbeat import Heartbeat
+from dataecho.training.ranks import OneRank, Ranks
 from dataecho.training.schedule import ConstantSchedule
 from dataecho.training.spool import read_spool
 from dataecho.training.target import Target
@@ -77,10 +79,40 @@ class Placed:
     num_steps: int = 0
 
 
+class ThreadRanks(Ranks):
+    """Ranks that are threads of this process; what they sum is collected between two barriers."""
+
+    def __init__(self, rank, shared):
+        self._rank, self._shared = rank, shared
+
+    @classmethod
+    def several(cls, num_ranks):
+        shared = {"barrier": threading.Barrier(num_ranks, timeout=30), "values": [None] * num_ranks}
+        return [cls(rank, shared) for rank in range(num_ranks)]
+
+    @property
+    def rank(self):
+        return self._rank
+
+    @property
+    def num_ranks(self):
+        return len(self._shared["values"])
+
+    def sum(self, values):
+        self._shared["barrier"].wait()
+        self._shared["values"][self._rank] = values.copy()
+        self._shared["barrier"].wait()
+        return sum(self._shared["values"][1:], self._shared["values"][0])
+
+
+ALONE = OneRank()
+
+
 @dataclass
 class FakeBackend(Backend):
     """One weight that moves towards the mean of ``x``, ``crop`` and ``color``; remembers every batch it trains on."""
 
+    ranks: Ranks = ALONE
     events: list = field(default_factory=list)
     keeps_host_arrays: bool = False
     on_train: Any = lambda: None
@@ -107,6 +139,7 @@ class FakeBackend(Backend):
         self.events.append("train")
         rows = {name: array.tolist() for name, array in placed.arrays.items()}
         aim = sum(np.mean(values) / (20 if name == "x" else 1 << 30) for name, values in rows.items()) / 3
+        aim = float(self.ranks.sum(np.array([aim]))[0]) / self.ranks.num_ranks
         loss = (aim - self.weight) ** 2 + self.poison
         self.weight += learning_rate * (aim - self.weight)
         self.loss_sum, self.num_losses = self.loss_sum + loss, self.num_losses + 1
@@ -243,6 +276,7 @@ class Run:
         num_threads=2,
         keeps_host_arrays=False,
         factor_control=None,
+        ranks=None,
         on_train=lambda: None,
         on_step=lambda steps: None,
         on_evaluate=lambda: None,
@@ -251,7 +285,8 @@ class Run:
     ):
         self.folder, self.scores, self.on_evaluate = folder, list(scores) if scores else None, on_evaluate
         self.source = source or CountingSource(20)
-        self.backend = FakeBackend(keeps_host_arrays=keeps_host_arrays, on_train=on_train)
+        ranks = ranks or OneRank()
+        self.backend = FakeBackend(ranks=ranks, keeps_host_arrays=keeps_host_arrays, on_train=on_train)
         self.events = self.backend.events
         self.display, self.tracker = FakeDisplay(on_step), FakeTracker(on_covered=on_covered)
         self.num_steps_at_marks = []
@@ -264,6 +299,8 @@ class Run:
             echo_after=after,
             factor=factor,
             batch_shuffle_buffer=batch_shuffle_buffer,
+            rank=ranks.rank,
+            num_ranks=ranks.num_ranks,
             settings=ExecutorSettings(num_threads=num_threads, look_ahead=look_ahead, chunk_size=3),
             state=state,
         )

@@ -21,6 +21,7 @@ from dataecho.training.auto_factor import (
     room,
 )
 from dataecho.training.budget import Budget
+from dataecho.training.ranks import OneRank
 from dataecho.training.timing import Sums, TimeModel
 from tests.training.test_resume import at, interrupted, sigterm
 
@@ -145,7 +146,7 @@ class Pipeline:
         while self.sums.fresh_examples < until:
             self._step()
             before = self.factors.newest
-            control.trained()
+            control.trained(self.factors.newest)
             if self.factors.newest != before:
                 self.pending.append((self.sums.steps + self.delay, self.factors.newest))
                 self.trace.append((self.sums.fresh_examples / BATCH, self.factors.newest))
@@ -179,7 +180,7 @@ class Pipeline:
 def controlled(pipeline, folder, **settings):
     shared = pipeline.cpu_up > 0
     control = AutoFactor(model(shares_cores=shared), settle_steps=pipeline.delay, echoes_batches=False, **settings)
-    control.start(pipeline.factors, pipeline, folder)
+    control.start(pipeline.factors, pipeline, folder, OneRank())
     return control
 
 
@@ -319,10 +320,10 @@ class Scripted(FixedFactor):
     def __init__(self, changes):
         self.changes = changes
 
-    def start(self, factors, keeper, folder):
+    def start(self, factors, keeper, folder, ranks):
         self.factors, self.keeper = factors, keeper
 
-    def trained(self):
+    def trained(self, _):
         factor = self.changes.get(self.keeper.sums.steps)
         if factor is not None:
             self.factors.change(factor)
@@ -358,7 +359,7 @@ def test_a_run_that_was_stopped_goes_on_with_what_was_decided(other_run, arm, st
         other_run(steps, factor=first_history, factor_control=Scripted(CHANGES), on_step=at(steps, sigterm), **settings)
     )
     state = first.checkpoint()
-    assert [tuple(change) for change in state["feed"]["factors"]] == first_history.changes
+    assert [tuple(change) for change in state["ranks"]["0"]["feed"]["factors"]] == first_history.changes
     later = Scripted({30: 4.0, 60: 1.5})
     second = other_run(steps, factor=history, factor_control=later, resume_from=state, **settings).run()
     assert history.changes[: len(first_history.changes)] == first_history.changes

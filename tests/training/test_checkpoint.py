@@ -196,7 +196,7 @@ BROKEN = {
         corrupt("state.json", lambda data: data.replace(b'{"steps": 2}', b'{"steps": 3}')),
         "was altered",
     ),
-    "another format": (header(format=0), "format 0, this version reads format 1"),
+    "another format": (header(format=0), "format 0, this version reads format 2"),
     "no format": (corrupt("state.json", lambda data: b"{}"), "state.json is truncated or no checkpoint"),
     "nothing": (lambda path: [file.unlink() for file in path.iterdir()], "state.json is missing"),
 }

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dataecho.backends.torch_copies import SideStreamCopies, use_on_current_stream
 from dataecho.backends.torch_model import TorchModel
-from dataecho.backends.torch_parallel import PARALLEL, Entry, from_whole, in_parallel, talking, whole
+from dataecho.backends.torch_parallel import PARALLEL, Entry, in_parallel, talking
 from dataecho.backends.torch_ranks import join_ranks, launched_ranks, local_rank
 from dataecho.errors import SettingError, require
 from dataecho.pipeline.batch import Batch
@@ -26,6 +26,7 @@ from dataecho.training.ranks import Ranks
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("32", "bf16", "64")
 _WEIGHTS = "/weights"  # no field has this name
+_NOISE = "backend.torch.noise"
 
 _OWN_CHOICE_OF_THREADS = torch.get_num_threads()  # before any run of this process has set another number
 
@@ -88,7 +89,7 @@ class TorchBackend(Backend):
         self._model.to(self._device, self._dtype)
         self._copies = SideStreamCopies(self._device) if self._device.type == "cuda" else None
         self._entry = Entry(self._model, compile=compile)
-        self._trained = in_parallel(self._entry, self._ranks, parallel)
+        self._trained, self._parts = in_parallel(self._entry, self._ranks, parallel)
         self._optimizer = _optimizer(self._model, context.optimizer)
         self._bf16 = precision == "bf16"
         self._identity = {
@@ -98,7 +99,8 @@ class TorchBackend(Backend):
         self._loss_sum = torch.zeros((), dtype=torch.float64 if self._device.type != "mps" else torch.float32)
         self._loss_sum = self._loss_sum.to(self._device)
         self._num_losses = 0
-        self._noise, self._num_steps = KeyStream(context.seed, "backend.torch.noise"), 0
+        self._noise_seed, self._num_steps = context.seed, 0
+        self._noise = KeyStream(self._noise_seed, _NOISE)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -171,13 +173,16 @@ class TorchBackend(Backend):
 
     def state(self) -> tuple[Arrays, dict[str, Any]]:
         arrays = {f"model/{name}": values for name, values in self.weights().items()}
-        arrays["rank/loss_sum"] = _to_numpy(self._loss_sum.reshape(1))
+        arrays["rank/loss_sum"] = self._to_numpy(self._loss_sum.reshape(1))
         names = [name for name, _ in self._model.named_parameters()]
         for number, slots in self._optimizer.state_dict()["state"].items():
             for slot, value in slots.items():
                 if value is not None:
-                    arrays[f"optimizer/{names[number]}/{slot}"] = _to_numpy(torch.atleast_1d(torch.as_tensor(value)))
-        return arrays, {"num_losses": self._num_losses, "num_steps": self._num_steps}
+                    arrays[f"optimizer/{names[number]}/{slot}"] = self._to_numpy(
+                        torch.atleast_1d(torch.as_tensor(value))
+                    )
+        values = {"num_losses": self._num_losses, "num_steps": self._num_steps, "noise_seed": self._noise_seed}
+        return arrays, values
 
     def load_state(self, arrays: Arrays, values: dict[str, Any]) -> None:
         self.load_weights(
@@ -191,15 +196,17 @@ class TorchBackend(Backend):
                 name, slot = path.removeprefix("optimizer/").rsplit("/", 1)
                 value = torch.from_numpy(array.copy())
                 slots.setdefault(numbers[name], {})[slot] = (
-                    value.reshape(()) if slot == "step" else from_whole(value, like=parameters[name])
+                    value.reshape(()) if slot == "step" else self._parts.part(value, like=parameters[name])
                 )
         groups = self._optimizer.state_dict()["param_groups"]
         self._optimizer.load_state_dict({"state": slots, "param_groups": groups})
         self._loss_sum.copy_(torch.from_numpy(arrays["rank/loss_sum"].copy()).reshape(()))
         self._num_losses, self._num_steps = values["num_losses"], values["num_steps"]
+        self._noise_seed = values["noise_seed"]
+        self._noise = KeyStream(self._noise_seed, _NOISE)
 
     def weights(self) -> Arrays:
-        return {name: _to_numpy(value) for name, value in self._model.state_dict().items()}
+        return {name: self._to_numpy(value) for name, value in self._model.state_dict().items()}
 
     def load_weights(self, weights: Arrays) -> None:
         own = self._model.state_dict()
@@ -216,7 +223,7 @@ class TorchBackend(Backend):
             )
         with torch.no_grad():
             for name, value in own.items():
-                value.copy_(from_whole(torch.from_numpy(weights[name].copy()), like=value))
+                value.copy_(self._parts.part(torch.from_numpy(weights[name].copy()), like=value))
 
     def _fields(self, placed: _Placed) -> dict[str, Tensor]:
         if self._dtype == torch.float32:
@@ -225,6 +232,10 @@ class TorchBackend(Backend):
             name: values.to(self._dtype) if values.is_floating_point() else values
             for name, values in placed.fields.items()
         }
+
+    def _to_numpy(self, tensor: Tensor) -> NDArray[Any]:
+        array: NDArray[Any] = self._parts.whole(tensor.detach()).cpu().numpy().copy()
+        return array
 
     def _seed_noise(self) -> None:
         """What dropout draws is a function of seed, step and rank: it needs no state, and no other run disturbs it."""
@@ -372,8 +383,3 @@ def _optimizer(model: TorchModel, settings: OptimizerSettings) -> torch.optim.Op
         nesterov=settings.name == "nesterov",
         weight_decay=settings.weight_decay,
     )
-
-
-def _to_numpy(tensor: Tensor) -> NDArray[Any]:
-    array: NDArray[Any] = whole(tensor.detach()).cpu().numpy().copy()
-    return array

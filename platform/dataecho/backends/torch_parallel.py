@@ -8,8 +8,6 @@ from contextlib import contextmanager
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from dataecho.backends.torch_model import TorchModel
@@ -32,29 +30,28 @@ class Entry(nn.Module):
         return self.model.outputs(fields) if evaluates else self._losses(fields)
 
 
-def in_parallel(entry: Entry, ranks: Ranks, engine: str) -> nn.Module:
+class Parts:
+    """How tensors are divided over the ranks: not at all."""
+
+    def whole(self, tensor: Tensor) -> Tensor:
+        """All of a tensor of which each rank may have a part; collective."""
+        return tensor
+
+    def part(self, tensor: Tensor, *, like: Tensor) -> Tensor:
+        """This rank's part of ``tensor``, divided as ``like`` is."""
+        return tensor
+
+
+def in_parallel(entry: Entry, ranks: Ranks, engine: str) -> tuple[nn.Module, Parts]:
     """What to train instead of ``entry``: its gradients are means over all ranks. Running statistics stay each rank's
     own."""
     if ranks.num_ranks == 1:
-        return entry
+        return entry, Parts()
     if engine == "ddp":
-        return DistributedDataParallel(entry, broadcast_buffers=False)
-    for unit in entry.model.units():
-        fully_shard(unit)
-    fully_shard(entry)
-    return entry
+        return DistributedDataParallel(entry, broadcast_buffers=False), Parts()
+    from dataecho.backends.torch_fsdp import shard  # half a second that only those pay who use it
 
-
-def whole(tensor: Tensor) -> Tensor:
-    """All of a tensor of which each rank may have a part."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-
-
-def from_whole(tensor: Tensor, *, like: Tensor) -> Tensor:
-    """This rank's part of ``tensor``, divided as ``like`` is."""
-    if not isinstance(like, DTensor):
-        return tensor
-    return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements)
+    return entry, shard(entry)
 
 
 @contextmanager

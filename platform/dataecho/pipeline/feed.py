@@ -29,7 +29,9 @@ class Feed:
     ``echo_after``: None for no echo, a stage's name, or an alias (``before_augmentation``, ``after_augmentation``,
     ``example``, ``batch``, ``device``); ``factor``: any real number >= 1, or a :class:`FactorHistory` of this feed's
     own, which may be open to changes while the feed runs; ``shuffle_buffer`` in examples, 0 for none;
-    ``batch_shuffle_buffer`` in batches, for batch echo only. ``state`` continues a feed that ended: see :meth:`state`.
+    ``batch_shuffle_buffer`` in batches, for batch echo only. ``rank`` of ``num_ranks`` feeds that train one model
+    together has its own share of the items; the sizes are this feed's own. ``state`` continues a feed that ended: see
+    :meth:`state`.
     The same arguments give the same batches in every process, with any number of threads.
     """
 
@@ -44,6 +46,8 @@ class Feed:
         echo_after: str | None = None,
         factor: float | FactorHistory = 1.0,
         batch_shuffle_buffer: int = 0,
+        rank: int = 0,
+        num_ranks: int = 1,
         settings: ExecutorSettings | None = None,
         state: dict[str, Any] | None = None,
     ) -> None:
@@ -57,12 +61,12 @@ class Feed:
         )
         after = echo_point(echo_after, stages) if echo_after is not None else BATCH
         if source.num_shards == 1 and source.num_fetches == 0:
-            length = source.num_examples(0)
+            length = source.num_examples(0) // num_ranks
             require(
                 batch_size <= length,
                 "batch_size",
                 batch_size,
-                allowed=f"at most the {length} examples of the source",
+                allowed=f"at most the {length} examples of the source" + (" for a rank" if num_ranks > 1 else ""),
                 cure="Use a smaller batch_size or more data.",
             )
         self._identity = {"echo_after": after, "source": source.digest}
@@ -80,6 +84,10 @@ class Feed:
                 echo_batches=echo_after is not None and after in (BATCH, DEVICE),
                 batch_shuffle_buffer=batch_shuffle_buffer,
                 shuffle_items=source.random_access,
+                # What is fetched shard by shard is dealt by the shard, or every rank would fetch everything.
+                deal_shards=reads_at_entry(source),
+                rank=rank,
+                num_ranks=num_ranks,
                 on_enter=on_enter,
             )
             for num_examples, on_enter in (
@@ -202,10 +210,20 @@ def _factor_of_most_memory(factors: FactorHistory) -> float:
 
 
 def once_through(
-    source: Source, stages: Sequence[Stage], *, batch_size: int, settings: ExecutorSettings | None = None
+    source: Source,
+    stages: Sequence[Stage],
+    *,
+    batch_size: int,
+    rank: int = 0,
+    num_ranks: int = 1,
+    settings: ExecutorSettings | None = None,
 ) -> Executor:
     """Every example of ``source`` exactly once, in order, never echoed: evaluation. The last batch is padded with rows
-    of weight 0. ``stages`` must not be random."""
+    of weight 0. ``stages`` must not be random.
+
+    Of several ranks each gets every ``num_ranks``-th batch, and all get the same number of batches: where there is none
+    left for a rank in the last round, it gets that of rank 0, whose ``planned.batch_ordinal`` tells so.
+    """
     random = [stage.name for stage in stages if stage.random]
     require(
         not random,
@@ -219,7 +237,7 @@ def once_through(
     return Executor(
         source,
         stages,
-        _in_order(read_ahead, source.num_shards, batch_size),
+        _dealt(_in_order(read_ahead, source.num_shards, batch_size), rank, num_ranks, read_ahead),
         echo_after=BATCH,
         seed=0,
         read_ahead=read_ahead.along((0, shard, 0) for shard in range(source.num_shards)),
@@ -236,12 +254,35 @@ def _in_order(read_ahead: ReadAhead, num_shards: int, batch_size: int) -> Iterat
         shards = np.concatenate([shards, np.full(length, shard)])
         ks = np.concatenate([ks, np.arange(length)])
         while len(ks) >= batch_size or (shard == num_shards - 1 and len(ks)):
-            planned = _once(shards[:batch_size], ks[:batch_size], batch_size, num_planned)
-            read_ahead.entered(planned.entered)
-            yield planned
+            yield _once(shards[:batch_size], ks[:batch_size], batch_size, num_planned)
             num_planned += len(ks[:batch_size])
             shards, ks = shards[batch_size:], ks[batch_size:]
     require(num_planned > 0, "source", "no example", allowed="at least one", cure="Name held-out data that exists.")
+
+
+def _dealt(batches: Iterator[PlannedBatch], rank: int, num_ranks: int, read_ahead: ReadAhead) -> Iterator[PlannedBatch]:
+    """Those of ``rank``; see :func:`once_through`."""
+    spare: PlannedBatch | None = None  # of rank 0, in a round in which this rank has had none yet
+    for planned in batches:
+        place = planned.batch_ordinal % num_ranks
+        if place == rank:
+            if spare is not None:
+                read_ahead.done(_shards_of(spare))
+                spare = None
+            read_ahead.entered(planned.entered)
+            yield planned
+        elif place == 0:
+            spare = planned
+        else:
+            read_ahead.done(_shards_of(planned))
+    if spare is not None:
+        read_ahead.entered(spare.entered)
+        yield spare
+
+
+def _shards_of(planned: PlannedBatch) -> list[tuple[int, int]]:
+    """(epoch, shard) of every item."""
+    return list(map(tuple, planned.entered[:, 1:3].tolist()))
 
 
 def _once(shards: Ids, ks: Ids, batch_size: int, num_before: int) -> PlannedBatch:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from dataecho.plan.plan import PlannedBatch
-
 
 @dataclass
 class Counts:
@@ -25,15 +23,18 @@ class Counts:
     steps: int = 0
     epochs_entered: int = 0
 
-    def add(self, planned: PlannedBatch, *, num_fresh: int, num_delivered: int, num_skipped: int) -> None:
-        """A batch has been trained: ``num_delivered`` of its rows had weight 1, ``num_fresh`` of these were the first
-        use of their item, and ``num_skipped`` items failed at their first use."""
+    def add(
+        self, *, num_fresh: int, num_delivered: int, num_skipped: int, num_entered: int, epochs_entered: int
+    ) -> None:
+        """A step has been trained: ``num_delivered`` of its rows had weight 1, ``num_fresh`` of these were the first
+        use of their item, and ``num_skipped`` items failed at their first use. ``num_entered`` items have entered the
+        plan so far, in ``epochs_entered`` epochs."""
         self.fresh_examples += num_fresh
         self.skipped_examples += num_skipped
-        self.entered_examples = planned.num_entered
+        self.entered_examples = num_entered
         self.delivered_examples += num_delivered
         self.steps += 1
-        self.epochs_entered = planned.epochs_entered
+        self.epochs_entered = epochs_entered
 
     def as_dict(self) -> dict[str, int]:
         """By name."""

@@ -138,14 +138,15 @@ class FactorHistory:
                 self._columns = _columns([(int(ordinal), factor) for ordinal, factor in changes])
 
 
-def write_history(folder: Path, history: FactorHistory, *, echoes_batches: bool, rank: int = 0) -> Path:
-    """``factor_history.json`` in ``folder``, whole or not at all: every change as (rank, entry ordinal, factor)."""
+def write_history(folder: Path, changes: Sequence[Sequence[Change]], *, echoes_batches: bool) -> Path:
+    """``factor_history.json`` in ``folder``, whole or not at all: every change of every rank, whose own are
+    ``changes[rank]``, as (rank, entry ordinal, factor)."""
     path = folder / FILE_NAME
     draft = path.with_suffix(f".{os.getpid()}")
     content = {
         "format": FORMAT,
         "entries": _entries(echoes_batches),
-        "changes": [[rank, ordinal, factor] for ordinal, factor in history.changes],
+        "changes": [[rank, ordinal, factor] for rank, own in enumerate(changes) for ordinal, factor in own],
     }
     draft.write_text(json.dumps(content, indent=1) + "\n")
     draft.replace(path)

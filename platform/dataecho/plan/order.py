@@ -75,8 +75,8 @@ class Order:
     """An endless stream of items: every epoch's items enter exactly once, and epochs follow each other at once.
 
     ``num_examples(shard)`` is asked when a shard is first reached, never before. With ``shuffle_items`` (random access)
-    the items inside a shard are permuted; shards always are. Rank ``rank`` of ``num_ranks`` gets every
-    ``num_ranks``-th item of a shard where items are permuted, every ``num_ranks``-th shard where they are not.
+    the items inside a shard are permuted; shards always are. With ``deal_shards`` rank ``rank`` of ``num_ranks`` gets
+    every ``num_ranks``-th shard of an epoch, otherwise every ``num_ranks``-th item of each shard.
     ``on_enter`` is told of items as soon as they are taken, before the next shard's length is asked for.
     """
 
@@ -87,13 +87,14 @@ class Order:
         num_shards: int,
         seed: int,
         shuffle_items: bool,
+        deal_shards: bool = False,
         rank: int = 0,
         num_ranks: int = 1,
         on_enter: Callable[[Ids], None] = lambda items: None,
     ) -> None:
         require(num_shards >= 1, "source.num_shards", num_shards, allowed=">= 1", cure="Name a source that has data.")
         require(
-            shuffle_items or num_ranks <= num_shards,
+            not deal_shards or num_ranks <= num_shards,
             "num_ranks",
             num_ranks,
             allowed=f"at most the number of shards, {num_shards}",
@@ -101,12 +102,12 @@ class Order:
         )
         self._ask, self._on_enter = num_examples, on_enter
         self._num_shards = num_shards
-        self._shuffle_items = shuffle_items
+        self._shuffle_items, self._deal_shards = shuffle_items, deal_shards
         self._rank, self._num_ranks = rank, num_ranks
         self._shard_stream = KeyStream(seed, "order.shards")
         self._item_stream = KeyStream(seed, "order.items")
         self._lengths: dict[int, int] = {}
-        self._first_shard, self._shard_stride = (0, 1) if shuffle_items else (rank, num_ranks)
+        self._first_shard, self._shard_stride = (rank, num_ranks) if deal_shards else (0, 1)
         self._ordinal = self._epoch = self._position = 0
         self._shard_position = self._first_shard
         self._any_this_epoch = False
@@ -197,7 +198,7 @@ class Order:
         return self._lengths[shard]
 
     def _positions(self, length: int) -> range:
-        return range(self._rank, length, self._num_ranks) if self._shuffle_items else range(length)
+        return range(length) if self._deal_shards else range(self._rank, length, self._num_ranks)
 
     def _next_shard(self) -> None:
         self._position = 0

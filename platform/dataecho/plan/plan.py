@@ -59,7 +59,8 @@ class Plan:
     ``echo_batches`` chooses the level: items are echoed before the one shuffle buffer (paper: example echo), or whole
     batches after it, through a buffer of ``batch_shuffle_buffer`` batches (0: copies side by side). ``shuffle_buffer``
     is a length in examples, 0 for none. ``factor``: any real number >= 1, or a history that may be shared with other
-    cursors of the same plan, and only with these. Raises :class:`SettingError` for what cannot be planned.
+    cursors of the same plan, and only with these. ``deal_shards``: whether a rank's share is whole shards (see
+    :class:`Order`); None: where items are not permuted. Raises :class:`SettingError` for what cannot be planned.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Plan:
         echo_batches: bool = False,
         batch_shuffle_buffer: int = 0,
         shuffle_items: bool = True,
+        deal_shards: bool | None = None,
         rank: int = 0,
         num_ranks: int = 1,
         on_enter: Callable[[Ids], None] = lambda items: None,
@@ -101,6 +103,7 @@ class Plan:
             allowed="0, or with batch echo a number of batches >= 1",
             cure="Example echo has the one shuffle_buffer of the task.",
         )
+        deal_shards = not shuffle_items if deal_shards is None else deal_shards
         self._factors = FactorHistory.of(factor)
         self._identity: dict[str, Any] = {
             "seed": seed,
@@ -110,6 +113,7 @@ class Plan:
             "echo_batches": echo_batches,
             "echo.shuffle_buffer": batch_shuffle_buffer,
             "shuffle_items": shuffle_items,
+            "deal_shards": deal_shards,
             "num_shards": num_shards,
             "rank": rank,
             "num_ranks": num_ranks,
@@ -120,6 +124,7 @@ class Plan:
             num_shards=num_shards,
             seed=seed,
             shuffle_items=shuffle_items,
+            deal_shards=deal_shards,
             rank=rank,
             num_ranks=num_ranks,
             on_enter=on_enter,

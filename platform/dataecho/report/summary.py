@@ -32,9 +32,11 @@ def write_summary(folder: Path, summary: Mapping[str, Any]) -> Path:
     return path
 
 
-def print_start(memory: Memory, emulated: Mapping[str, float]) -> None:
-    """What the input side will take, and what is not real about it, before training begins."""
+def print_start(memory: Memory, emulated: Mapping[str, float], *, parts: str) -> None:
+    """How a batch is divided, what the input side will take, and what is not real about it, before training begins."""
     console = Console()
+    if parts:
+        console.print(parts, highlight=False)
     console.print(f"Memory of the input side, predicted: {memory}", highlight=False)
     if emulated:
         console.print(_emulation(emulated), highlight=False)

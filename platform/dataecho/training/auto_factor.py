@@ -16,6 +16,7 @@ quarter. A factor that is right within 10 % stays.
 from __future__ import annotations
 
 import abc
+import json
 import logging
 import math
 from dataclasses import asdict, dataclass
@@ -23,6 +24,7 @@ from pathlib import Path
 
 from dataecho.errors import require
 from dataecho.plan.factors import MAX_FACTOR, FactorHistory, write_history
+from dataecho.training.ranks import Ranks
 from dataecho.training.timing import Sums, Timekeeper, TimeModel
 
 log = logging.getLogger(__name__)
@@ -99,26 +101,34 @@ class FactorControl(abc.ABC):
     """What the loop calls to have the factor decided while it trains."""
 
     @abc.abstractmethod
-    def start(self, factors: FactorHistory, keeper: Timekeeper, folder: Path) -> None:
+    def start(self, factors: FactorHistory, keeper: Timekeeper, folder: Path, ranks: Ranks) -> None:
         """A run in ``folder``, new or resumed, is about to train."""
 
     @abc.abstractmethod
-    def trained(self) -> None:
-        """A step was done and counted; cheap."""
+    def trained(self, factor: float) -> None:
+        """A step was done and counted, before which rank 0 had ``factor``; cheap."""
+
+    @abc.abstractmethod
+    def save(self) -> None:
+        """Write what was decided; called by all ranks together, before every checkpoint."""
 
 
 class FixedFactor(FactorControl):
     """It was decided before the run."""
 
-    def start(self, factors: FactorHistory, keeper: Timekeeper, folder: Path) -> None:
+    def start(self, factors: FactorHistory, keeper: Timekeeper, folder: Path, ranks: Ranks) -> None:
         pass
 
-    def trained(self) -> None:
+    def trained(self, factor: float) -> None:
+        pass
+
+    def save(self) -> None:
         pass
 
 
 class AutoFactor(FactorControl):
-    """Measures with ``time_model``; what is decided goes into the feed's history and ``factor_history.json``.
+    """Measures with ``time_model``; what is decided goes into the feed's history and ``factor_history.json``. Rank 0
+    decides, the others follow a step later.
 
     ``settle_steps``: until what was planned before a change, or read again after a resume, has been trained. A resumed
     run keeps its factor and measures again from the beginning. Raises :class:`SettingError` for a ``max_factor`` below
@@ -145,19 +155,24 @@ class AutoFactor(FactorControl):
         self._factors: FactorHistory
         self._keeper: Timekeeper
         self._folder: Path
+        self._ranks: Ranks
         self._due_steps = self._due_fresh = 0
         self._num_windows = 0
         self._begin: Sums | None = None  # None: settling
         self._collected = Sums()  # of this window, before the present stretch
         self._so_far: Measured | None = None
 
-    def start(self, factors: FactorHistory, keeper: Timekeeper, folder: Path) -> None:
-        self._factors, self._keeper, self._folder = factors, keeper, folder
-        self._write()
+    def start(self, factors: FactorHistory, keeper: Timekeeper, folder: Path, ranks: Ranks) -> None:
+        self._factors, self._keeper, self._folder, self._ranks = factors, keeper, folder, ranks
+        self.save()
         resumed = keeper.sums.steps > 0
         self._settle(steps=self._settle_steps if resumed else 0, fresh_batches=_START)
 
-    def trained(self) -> None:
+    def trained(self, factor: float) -> None:
+        if not self._ranks.is_first:
+            if factor != self._factors.newest:
+                self._factors.change(factor)
+            return
         sums = self._keeper.sums
         if sums.steps < self._due_steps or sums.fresh_examples < self._due_fresh:
             return
@@ -186,7 +201,8 @@ class AutoFactor(FactorControl):
             return
         ordinal = self._factors.change(new)
         log.info("factor %g from entry %d on: %s", new, ordinal, measured)
-        self._write()
+        if self._ranks.num_ranks == 1:  # of several, the others have not changed theirs yet
+            self.save()
         self._settle(steps=self._settle_steps, fresh_batches=0)
 
     def _settle(self, *, steps: int, fresh_batches: int) -> None:
@@ -201,5 +217,7 @@ class AutoFactor(FactorControl):
         num_batches = _WARM_UP[self._num_windows] if self._num_windows < len(_WARM_UP) else _WINDOW
         self._due_fresh = begin.fresh_examples + num_batches * self._model.batch_size
 
-    def _write(self) -> None:
-        write_history(self._folder, self._factors, echoes_batches=self._echoes_batches)
+    def save(self) -> None:
+        changes = [json.loads(blob) for blob in self._ranks.gather_bytes(json.dumps(self._factors.changes).encode())]
+        if self._ranks.is_first:
+            write_history(self._folder, changes, echoes_batches=self._echoes_batches)

@@ -16,10 +16,11 @@ from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as dump_arrays
 
 from dataecho.errors import SettingError
+from dataecho.training.ranks import Ranks
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 FOLDER = "checkpoints"
 _ARRAYS, _VALUES = "arrays.safetensors", "state.json"
 _PREFIX = "step-"
@@ -79,6 +80,19 @@ class CheckpointStore:
     def _drop_drafts(self) -> None:
         for draft in self._folder.glob(f".{_PREFIX}*"):
             shutil.rmtree(draft)
+
+
+def gather_states(ranks: Ranks, state: dict[str, Any]) -> dict[str, Any]:
+    """Every rank's ``state``, by its number as text, on every rank."""
+    if ranks.num_ranks == 1:
+        return {"0": state}
+    arrays: dict[str, np.ndarray[Any, Any]] = {}
+    values = json.dumps(_without_arrays(state, "", arrays)).encode()
+    all_values, all_arrays = ranks.gather_bytes(values), ranks.gather_bytes(dump_arrays(arrays))
+    return {
+        str(rank): _with_arrays(json.loads(text), load_arrays(blob))
+        for rank, (text, blob) in enumerate(zip(all_values, all_arrays, strict=True))
+    }
 
 
 def list_checkpoints(folder: Path) -> list[Path]:

@@ -32,6 +32,14 @@ class Evaluator(abc.ABC):
     def compute(self) -> dict[str, float]:
         """The metrics over everything seen: ``eval_loss`` and the task's own."""
 
+    @abc.abstractmethod
+    def seen(self) -> Arrays:
+        """What :meth:`compute` needs of the batches so far, as arrays: for another rank's :meth:`add`."""
+
+    @abc.abstractmethod
+    def add(self, seen: Arrays) -> None:
+        """Take what another evaluator has :meth:`seen`, after what this one has."""
+
 
 class WeightedMeans(Evaluator):
     """Means of per-row outputs over rows of weight 1. ``names`` maps a metric to the output it is the mean of."""
@@ -48,6 +56,14 @@ class WeightedMeans(Evaluator):
 
     def compute(self) -> dict[str, float]:
         return {metric: total / self._weight for metric, total in self._sums.items()}
+
+    def seen(self) -> Arrays:
+        return {"sums": np.array([*self._sums.values(), self._weight])}
+
+    def add(self, seen: Arrays) -> None:
+        *sums, weight = seen["sums"].tolist()
+        self._sums = {metric: total + sums[n] for n, (metric, total) in enumerate(self._sums.items())}
+        self._weight += weight
 
 
 @dataclass(frozen=True, kw_only=True)

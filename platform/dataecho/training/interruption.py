@@ -36,6 +36,11 @@ class Interruption:
         for number, handler in self._previous.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
+    @property
+    def signal_number(self) -> int:
+        """The signal that came, 0 for none."""
+        return self._signal or 0
+
     def check(self) -> None:
         """Raise :class:`Interrupted` if a signal came."""
         if self._signal is not None:

@@ -72,3 +72,6 @@ class OneRank(Ranks):
 
     def sum(self, values: NDArray[Any]) -> NDArray[Any]:
         return values
+
+    def gather_bytes(self, blob: bytes) -> list[bytes]:
+        return [blob]

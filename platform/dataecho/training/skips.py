@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dataecho.pipeline.batch import Skipped
 from dataecho.training.journal import Journal
+from dataecho.training.ranks import Ranks
 
 FILE_NAME = "skipped.jsonl"
 
@@ -36,6 +37,12 @@ class Skips:
     def close(self) -> None:
         """Flush and close."""
         self._journal.close()
+
+
+def gather_skips(ranks: Ranks, skipped: Iterable[Skipped]) -> list[Skipped]:
+    """Those of every rank, in the order of the ranks, on every rank."""
+    blob = json.dumps([asdict(example) for example in skipped]).encode()
+    return [Skipped(**example) for one in ranks.gather_bytes(blob) for example in json.loads(one)]
 
 
 def read_skips(folder: Path) -> list[Skipped]:

@@ -48,12 +48,15 @@ def _num_cores() -> int:
 class TimeModel:
     """``upstream_time`` seconds to produce a fresh batch up to the echo point with all workers; ``downstream_time``
     seconds per step for the rest; both while the other side ran. ``shares_cores``: whether they compete for them.
-    ``workers_are_upstream``: nothing, or a whole batch, is echoed, so all that the workers do is upstream."""
+    ``workers_are_upstream``: nothing, or a whole batch, is echoed, so all that the workers do is upstream.
+    ``batch_size`` and everything measured are those of one of ``num_ranks`` ranks, a fresh example's time is that of
+    all of them."""
 
     batch_size: int
     num_workers: int
     shares_cores: bool
     workers_are_upstream: bool
+    num_ranks: int = 1
     num_cores: int = field(default_factory=_num_cores)
 
     def metrics(self, sums: Sums) -> dict[str, float]:
@@ -78,8 +81,8 @@ class TimeModel:
             "downstream_time": downstream,
             "upstream_downstream_ratio": upstream / downstream if downstream else float("inf"),
             "input_wait_fraction": sums.input_wait_seconds / measured if measured else 0.0,
-            "predicted_time_per_fresh_example": predicted / self.batch_size,
-            "measured_time_per_fresh_example": measured / sums.fresh_examples,
+            "predicted_time_per_fresh_example": predicted / self.batch_size / self.num_ranks,
+            "measured_time_per_fresh_example": measured / sums.fresh_examples / self.num_ranks,
             "duplicates_per_batch": sums.duplicates / sums.steps,
             "echo_lag": sums.total_lag / sums.repeats if sums.repeats else 0.0,
         }

@@ -3,7 +3,7 @@
 ::
 
     loop:
-        batch = next(feed)                       # only this call is timed as input wait
+        batch = next(feed)                       # only this call is timed as input wait; ranks agree on the rest
         if batch would exceed the budget: break
         if batch would carry the fresh examples past the next mark:
             stop train_time and the feed; evaluate the mark; save; stop if the target is reached
@@ -31,20 +31,22 @@ from dataecho.pipeline.memory import Memory
 from dataecho.pipeline.meter import Reading
 from dataecho.pipeline.stage import DEVICE
 from dataecho.plan.counts import Counts
+from dataecho.training.agreement import Step, agree
 from dataecho.training.auto_factor import FactorControl
 from dataecho.training.budget import Budget
-from dataecho.training.checkpoint import CheckpointStore
+from dataecho.training.checkpoint import CheckpointStore, gather_states
 from dataecho.training.clock import Clock
 from dataecho.training.contracts import Backend, Display, Progress, Tracker
 from dataecho.training.heartbeat import Heartbeat, read_heartbeat
 from dataecho.training.interruption import Interrupted, Interruption
 from dataecho.training.schedule import Schedule
-from dataecho.training.skips import Skips
+from dataecho.training.skips import Skips, gather_skips
 from dataecho.training.spool import Spool
 from dataecho.training.target import COSTS, Target
 from dataecho.training.timing import Sums, Timekeeper, TimeModel
 
 _SECONDS_BETWEEN_LOOKS = 0.2
+_OWN = "rank/"  # names of a backend's arrays that differ from rank to rank
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,9 +72,10 @@ class Outcome:
 
 
 class Trainer:
-    """One run in ``folder``. ``new_feed(state)`` opens the feed; ``evaluate()`` gives held-out metrics; ``identity`` is
-    everything that a checkpoint must agree with. ``resume_from`` is the state of a checkpoint of this run: raises
-    :class:`SettingError` where it belongs to another."""
+    """One run in ``folder``, or one rank's part in it: rank 0 writes what is of all, the others have a ``folder`` of
+    their own that nobody needs afterwards. ``new_feed(state)`` opens the feed; ``evaluate()`` gives held-out metrics;
+    ``identity`` is everything that a checkpoint must agree with. ``resume_from`` is the state of a checkpoint of this
+    run: raises :class:`SettingError` where it belongs to another."""
 
     def __init__(
         self,
@@ -93,7 +96,7 @@ class Trainer:
         resume_from: dict[str, Any] | None = None,
     ) -> None:
         self._folder = folder
-        self._evaluate, self._backend = evaluate, backend
+        self._evaluate, self._backend, self._ranks = evaluate, backend, backend.ranks
         self._budget, self._schedule, self._target = budget, schedule, target
         self._time_model, self._tracker, self._display = time_model, tracker, display
         self._factor_control = factor_control
@@ -132,7 +135,7 @@ class Trainer:
                 "run_dir", str(folder), allowed="a folder that can be written", cure=f"Choose another one ({error})."
             ) from error
         self._keeper = Timekeeper(self._feed.meter, self._sums)
-        factor_control.start(self._feed.factors, self._keeper, folder)
+        factor_control.start(self._feed.factors, self._keeper, folder, self._ranks)
 
     @property
     def memory(self) -> Memory:
@@ -170,32 +173,43 @@ class Trainer:
 
     def _loop(self, interruption: Interruption) -> None:
         while not self._has_arrived():
-            self._keeper.ask()
-            while not self._feed.ready(timeout=_SECONDS_BETWEEN_LOOKS):
-                interruption.check()  # a starved loop is interrupted where it waits
-            interruption.check()
-            batch = next(self._feed)
-            self._keeper.got()
-            if self._would_exceed(batch):
+            batch, step = self._next(interruption)
+            if self._would_exceed(step):
                 return
-            if self._counts.fresh_examples + batch.num_fresh > self._mark * self._settings.eval_interval:
+            if self._counts.fresh_examples + step.num_fresh > self._mark * self._settings.eval_interval:
                 self._at_mark(interruption)
                 if self._has_arrived():
                     return
-            self._train(batch)
+            self._train(batch, step)
+
+    def _next(self, interruption: Interruption) -> tuple[Batch, Step]:
+        """This rank's batch, and what all ranks' batches are together. Raises :class:`Interrupted` on every rank if one
+        was asked to stop."""
+        self._keeper.ask()
+        while not (interruption.signal_number or self._feed.ready(timeout=_SECONDS_BETWEEN_LOOKS)):
+            pass  # a starved loop is interrupted where it waits
+        if interruption.signal_number:
+            agree(self._ranks, Step(signal=interruption.signal_number))
+            raise Interrupted(interruption.signal_number)
+        batch = next(self._feed)
+        step = agree(self._ranks, Step.of(batch, train_time=self._clock.train_time, factor=self._feed.factors.newest))
+        if step.signal:
+            raise Interrupted(step.signal)
+        self._keeper.got()
+        return batch, step
 
     def _has_arrived(self) -> bool:
         return self._diverged or (self._target.reached and self._settings.stop_at_target)
 
-    def _would_exceed(self, batch: Batch) -> bool:
+    def _would_exceed(self, step: Step) -> bool:
         return self._budget.forbids(
             fresh=self._counts.fresh_examples,
-            num_fresh=batch.num_fresh,
+            num_fresh=step.num_fresh,
             steps=self._counts.steps,
-            seconds=self._clock.train_time,
+            seconds=step.train_time,
         )
 
-    def _train(self, batch: Batch) -> None:
+    def _train(self, batch: Batch, step: Step) -> None:
         rate = self._settings.learning_rate * self._schedule.factor(self._spent_fraction())
         placed = self._place(batch)
         if not self._backend.keeps_host_arrays:
@@ -204,14 +218,16 @@ class Trainer:
         if self._backend.keeps_host_arrays:
             batch.release()
         self._counts.add(
-            batch.planned,
-            num_fresh=batch.num_fresh,
-            num_delivered=batch.num_delivered,
-            num_skipped=len(batch.skipped),
+            num_fresh=step.num_fresh,
+            num_delivered=step.num_delivered,
+            num_skipped=step.num_skipped,
+            num_entered=step.num_entered,
+            epochs_entered=step.epochs_entered,
         )
-        self._skips.add(batch.skipped)
+        if step.num_skipped:
+            self._skips.add(gather_skips(self._ranks, batch.skipped))
         self._keeper.trained(batch)
-        self._factor_control.trained()
+        self._factor_control.trained(step.factor)
         self._display.update(self._progress())
         if self._heartbeat.is_due():
             self._heartbeat.beat(**self._spent_time(), read_examples=self._num_reads())
@@ -232,7 +248,8 @@ class Trainer:
         """Evaluate the open mark, with clock and feed standing still; then log it, save and show it."""
         self._backend.synchronize()
         while not self._feed.pause(timeout=_SECONDS_BETWEEN_LOOKS):
-            interruption.check()  # a read that does not return is interrupted where it is waited for
+            if self._ranks.num_ranks == 1:
+                interruption.check()  # a read that does not return is interrupted where it is waited for
         self._keeper.stop()
         with self._clock.stopped():
             loss = self._backend.take_loss()
@@ -241,7 +258,7 @@ class Trainer:
             self._metrics = {"train_loss": loss, **held_out}
             self._num_evaluations += 1
             self._evaluated_steps = self._counts.steps
-            self._counts.read_examples = self._num_reads()
+            self._counts.read_examples = self._all_reads()
             value = held_out[self._target.metric]
             self._target.record(value, {**self._counts.as_dict(), **self._spent_time()})
             self._spool.append(
@@ -272,15 +289,23 @@ class Trainer:
 
     def _save(self) -> None:
         """Everything a continuation needs; then the tracker may send what this covers."""
-        self._counts.read_examples = self._num_reads()
+        self._counts.read_examples = self._all_reads()
+        self._factor_control.save()
         arrays, values = self._backend.state()
+        own = {name: array for name, array in arrays.items() if name.startswith(_OWN)}
+        states = gather_states(self._ranks, {"feed": self._feed.state(self._counts.steps), "backend": own})
+        if not self._ranks.is_first:
+            return
         self._spool.flush()
         self._skips.flush()
         self._store.save(
             {
                 "identity": self._identity,
-                "feed": self._feed.state(self._counts.steps),
-                "backend": {"arrays": arrays, "values": values},
+                "ranks": states,
+                "backend": {
+                    "arrays": {name: array for name, array in arrays.items() if name not in own},
+                    "values": values,
+                },
                 "counts": self._counts.as_dict(),
                 "clock": self._spent_time(),
                 "sums": asdict(self._sums),
@@ -311,7 +336,16 @@ class Trainer:
                     allowed=f"{shown(theirs)}, the value the checkpoint was written with",
                     cure="Resume with the settings the run was started with, or start a new run.",
                 )
-        self._backend.load_state(state["backend"]["arrays"], state["backend"]["values"])
+        num_ranks = len(state["ranks"])
+        if num_ranks != self._ranks.num_ranks:
+            raise SettingError(
+                "num_ranks",
+                self._ranks.num_ranks,
+                allowed=f"{num_ranks}, the number of processes that the checkpoint was written by",
+                cure="Start as many, or export the weights (mode=export) and start a new run from them (weights=...).",
+            )
+        own = state["ranks"][str(self._ranks.rank)]
+        self._backend.load_state({**state["backend"]["arrays"], **own["backend"]}, state["backend"]["values"])
         self._counts = Counts(**state["counts"])
         self._sums, self._window_start = Sums(**state["sums"]), Sums(**state["window_start"])
         self._target.costs = dict(state["target"])
@@ -322,8 +356,11 @@ class Trainer:
         lost = read_heartbeat(self._folder)
         self._reads_before = max(self._counts.read_examples, int(lost["read_examples"]))
         self._clock = Clock(**{name: max(spent, lost[name]) for name, spent in state["clock"].items()})
-        feed_state: dict[str, Any] = state["feed"]
+        feed_state: dict[str, Any] = own["feed"]
         return feed_state
+
+    def _all_reads(self) -> int:
+        return int(self._ranks.gather([self._num_reads()]).sum())
 
     def _num_reads(self) -> int:
         return self._reads_before + self._feed.meter.read().num_reads

@@ -1,0 +1,27 @@
+"""Fully sharded data parallel: every rank keeps a part of each weight and of its momentum."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from dataecho.backends.torch_parallel import Entry, Parts
+
+
+def shard(entry: Entry) -> Parts:
+    """Divide the weights of ``entry``, in place."""
+    for unit in entry.model.units():
+        fully_shard(unit)
+    fully_shard(entry)
+    return _ShardParts()
+
+
+class _ShardParts(Parts):
+    def whole(self, tensor: Tensor) -> Tensor:
+        return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+    def part(self, tensor: Tensor, *, like: Tensor) -> Tensor:
+        if not isinstance(like, DTensor):
+            return tensor
+        return distribute_tensor(tensor.to(like.device, like.dtype), like.device_mesh, like.placements)

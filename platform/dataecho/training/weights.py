@@ -1,0 +1,45 @@
+"""Weights by themselves, in one safetensors file with framework-neutral names: how they get from one run, or one
+framework, to another."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from dataecho.errors import SettingError
+from dataecho.training.checkpoint import load_checkpoint
+from dataecho.training.contracts import Arrays
+
+FILE_NAME = "weights.safetensors"
+_PREFIX = "model/"
+
+
+def checkpoint_weights(path: Path) -> Arrays:
+    """The weights in a checkpoint folder, by :meth:`Backend.weights`' names. Raises :class:`SettingError` for a
+    checkpoint that cannot be used."""
+    arrays = load_checkpoint(path)["backend"]["arrays"]
+    return {name.removeprefix(_PREFIX): array for name, array in arrays.items() if name.startswith(_PREFIX)}
+
+
+def write_weights(path: Path, weights: Arrays) -> Path:
+    """The file, whole or not at all."""
+    draft = path.with_suffix(f".{os.getpid()}")
+    save_file(weights, draft)
+    draft.replace(path)
+    return path
+
+
+def read_weights(path: Path) -> Arrays:
+    """What :func:`write_weights`, or any program that knows the names, wrote. Raises :class:`SettingError`."""
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError, TypeError) as error:
+        raise SettingError(
+            "weights",
+            str(path),
+            allowed="a safetensors file of weights",
+            cure=f"python train.py mode=export checkpoint=<run folder> writes one ({error}).",
+        ) from error
