@@ -176,7 +176,8 @@ class JaxBackend(Backend):
                 cure="Load weights into the model that they were saved from.",
             )
         parameters, buffers = (
-            {name: self._weight(weights[name]) for name in part} for part in (self._state.parameters, self._state.buffers)
+            {name: self._weight(weights[name]) for name in part}
+            for part in (self._state.parameters, self._state.buffers)
         )
         self._state = self._state._replace(parameters=parameters, buffers=buffers)
 
