@@ -15,6 +15,9 @@ from dataecho.settings import Node, check_types
 
 T = TypeVar("T")
 
+#: Which extra brings a package that not everybody needs.
+_EXTRAS = {"jax": "jax", "keras": "tensorflow", "mlflow": "mlflow", "tensorflow": "tensorflow", "torch": "torch"}
+
 _ANY_POSITIONAL, _ANY_NAMED = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
 
 
@@ -56,7 +59,7 @@ def _target(node: Node, contract: type, *, key: str) -> Any:
             f"{key}._target_",
             name,
             allowed="the dotted path of a class that can be imported",
-            cure=f"The import failed: {_first_line(error)}",
+            cure=f"The import failed: {_first_line(error)}{_extra(error)}",
         ) from error
     if contract is not object and not (isinstance(target, type) and issubclass(target, contract)):
         raise _no_contract(node, contract, key)
@@ -119,6 +122,15 @@ def _typed(target: Any, arguments: Node, *, key: str) -> Node:
     fields: dict[str, Any] = {name: (hints.get(name, Any), ...) for name in arguments}
     model = create_model("Arguments", __config__=ConfigDict(strict=True, arbitrary_types_allowed=True), **fields)
     return check_types(key, arguments, model)
+
+
+def _extra(error: BaseException) -> str:
+    """What to install, if what is missing comes with an extra of this distribution."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ModuleNotFoundError):
+        cause = cause.__cause__
+    extra = _EXTRAS.get(str(cause.name).partition(".")[0]) if cause is not None else None
+    return f'. Install it: pip install "dataecho[{extra}]"' if extra else ""
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,0 +1,151 @@
+"""Where TensorFlow computes: devices, threads and the strategy that keeps one model on all of them."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import tensorflow as tf
+from tensorflow.python.framework.config import disable_op_determinism  # there is a public way in, and none out
+
+from dataecho.errors import SettingError, require
+from dataecho.training.contracts import AcceleratorSettings
+
+DEVICES = ("auto", "cpu", "cuda", "mps", "tpu")
+
+
+def device_name(name: str) -> str:
+    """The device to use for the setting ``accelerator``, or an error that lists what is there."""
+    present = ["cpu"]
+    if tf.config.list_physical_devices("GPU"):
+        present.insert(0, "mps" if sys.platform == "darwin" else "cuda")
+    if tf.config.list_physical_devices("TPU") or "TPU_NAME" in os.environ:
+        present.insert(0, "tpu")
+    require(
+        name in DEVICES,
+        "accelerator",
+        name,
+        allowed=", ".join(DEVICES),
+        cure="backend=tensorflow has no other; accelerator=auto takes the best there is.",
+    )
+    if name == "auto":
+        return present[0]
+    require(
+        name in present,
+        "accelerator",
+        name,
+        allowed=f"what this machine has: {', '.join(present)}",
+        cure="Use accelerator=auto, or install a TensorFlow build and driver for the device.",
+    )
+    return name
+
+
+def set_threads(number: int | None) -> None:
+    """So many for computing; None leaves it to TensorFlow, or to the run before in this process."""
+    if number is None:
+        return
+    require(number >= 1, "backend.compute_threads", number, allowed=">= 1", cure="Leave it out.")
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(number)
+        tf.config.threading.set_inter_op_parallelism_threads(number)
+    except RuntimeError as error:
+        raise SettingError(
+            "backend.compute_threads",
+            number,
+            allowed=f"{num_threads()}, with which TensorFlow has started in this process",
+            cure="Leave it out, or start a new process: TensorFlow decides once.",
+        ) from error
+
+
+def num_threads() -> int:
+    """How many TensorFlow computes one operation with."""
+    chosen = tf.config.threading.get_intra_op_parallelism_threads() or int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0))
+    return chosen or _num_cores()
+
+
+def set_deterministic(wanted: bool) -> None:
+    """For everything from here on in this process."""
+    if wanted:
+        tf.config.experimental.enable_op_determinism()
+    else:
+        disable_op_determinism()
+
+
+def new_strategy(name: str, settings: AcceleratorSettings) -> tf.distribute.Strategy:
+    """One copy of the model on each of ``settings.devices`` devices called ``name``.
+
+    Raises :class:`SettingError` where there are fewer.
+    """
+    if name == "tpu":
+        return _on_tpu(settings.devices)
+    kind = "CPU" if name == "cpu" else "GPU"
+    if kind == "CPU":
+        _divide_cpu(settings.devices)
+    else:
+        _grow_memory()
+    present = len(tf.config.list_logical_devices(kind))
+    _require_devices(settings.devices, present, of=f"{name} devices of this machine")
+    places = [f"/{kind}:{number}" for number in range(settings.devices)]
+    if settings.devices == 1:
+        return tf.distribute.OneDeviceStrategy(places[0])
+    on_cpu = tf.distribute.ReductionToOneDevice() if kind == "CPU" else None  # None: NCCL
+    return tf.distribute.MirroredStrategy(places, cross_device_ops=on_cpu)
+
+
+def _on_tpu(wanted: int) -> tf.distribute.Strategy:
+    """All cores of the TPU that ``TPU_NAME`` names, or of this machine."""
+    resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=os.environ.get("TPU_NAME", "local"))
+    if "TPU_NAME" in os.environ:
+        tf.config.experimental_connect_to_cluster(resolver)
+    tf.tpu.experimental.initialize_tpu_system(resolver)
+    strategy = tf.distribute.TPUStrategy(resolver)
+    require(
+        wanted == strategy.num_replicas_in_sync,
+        "accelerator.devices",
+        wanted,
+        allowed=f"{strategy.num_replicas_in_sync}, the cores of this TPU",
+        cure="A TPU is used as a whole.",
+    )
+    return strategy
+
+
+def _divide_cpu(wanted: int) -> None:
+    """Make the CPU ``wanted`` devices, so that what is for several can be tried on any machine."""
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    if wanted <= len(tf.config.get_logical_device_configuration(cpu) or [cpu]):
+        return
+    try:
+        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * wanted)
+    except RuntimeError as error:
+        present = len(tf.config.list_logical_devices("CPU"))
+        raise SettingError(
+            "accelerator.devices",
+            wanted,
+            allowed=f"at most {present}, with which TensorFlow has started in this process",
+            cure="Start a new process: TensorFlow divides the CPU once.",
+        ) from error
+
+
+def _grow_memory() -> None:
+    """Take memory as it is needed: others may use the device, too."""
+    for device in tf.config.list_physical_devices("GPU"):
+        try:
+            tf.config.experimental.set_memory_growth(device, True)
+        except RuntimeError:  # TensorFlow has started in this process: it stays as whoever did that wanted it
+            return
+
+
+def _require_devices(wanted: int, present: int, *, of: str) -> None:
+    require(
+        wanted <= present,
+        "accelerator.devices",
+        wanted,
+        allowed=f"at most {present}, the {of}",
+        cure="Use fewer.",
+    )
+
+
+def _num_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
