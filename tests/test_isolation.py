@@ -73,5 +73,5 @@ def test_a_missing_framework_is_told_with_what_to_install(tmp_path, name):
     done = train(tmp_path / "run", f"backend={name}", blocked=FRAMEWORKS[name])
     last = done.stderr.splitlines()[-1]
     assert last.startswith("dataecho.errors.SettingError: backend._target_=")
-    assert last.endswith(f"No module named {name!r}. Install it: pip install \"dataecho[{name}]\"")
+    assert last.endswith(f'No module named {name!r}. Install it: pip install "dataecho[{name}]"')
     assert not (tmp_path / "run").exists()

@@ -1,24 +1,18 @@
 """The TensorFlow backend: the contract on one device and on two, then what is TensorFlow's own."""
 
-import random
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import tests.backends.two_cpus  # noqa: F401
-from dataecho.backends.tensorflow_backend import PRECISIONS, TensorflowBackend
-from dataecho.backends.tensorflow_devices import DEVICES
+from dataecho.backends.tensorflow_backend import TensorflowBackend
 from dataecho.backends.tensorflow_layers import BatchNorm
 from dataecho.backends.tensorflow_model import TensorflowModel
-from dataecho.errors import SettingError
 from dataecho.pipeline.feed import once_through
 from dataecho.pipeline.source import ArraySource
 from dataecho.testing.backend_contract import OPTIMIZERS, BackendContract
-from dataecho.training.contracts import AcceleratorSettings, BackendContext, OptimizerSettings
+from dataecho.training.contracts import AcceleratorSettings, BackendContext
 
 PRESENT = ["cpu"] + ["cuda"] * bool(tf.config.list_physical_devices("GPU"))
 
