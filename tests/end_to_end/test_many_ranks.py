@@ -84,7 +84,7 @@ def result(folder):
         for entry in read_spool(folder)
     ]
     summary = json.loads((folder / "summary.json").read_text())
-    how = {"config", "emulated_source"}
+    how = {"config", "emulated_source", "git_revision"}  # of how it was run, not of what came of it
     return state, marks, {name: summary[name] for name in summary if name not in TIMES | how}
 
 
