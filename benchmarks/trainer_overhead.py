@@ -1,30 +1,29 @@
-"""What dataecho adds to a training step: ``python benchmarks/trainer_overhead.py [channels]`` (about five minutes).
+"""What dataecho adds to a training step: ``python benchmarks/trainer_overhead.py [channels] [--backend=tensorflow]``.
 
 Four arms take turns for 20 rounds, with the same network, optimizer and batches and one compute thread each:
-a bare PyTorch loop over resident batches; the same again (their difference is the noise of the machine); the trainer
-on the same resident batches with MLflow tracking on and checkpoints at every evaluation; and the trainer with its
-executor running, which decodes and augments every batch beside it. Seconds are ``train_time`` per step. ``channels``
-sets the length of a step: 64 by default, some 12 ms; 1 for steps of a millisecond, where every microsecond shows.
+a bare PyTorch or TensorFlow loop over resident batches; the same again (their difference is the noise of the machine);
+the trainer on the same resident batches with MLflow tracking on and checkpoints at every evaluation; and the trainer
+with its executor running, which decodes and augments every batch beside it. Seconds are ``train_time`` per step, after
+a first step that is not counted. ``channels`` sets the length of a step: 64 by default, some 12 ms; 1 for steps of a
+millisecond, where every microsecond shows. About five minutes; ``--rounds`` for less.
 """
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import itertools
 import statistics
-import sys
 import tempfile
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from dataecho.backends.torch_backend import TorchBackend
 from dataecho.environment import prepare
 from dataecho.pipeline.batch import Batch
 from dataecho.pipeline.executor import ExecutorSettings
@@ -33,17 +32,15 @@ from dataecho.report.display import NoDisplay
 from dataecho.tracking.mlflow_tracker import MLflowTracker
 from dataecho.training.auto_factor import FixedFactor
 from dataecho.training.budget import Budget
-from dataecho.training.contracts import AcceleratorSettings, BackendContext, OptimizerSettings, RunInfo
+from dataecho.training.contracts import Backend, RunInfo
 from dataecho.training.schedule import ConstantSchedule
 from dataecho.training.target import Target
 from dataecho.training.timing import TimeModel
 from dataecho.training.trainer import Trainer, TrainerSettings
 from tasks.digits.data import Digits
-from tasks.digits.torch_model import DigitsNet
 
-ROUNDS, STEPS, STEPS_PER_MARK = 20, 200, 50
+STEPS, STEPS_PER_MARK = 200, 50
 BATCH_SIZE, RATE = 64, 0.01
-CHANNELS = (int(sys.argv[1]) if len(sys.argv) > 1 else 64,) * 2
 SETTINGS = ExecutorSettings(num_threads=1, chunk_size=BATCH_SIZE)
 
 TASK = Digits(
@@ -92,33 +89,12 @@ class ResidentFeed:
         pass
 
 
-def bare(resident: list[dict[str, np.ndarray]]) -> float:
-    """Seconds per step of the loop that anybody would write."""
-    torch.manual_seed(0)
-    model = DigitsNet(channels=CHANNELS)
-    optimizer = torch.optim.SGD(model.parameters(), lr=RATE, momentum=0.9, nesterov=True)
-    batches = [{name: torch.from_numpy(values) for name, values in arrays.items()} for arrays in resident]
-    model.train()
-    started = time.perf_counter()
-    for batch in itertools.islice(itertools.cycle(batches), STEPS):
-        loss = model.losses(batch).mean()
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-    return (time.perf_counter() - started) / STEPS
-
-
-def trained(open_feed: Any, folder: Path, database: Path) -> float:
+def trained(backend: Backend, open_feed: Any, folder: Path, database: Path) -> float:
     """Seconds of train_time per step of the real trainer."""
-    backend = TorchBackend(
-        BackendContext(
-            new_model=partial(DigitsNet, channels=CHANNELS),
-            optimizer=OptimizerSettings(name="nesterov", learning_rate=RATE),
-            accelerator=AcceleratorSettings(name="cpu"),
-            seed=0,
-        ),
-        compute_threads=1,
-    )
+    state = backend.state()
+    with new_feed() as feed:  # the first step traces, or picks algorithms
+        backend.train_step(backend.put(next(feed)), learning_rate=RATE)
+    backend.load_state(*state)
     tracker = MLflowTracker(tracking_uri=f"sqlite:///{database}", experiment="overhead")
     trainer = Trainer(
         folder,
@@ -144,7 +120,13 @@ def trained(open_feed: Any, folder: Path, database: Path) -> float:
 
 def main() -> None:
     """Interleave, then compare medians and round-by-round ratios."""
-    torch.set_num_threads(1)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("channels", nargs="?", type=int, default=64)
+    parser.add_argument("--backend", choices=("torch", "tensorflow"), default="torch")
+    parser.add_argument("--rounds", type=int, default=20)
+    given = parser.parse_args()
+    framework = importlib.import_module(f"{given.backend}_overhead")
+    network = {"channels": (given.channels, given.channels), "rate": RATE}
     with new_feed() as feed:
         resident = [next(feed).arrays for _ in range(20)]
     arms = ("bare loop", "bare loop again", "trainer, resident batches", "trainer, executor running")
@@ -152,14 +134,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         database = Path(place, "mlflow.db")
         run = {
-            arms[0]: lambda folder: bare(resident),
-            arms[1]: lambda folder: bare(resident),
-            arms[2]: lambda folder: trained(partial(ResidentFeed, resident), folder, database),
-            arms[3]: lambda folder: trained(new_feed, folder, database),
+            arms[0]: lambda folder: framework.bare(resident, num_steps=STEPS, **network),
+            arms[1]: lambda folder: framework.bare(resident, num_steps=STEPS, **network),
+            arms[2]: lambda folder: trained(
+                framework.new_backend(**network), partial(ResidentFeed, resident), folder, database
+            ),
+            arms[3]: lambda folder: trained(framework.new_backend(**network), new_feed, folder, database),
         }
         for arm in arms:  # warm up, and create the database
             run[arm](Path(place, f"warm-{arm}"))
-        for number in track(range(ROUNDS), "rounds"):
+        for number in track(range(given.rounds), "rounds"):
             for shift in range(len(arms)):  # everyone starts a round equally often
                 arm = arms[(number + shift) % len(arms)]
                 seconds[arm].append(run[arm](Path(place, f"{number}-{arm}")))

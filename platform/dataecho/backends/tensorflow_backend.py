@@ -24,12 +24,13 @@ from dataecho.backends.tensorflow_devices import (
 from dataecho.backends.tensorflow_keras import keras
 from dataecho.backends.tensorflow_model import TensorflowModel
 from dataecho.backends.tensorflow_optimizers import Update
+from dataecho.backends.tensorflow_ranks import ranks_of, talking
 from dataecho.backends.tensorflow_weights import named_weights
 from dataecho.errors import SettingError, require
 from dataecho.pipeline.batch import Batch
 from dataecho.plan.keys import KeyStream
 from dataecho.training.contracts import Arrays, Backend, BackendContext
-from dataecho.training.ranks import OneRank, Ranks
+from dataecho.training.ranks import Ranks
 
 PRECISIONS = {"32": "float32", "bf16": "mixed_bfloat16", "64": "float64"}
 _NOISE = "backend.tensorflow.noise"
@@ -47,7 +48,8 @@ class _Placed:
 
 class TensorflowBackend(Backend):
     """``jit_compile``: compile loss and gradients with XLA; ``deterministic``: only deterministic algorithms;
-    ``compute_threads``: of this process on the CPU, None for TensorFlow's own choice.
+    ``compute_threads``: of this process on the CPU, None for TensorFlow's own choice; ``timeout``: seconds that the
+    processes which ``TF_CONFIG`` names wait for each other.
 
     With ``accelerator.devices`` above 1, every device has the whole model and an equal part of each batch: the rows
     that follow each other. Raises :class:`SettingError` for a device or precision that is not there.
@@ -60,13 +62,16 @@ class TensorflowBackend(Backend):
         jit_compile: bool = False,
         deterministic: bool = False,
         compute_threads: int | None = None,
+        timeout: float = 600.0,
     ) -> None:
+        require(timeout > 0, "backend.timeout", timeout, allowed="seconds > 0", cure="600 is the default.")
         accelerator = context.accelerator
         device = device_name(accelerator.name)
         _check(accelerator.precision, device)
         set_threads(compute_threads)
         set_deterministic(deterministic)
-        self._strategy = new_strategy(device, accelerator)
+        self._strategy = new_strategy(device, accelerator, timeout=timeout)
+        self._ranks = ranks_of(self._strategy)
         self._devices = list(self._strategy.extended.worker_devices)
         self._dtype = tf.float64 if accelerator.precision == "64" else tf.float32
         with self._strategy.scope(), _policy(PRECISIONS[accelerator.precision]), _seeded(context.seed):
@@ -112,7 +117,7 @@ class TensorflowBackend(Backend):
 
     @property
     def ranks(self) -> Ranks:
-        return OneRank()
+        return self._ranks
 
     @property
     def keeps_host_arrays(self) -> bool:
@@ -125,7 +130,10 @@ class TensorflowBackend(Backend):
     def train_step(self, placed: _Placed, *, learning_rate: float) -> None:
         self._num_steps += 1
         scalars = np.array([learning_rate, self._num_steps], dtype=np.float64)
-        self._loss_sum = self._train(placed.fields, placed.weights, tf.constant(scalars), self._seeds(), self._loss_sum)
+        with talking(self._ranks):
+            self._loss_sum = self._train(
+                placed.fields, placed.weights, tf.constant(scalars), self._seeds(), self._loss_sum
+            )
         self._num_losses += 1
 
     def take_loss(self) -> float:

@@ -8,6 +8,7 @@ import sys
 import tensorflow as tf
 from tensorflow.python.framework.config import disable_op_determinism  # there is a public way in, and none out
 
+from dataecho.backends.tensorflow_ranks import launched_ranks, strategy_of_workers
 from dataecho.errors import SettingError, require
 from dataecho.training.contracts import AcceleratorSettings
 
@@ -71,14 +72,18 @@ def set_deterministic(wanted: bool) -> None:
         disable_op_determinism()
 
 
-def new_strategy(name: str, settings: AcceleratorSettings) -> tf.distribute.Strategy:
-    """One copy of the model on each of ``settings.devices`` devices called ``name``.
+def new_strategy(name: str, settings: AcceleratorSettings, *, timeout: float) -> tf.distribute.Strategy:
+    """One copy of the model on each of ``settings.devices`` devices called ``name``, in every process that
+    ``TF_CONFIG`` names; these wait for each other ``timeout`` seconds.
 
-    Raises :class:`SettingError` where there are fewer.
+    Raises :class:`SettingError` where there are fewer devices.
     """
     if name == "tpu":
         return _on_tpu(settings.devices)
     kind = "CPU" if name == "cpu" else "GPU"
+    if launched_ranks() > 1:
+        _show_devices(kind, settings.devices)
+        return strategy_of_workers(timeout)
     if kind == "CPU":
         _divide_cpu(settings.devices)
     else:
@@ -90,6 +95,15 @@ def new_strategy(name: str, settings: AcceleratorSettings) -> tf.distribute.Stra
         return tf.distribute.OneDeviceStrategy(places[0])
     on_cpu = tf.distribute.ReductionToOneDevice() if kind == "CPU" else None  # None: NCCL
     return tf.distribute.MirroredStrategy(places, cross_device_ops=on_cpu)
+
+
+def _show_devices(kind: str, wanted: int) -> None:
+    """A worker uses all GPUs it sees, or its CPU: let it see as many as are wanted."""
+    gpus = tf.config.list_physical_devices("GPU") if kind == "GPU" else []
+    present = len(gpus) if gpus else 1
+    _require_devices(wanted, present, of="devices that a process of several can have here")
+    if tf.config.get_visible_devices("GPU") != gpus[:wanted]:
+        tf.config.set_visible_devices(gpus[:wanted], "GPU")
 
 
 def _on_tpu(wanted: int) -> tf.distribute.Strategy:
