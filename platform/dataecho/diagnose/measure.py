@@ -82,7 +82,7 @@ def measure(
     model = TimeModel(
         batch_size=batch_size,
         num_workers=num_workers,
-        shares_cores=backend.keeps_host_arrays,
+        shares_cores=backend.shares_cores,
         workers_are_upstream=True,
     )
     return Measured(
