@@ -116,7 +116,7 @@ class TrainingRun:
             batch_size=workload.rank_batch_size,
             num_ranks=workload.backend.ranks.num_ranks,
             num_workers=workload.executor.num_workers,
-            shares_cores=workload.backend.keeps_host_arrays,
+            shares_cores=workload.backend.shares_cores,
             workers_are_upstream=_echoes_no_items(settings, task),
         )
         return Trainer(

@@ -39,12 +39,13 @@ class ThrottleNode(_Strict):
 
 
 class PipelineNode(_Strict):
-    """``num_processes`` 0: threads. ``max_waiting``, ``max_spill``, ``max_memory`` in MiB."""
+    """``num_processes`` 0: threads. ``chunk_size``: a number or ``auto``. ``max_waiting``, ``max_spill`` and
+    ``max_memory`` in MiB."""
 
     num_threads: int = Field(ge=1)
     num_processes: int = Field(ge=0)
     look_ahead: int = Field(ge=1)
-    chunk_size: int = Field(ge=1)
+    chunk_size: int | str
     read_ahead: int = Field(ge=1)
     max_waiting: int = Field(ge=0)
     max_spill: int = Field(ge=0)

@@ -48,7 +48,7 @@ def in_parallel(entry: Entry, ranks: Ranks, engine: str) -> tuple[nn.Module, Par
     if ranks.num_ranks == 1:
         return entry, Parts()
     if engine == "ddp":
-        return DistributedDataParallel(entry, broadcast_buffers=False), Parts()
+        return DistributedDataParallel(entry, forward_sync_buffers=False), Parts()
     from dataecho.backends.torch_fsdp import shard  # half a second that only those pay who use it
 
     return entry, shard(entry)

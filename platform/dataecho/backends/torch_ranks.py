@@ -9,7 +9,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
+from torch.distributed.rendezvous import rendezvous
 
+from dataecho.errors import SettingError
 from dataecho.training.ranks import OneRank, RankLost, Ranks
 
 
@@ -28,9 +30,26 @@ def join_ranks(device: torch.device, *, timeout: float) -> Ranks:
     if launched_ranks() == 1:
         return OneRank()
     if not dist.is_initialized():
-        engine = "nccl" if device.type == "cuda" else "gloo"
-        dist.init_process_group(engine, timeout=timedelta(seconds=timeout))
+        _meet("nccl" if device.type == "cuda" else "gloo", timedelta(seconds=timeout))
     return TorchRanks(timeout=timeout)
+
+
+def _meet(engine: str, timeout: timedelta) -> None:
+    # After a restart torchrun hands out the same store, and a rank could find there the address of a process that is
+    # dead: every attempt has keys of its own.
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    try:
+        store, rank, num_ranks = next(rendezvous("env://", timeout=timeout))
+        store = dist.PrefixStore(f"dataecho/{attempt}", store)
+        dist.init_process_group(engine, store=store, rank=rank, world_size=num_ranks, timeout=timeout)
+    except (RuntimeError, ValueError) as error:
+        raise SettingError(
+            "WORLD_SIZE",
+            launched_ranks(),
+            allowed=f"as many processes as are started and find each other within {timeout.total_seconds():g} s "
+            "(backend.timeout)",
+            cure=f"Start them by torchrun, or set RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT for each ({error}).",
+        ) from error
 
 
 class TorchRanks(Ranks):

@@ -73,7 +73,7 @@ def measure(
         _settle(feed, settings.look_ahead)
         real = bench.drain(feed, clock.until("input"))
         both = bench.train(feed, clock.until("both"))
-        cached_source = CachedSource(_records(source, both.planned, settings.chunk_size))
+        cached_source = CachedSource(_records(source, both.planned))
     cached = _cached(bench, cached_source, stages, seed, settings, clock.until("cached"))
     other = 1 if num_workers > 1 else 2
     few_or_many = _cached(bench, cached_source, stages, seed, _with_workers(settings, other), clock.until("scaling"))
@@ -82,7 +82,7 @@ def measure(
     model = TimeModel(
         batch_size=batch_size,
         num_workers=num_workers,
-        shares_cores=backend.keeps_host_arrays,
+        shares_cores=backend.shares_cores,
         workers_are_upstream=True,
     )
     return Measured(
@@ -263,13 +263,10 @@ def _settle(feed: Feed, num_batches: int) -> None:
         next(feed).release()
 
 
-def _records(source: Source, planned: PlannedBatch, chunk_size: int) -> list[Chunk]:
+def _records(source: Source, planned: PlannedBatch) -> list[Chunk]:
     """The records of one batch, read once more."""
     items = np.unique(np.stack([planned.shard, planned.k], axis=1)[: planned.num_valid], axis=0)
-    return [
-        source.read(part[:, 0], part[:, 1])
-        for part in (items[start : start + chunk_size] for start in range(0, len(items), chunk_size))
-    ]
+    return [source.read(items[:, 0], items[:, 1])]
 
 
 def _with_workers(settings: ExecutorSettings, number: int) -> ExecutorSettings:

@@ -8,6 +8,7 @@ from typing import Any
 from dataecho.pipeline.batch import Arrays, Layout, new_arrays
 from dataecho.pipeline.job import Job
 from dataecho.pipeline.meter import Meter, Times
+from dataecho.pipeline.pace import Pace
 from dataecho.pipeline.rows import Rows
 from dataecho.pipeline.shelf import Shelf
 from dataecho.pipeline.store import Entry, Store
@@ -52,8 +53,8 @@ class ThreadCrew(Crew):
 
     num_queues = 1
 
-    def __init__(self, work: Work, meter: Meter, *, chunk_size: int) -> None:
-        self._work, self._meter, self._chunk_size = work, meter, chunk_size
+    def __init__(self, work: Work, meter: Meter, pace: Pace) -> None:
+        self._work, self._meter, self._pace = work, meter, pace
         shelf = Shelf(lambda num_bytes, _: meter.add_stored(num_bytes))
         self._store = Store(shelf, echoes_items=work.echoes_items)
 
@@ -65,16 +66,13 @@ class ThreadCrew(Crew):
 
     def cut(self, rows: Rows, records: dict[int, Entry]) -> list[tuple[int, Rows, Material]]:
         entries = self._store.take(rows, records)
-        size = self._chunk_size
-        return [
-            (0, rows[start : start + size], entries[start : start + size] if entries is not None else None)
-            for start in range(0, len(rows), size)
-        ]
+        return [(0, rows[part], entries[part] if entries is not None else None) for part in self._pace.cut(len(rows))]
 
     def make(self, worker: int, job: Job, rows: Rows, material: Material) -> None:
         times = Times()
         job.write(self._work.make(rows, material, times), self._work, times)
         self._meter.add(times)
+        self._pace.done(len(rows), times.total)
 
     def close(self) -> None:
         self._store.clear()

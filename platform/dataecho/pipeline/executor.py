@@ -10,8 +10,9 @@ or when the item enters the plan, in source order, from shards that were fetched
 
 from __future__ import annotations
 
-import abc
+import itertools
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,37 +23,41 @@ import numpy as np
 
 from dataecho.errors import require
 from dataecho.pipeline.batch import Arrays, Batch, BatchPool, Layout
-from dataecho.pipeline.crew import Crew, Material, ThreadCrew
+from dataecho.pipeline.crew import Crew, ThreadCrew
 from dataecho.pipeline.job import Job
 from dataecho.pipeline.memory import MIB
-from dataecho.pipeline.meter import Meter, Times
+from dataecho.pipeline.meter import Meter
+from dataecho.pipeline.pace import ChunkSize, Pace
 from dataecho.pipeline.processes import ProcessCrew
 from dataecho.pipeline.read_ahead import Closed, ReadAhead
 from dataecho.pipeline.rows import Rows
 from dataecho.pipeline.shelf import Shelf, Spill
 from dataecho.pipeline.source import Source
-from dataecho.pipeline.stage import BATCH, DEVICE, Stage, as_examples
+from dataecho.pipeline.stage import DEVICE, Stage
 from dataecho.pipeline.store import Entry
+from dataecho.pipeline.tasks import ReadTask, RepeatTask, RowsTask, Task, WholeTask
 from dataecho.pipeline.tolerance import Tolerance
 from dataecho.pipeline.work import Work
 from dataecho.plan.order import Ids
 from dataecho.plan.plan import PlannedBatch
 
 _WORKER, _READER = "worker", "reader"
+_READS_AT_ONCE = 16  # of items that enter the plan
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExecutorSettings:
     """``num_threads`` workers, or ``num_processes`` instead where that is not 0; ``look_ahead`` batches at most are in
-    work or waiting; ``chunk_size`` uses are worked on at a time; ``read_ahead`` shards are fetched ahead of the plan.
-    ``max_waiting`` MiB of records that were read before their first use stay in memory, ``max_spill`` MiB more in a
-    temporary file. ``max_skipped_share`` of the examples may be broken. None of them changes what a batch is made of.
+    work or waiting; ``chunk_size`` uses are worked on at a time, ``auto`` or a number (see :class:`Pace`);
+    ``read_ahead`` shards are fetched ahead of the plan. ``max_waiting`` MiB of records that were read before their
+    first use stay in memory, ``max_spill`` MiB more in a temporary file. ``max_skipped_share`` of the examples may be
+    broken. None of them changes what a batch is made of.
     """
 
     num_threads: int = 2
     num_processes: int = 0
     look_ahead: int = 4
-    chunk_size: int = 8
+    chunk_size: ChunkSize = "auto"
     read_ahead: int = 4
     max_waiting: int = 1024
     max_spill: int = 16384
@@ -63,7 +68,6 @@ class ExecutorSettings:
             ("num_threads", 1),
             ("num_processes", 0),
             ("look_ahead", 1),
-            ("chunk_size", 1),
             ("read_ahead", 1),
             ("max_waiting", 0),
             ("max_spill", 0),
@@ -76,6 +80,13 @@ class ExecutorSettings:
                 allowed=f"whole numbers >= {least}",
                 cure=f"Set pipeline.{name}.",
             )
+        require(
+            self.chunk_size == "auto" or (isinstance(self.chunk_size, int) and self.chunk_size >= 1),
+            "pipeline.chunk_size",
+            self.chunk_size,
+            allowed="auto, or whole numbers >= 1",
+            cure="auto goes by what an example costs.",
+        )
 
     @property
     def num_workers(self) -> int:
@@ -115,6 +126,14 @@ class Executor:
         self._read_ahead = read_ahead
         self._work = Work(source, stages, echo_after=echo_after, seed=seed)
         self.meter = Meter(self._work.upstream_names)
+        self._reads_at_entry = reads_at_entry(source)
+        self._reads_when_planned = source.num_readers > 0
+        #: Whether batches can be made whole: nothing is kept of them, and nobody waits for what they are made from.
+        self._makes_whole = not (
+            settings.num_processes or self._work.echoes_items or self._reads_at_entry or self._reads_when_planned
+        )
+        # Every worker may make as many at once, and as many can be delivered meanwhile.
+        self._pace = Pace(settings.chunk_size, most_batches=max(1, settings.look_ahead // (settings.num_workers + 1)))
         self._crew: Crew = (
             ProcessCrew(
                 self._work,
@@ -123,23 +142,22 @@ class Executor:
                 echo_after=echo_after,
                 seed=seed,
                 num_workers=settings.num_processes,
-                chunk_size=settings.chunk_size,
+                pace=self._pace,
             )
             if settings.num_processes
-            else ThreadCrew(self._work, self.meter, chunk_size=settings.chunk_size)
+            else ThreadCrew(self._work, self.meter, self._pace)
         )
         self._tolerance = Tolerance(settings.max_skipped_share)
         self._shares_repeats = echo_after == DEVICE
         self._pool: BatchPool | None = None
+        self._batch_size = 0
         self._lock = threading.Lock()
         self._has_work, self._has_batch = threading.Condition(self._lock), threading.Condition(self._lock)
-        self._queues: list[deque[_Task]] = [deque() for _ in range(self._crew.num_queues)]
-        self._reads: deque[_Task] = deque()
+        self._queues: list[deque[Task]] = [deque() for _ in range(self._crew.num_queues)]
+        self._reads: deque[Task] = deque()
         self._jobs: deque[Job | BaseException] = deque()
-        self._reads_at_entry = reads_at_entry(source)
         if self._reads_at_entry:
             read_ahead.on_enter = self._read_entered
-        self._reads_when_planned = source.num_readers > 0
         self._spill = Spill(max_bytes=settings.max_spill * MIB)
         self._shelf = Shelf(self.meter.add_waiting, max_bytes=settings.max_waiting * MIB, spill=self._spill)
         self._records: dict[int, Entry] = {}
@@ -147,6 +165,8 @@ class Executor:
         self._num_active = {_WORKER: 0, _READER: 0}
         self._paused = {_WORKER: False, _READER: False}
         self._planning = self._exhausted = self._closed = False
+        self._workers_rest = False
+        self._delivered: float | None = None
         num_readers = source.num_readers or (1 if self._reads_at_entry else 0)
         self._threads = [
             threading.Thread(
@@ -172,18 +192,19 @@ class Executor:
             if not self._jobs:
                 raise StopIteration
             job = self._jobs.popleft()
-            if (
-                len(self._jobs) <= self._settings.look_ahead // 2
-            ):  # to wake workers for every batch costs more than it gives
+            # To wake workers for every batch costs more than it gives.
+            if not self._workers_rest and len(self._jobs) <= self._settings.look_ahead // 2:
                 self._has_work.notify_all()
         try:
             if isinstance(job, BaseException):
                 raise job
             if job.error is not None:
                 raise job.error
-            self._tolerance.met(int((job.planned.repeat == 0).sum()), job.skipped(self._work))
+            self._tolerance.met(job.planned.num_fresh, job.skipped(self._work))
             self.meter.delivered()
-            return job.batch(self._work)
+            batch = job.batch(self._work)
+            self._delivered = time.perf_counter()
+            return batch
         except BaseException:
             self.close()
             raise
@@ -204,6 +225,14 @@ class Executor:
             for thread in self._threads:
                 thread.start()
         with self._lock:
+            if self._delivered is not None:
+                away, self._delivered = time.perf_counter() - self._delivered, None
+                self._let_workers_rest(self._is_cheap() and away < self._pace.seconds * self._batch_size)
+            while not self._has_answer() and self._works_for_itself():
+                pass
+            if self._has_answer():
+                return True
+            self._let_workers_rest(False)
             return self._has_batch.wait_for(self._has_answer, timeout)
 
     def pause(self, *, timeout: float | None = None) -> bool:
@@ -245,6 +274,26 @@ class Executor:
         self._records.clear()
         self._echoed.clear()
 
+    def _works_for_itself(self) -> bool:
+        """The caller does what there is to do for a cheap batch, which is sooner done than handed over; whether there
+        was anything."""
+        task = self._take(_WORKER, self._queues[0], by_caller=True) if self._is_cheap() else None
+        if task is None:
+            return False
+        self._lock.release()
+        try:
+            self._do(task, _WORKER, 0, self._queues[0])
+        finally:
+            self._lock.acquire()
+        return True
+
+    def _let_workers_rest(self, rest: bool) -> None:
+        """Whether only the caller plans: where it comes back sooner than a cheap batch is made, workers would be in its
+        way."""
+        if self._workers_rest and not rest:
+            self._has_work.notify_all()
+        self._workers_rest = rest
+
     def _stands_still(self, kind: str) -> bool:
         return self._num_active[kind] == 0
 
@@ -254,71 +303,97 @@ class Executor:
         job = self._jobs[0]
         return isinstance(job, BaseException) or job.finished
 
-    def _run(self, kind: str, number: int, queue: deque[_Task]) -> None:
+    def _run(self, kind: str, number: int, queue: deque[Task]) -> None:
         while (task := self._next_task(kind, queue)) is not None:
-            error: BaseException | None = None
-            try:
-                task.run(number)
-            except BaseException as caught:
-                error = caught
-            with self._lock:
-                self._num_active[kind] -= 1
-                if task.job is not None and task.job.task_done(error):
-                    for repeat in task.job.repeats:
-                        self._queues[number % len(self._queues)].append(repeat)
-                        self._has_work.notify_all()
-                if self._paused[kind] or self._has_answer():
-                    self._has_batch.notify_all()
+            self._do(task, kind, number, queue)
 
-    def _next_task(self, kind: str, queue: deque[_Task]) -> _Task | None:
-        with self._lock:
-            while not self._closed:
-                if not self._paused[kind]:
-                    if queue:
-                        self._num_active[kind] += 1
-                        return queue.popleft()
-                    if kind == _WORKER and self._may_plan():
-                        self._plan_next()
-                        continue
-                self._has_work.wait()
-            return None
-
-    def _may_plan(self) -> bool:
-        return not self._planning and not self._exhausted and len(self._jobs) < self._settings.look_ahead
-
-    def _plan_next(self) -> None:
-        """Cut the next batch into tasks. One worker at a time, in plan order, so the store knows every use in advance;
-        the lock is let go while the plan waits for a shard."""
-        self._planning = True
-        self._lock.release()
-        planned: PlannedBatch | None = None
+    def _do(self, task: Task, kind: str, number: int, queue: deque[Task]) -> None:
         error: BaseException | None = None
         try:
-            planned = next(self._planned)
+            task.run(number)
+        except BaseException as caught:
+            error = caught
+        with self._lock:
+            self._num_active[kind] -= 1
+            if error is not None and (smaller := task.apart()):
+                queue.extendleft(reversed(smaller))
+            else:
+                self._done(task, error, queue)
+            if self._paused[kind] or self._has_answer():
+                self._has_batch.notify_all()
+
+    def _done(self, task: Task, error: BaseException | None, queue: deque[Task]) -> None:
+        for job in task.jobs:
+            if job.task_done(error) and job.repeats:
+                queue.extend(job.repeats)
+                self._has_work.notify_all()
+
+    def _next_task(self, kind: str, queue: deque[Task]) -> Task | None:
+        with self._lock:
+            while (task := self._take(kind, queue)) is None and not self._closed:
+                self._has_work.wait()
+            return task
+
+    def _take(self, kind: str, queue: deque[Task], *, by_caller: bool = False) -> Task | None:
+        """What there is to do, planned if need be; under the lock."""
+        while not self._closed and not self._paused[kind]:
+            if queue:
+                self._num_active[kind] += 1
+                return queue.popleft()
+            if kind != _WORKER or (self._workers_rest and not by_caller) or not self._may_plan():
+                break
+            self._plan_next()
+        return None
+
+    def _is_cheap(self) -> bool:
+        """Whether a batch is made sooner than somebody else would take it over."""
+        return self._num_whole() > 0 and self._pace.is_moment(self._batch_size)
+
+    def _may_plan(self) -> bool:
+        room = self._settings.look_ahead - len(self._jobs)
+        return not self._planning and not self._exhausted and room >= max(1, self._num_whole())
+
+    def _plan_next(self) -> None:
+        """Cut the next batches into tasks. One worker at a time, in plan order, so the store knows every use in
+        advance; the lock is let go while the plan waits for a shard."""
+        self._planning = True
+        count = max(1, self._num_whole())
+        self._lock.release()
+        batches: list[PlannedBatch] = []
+        error: BaseException | None = None
+        try:
+            for _ in range(count):
+                batches.append(next(self._planned))
         except BaseException as caught:  # a source that cannot be opened: told where its batch would have been
             error = caught
         finally:
             self._lock.acquire()
             self._planning = False
-        if planned is None or error is not None:
-            self._exhausted = True
-            if error is not None and not isinstance(error, StopIteration | Closed):
-                self._jobs.append(error)
-            self._has_batch.notify_all()
-            return
         if self._closed:
             return
-        if self._pool is None:
-            size = len(planned)
-            self._pool = BatchPool(partial(self._allocate, size))
-        self._jobs.append(self._assemble(planned) if planned.num_batch_repeats == 1 else self._repeat(planned))
-        self._has_work.notify_all()
+        if self._pool is None and batches:
+            self._batch_size = len(batches[0])
+            self._pool = BatchPool(partial(self._allocate, self._batch_size))
+        for is_repeated, group in itertools.groupby(batches, key=lambda planned: planned.num_batch_repeats > 1):
+            some = list(group)
+            self._jobs.extend(map(self._repeat, some) if is_repeated else self._assemble(some))
+        if not self._workers_rest:
+            self._has_work.notify_all()
+        if error is not None:
+            self._exhausted = True
+            if not isinstance(error, StopIteration | Closed):
+                self._jobs.append(error)
+            self._has_batch.notify_all()
+
+    def _num_whole(self) -> int:
+        """Batches to make at once; 0 where they are cut."""
+        return self._pace.num_batches(self._batch_size) if self._batch_size and self._makes_whole else 0
 
     def _read_entered(self, items: Ids) -> None:
         with self._lock:
             if self._closed:
                 raise Closed
-            self._read(items, self._settings.chunk_size, is_entry=True)
+            self._read(items, _READS_AT_ONCE, is_entry=True)
             self._has_work.notify_all()
 
     def _allocate(self, batch_size: int, layout: Layout) -> Arrays:
@@ -332,18 +407,23 @@ class Executor:
             part = items[start : start + size]
             records = [Entry(self._shelf, 1) for _ in part]
             self._records.update(zip(part[:, 0].tolist(), records, strict=True))
-            self._reads.append(_ReadTask(part, records, self._work, self._read_ahead, self.meter, is_entry=is_entry))
+            self._reads.append(ReadTask(part, records, self._work, self._read_ahead, self.meter, is_entry=is_entry))
 
-    def _assemble(self, planned: PlannedBatch) -> Job:
+    def _assemble(self, batches: Sequence[PlannedBatch]) -> list[Job]:
         assert self._pool is not None
+        if len(batches) > 1 or self._num_whole():
+            jobs = [Job(planned, self._pool, num_tasks=1) for planned in batches]
+            self._queues[0].append(WholeTask(jobs, self._work, self.meter, self._pace))
+            return jobs
+        (planned,) = batches
         rows = Rows.of(planned)
         if self._reads_when_planned:
             self._read(self._not_read(rows), 1, is_entry=False)
         pieces = self._crew.cut(rows, self._records)
         job = Job(planned, self._pool, num_tasks=len(pieces))
         for queue, part, material in pieces:
-            self._queues[queue].append(_RowsTask(job, part, material, self._crew))
-        return job
+            self._queues[queue].append(RowsTask(job, part, material, self._crew))
+        return [job]
 
     def _not_read(self, rows: Rows) -> Ids:
         """The items among ``rows`` whose records are neither here nor on their way, nor needed."""
@@ -358,101 +438,15 @@ class Executor:
         assert self._pool is not None
         original = self._echoed.get(planned.batch_ordinal)
         if original is None:
-            original = self._assemble(planned)
+            (original,) = self._assemble([planned])
             original.num_users = planned.num_batch_repeats - planned.batch_repeat
             self._echoed[planned.batch_ordinal] = original
         if planned.batch_repeat == planned.num_batch_repeats - 1:
             del self._echoed[planned.batch_ordinal]
         job = Job(planned, self._pool, num_tasks=1)
-        task = _RepeatTask(job, original, self.meter, share=self._shares_repeats)
+        task = RepeatTask(job, original, self.meter, share=self._shares_repeats)
         if original.finished:
             self._queues[planned.batch_ordinal % len(self._queues)].append(task)
         else:
             original.repeats.append(task)
         return job
-
-
-class _Task(abc.ABC):
-    """A piece of work, done by one worker or reader."""
-
-    @property
-    @abc.abstractmethod
-    def job(self) -> Job | None:
-        """The batch that it is for, if it is for one."""
-
-    @abc.abstractmethod
-    def run(self, number: int) -> None:
-        """Do it, as this worker or reader; an exception fails the job."""
-
-    @abc.abstractmethod
-    def abandon(self) -> None:
-        """It will not be done: whoever waits for it is told so."""
-
-
-class _ReadTask(_Task):
-    """Read some items. A failure is told by the batch that first needs the record."""
-
-    job = None
-
-    def __init__(
-        self, items: Ids, records: list[Entry], work: Work, read_ahead: ReadAhead, meter: Meter, *, is_entry: bool
-    ) -> None:
-        self._items, self._records = items, records
-        self._work, self._read_ahead, self._meter, self._is_entry = work, read_ahead, meter, is_entry
-
-    def run(self, number: int) -> None:
-        epochs, shards, ks = self._items.T[1:]
-        times = Times()
-        try:
-            with self._meter.transfer():
-                results = as_examples(self._work.read(epochs, shards, ks, times))
-        except BaseException as error:
-            for record in self._records:
-                record.fail(error)
-        else:
-            for record, result in zip(self._records, results, strict=True):
-                record.hold(result)
-        self._meter.add(times, by_worker=False)
-        if self._is_entry:
-            self._read_ahead.done(zip(epochs.tolist(), shards.tolist(), strict=True))
-
-    def abandon(self) -> None:
-        for record in self._records:
-            record.fail(Closed())
-
-
-class _RowsTask(_Task):
-    """A few rows of a batch, from reading to writing."""
-
-    def __init__(self, job: Job, rows: Rows, material: Material, crew: Crew) -> None:
-        self._job, self._rows, self._material, self._crew = job, rows, material, crew
-
-    @property
-    def job(self) -> Job:
-        return self._job
-
-    def run(self, number: int) -> None:
-        self._crew.make(number, self._job, self._rows, self._material)
-
-    def abandon(self) -> None:
-        pass
-
-
-class _RepeatTask(_Task):
-    """One repeat of a whole batch that is finished."""
-
-    def __init__(self, job: Job, original: Job, meter: Meter, *, share: bool) -> None:
-        self._job, self._original, self._meter, self._share = job, original, meter, share
-
-    @property
-    def job(self) -> Job:
-        return self._job
-
-    def run(self, number: int) -> None:
-        times = Times()
-        with times.of(BATCH, len(self._job.planned)):
-            self._job.copy_from(self._original, share=self._share)
-        self._meter.add(times)
-
-    def abandon(self) -> None:
-        pass

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dataecho.pipeline.batch import Arrays, Batch, BatchPool, Layout, Skipped, layout_of, write_rows
 from dataecho.pipeline.meter import Times
@@ -92,6 +93,8 @@ class Job:
 
     def skipped(self, work: Work) -> tuple[Skipped, ...]:
         """The items whose first use was to be here."""
+        if not self.broken:
+            return ()
         repeats = self.planned.repeat
         return tuple(
             Skipped(self.where(row, work), broken.stage, broken.reason)
@@ -103,19 +106,23 @@ class Job:
         """The finished batch: what failed and what is padding has weight 0, and is a copy of a row that is not."""
         size, num_valid = len(self.planned), self.planned.num_valid
         weights = np.ones(size, dtype=np.float32)
-        weights[num_valid:] = 0
-        weights[list(self.broken)] = 0
+        if num_valid < size or self.broken:
+            weights[num_valid:] = 0
+            weights[list(self.broken)] = 0
+            self._fill(weights, work)
+        assert self._arrays is not None
+        release: list[Callable[[], None]] = [partial(self._pool.give, self._arrays)] if self._owns_arrays else []
+        return Batch(self._arrays, weights, self.planned, self.skipped(work), release)
+
+    def _fill(self, weights: NDArray[np.float32], work: Work) -> None:
         good = np.flatnonzero(weights)
         if self._arrays is None or not len(good):
             row, broken = min(self.broken.items())
             raise ExampleError(
                 broken.stage, self.where(row, work), f"no example of a whole batch is good; {broken.reason}"
             )
-        if len(good) < size:
-            for values in self._arrays.values():
-                values[weights == 0] = values[good[0]]
-        release: list[Callable[[], None]] = [partial(self._pool.give, self._arrays)] if self._owns_arrays else []
-        return Batch(self._arrays, weights, self.planned, self.skipped(work), release)
+        for values in self._arrays.values():
+            values[weights == 0] = values[good[0]]
 
     def where(self, row: int, work: Work) -> str:
         """The item of a row, as a person finds it."""

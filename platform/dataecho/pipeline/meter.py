@@ -27,6 +27,11 @@ class Times:
         self._stage, self._started = stage, time.perf_counter()
         return self
 
+    @property
+    def total(self) -> float:
+        """Seconds of all stages."""
+        return sum(self.seconds.values())
+
     def __enter__(self) -> None:
         return None
 

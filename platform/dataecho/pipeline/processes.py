@@ -29,6 +29,7 @@ from dataecho.pipeline.batch import Arrays, Layout, layout_of, write_rows
 from dataecho.pipeline.crew import Crew, Material
 from dataecho.pipeline.job import Job
 from dataecho.pipeline.meter import Meter, Times
+from dataecho.pipeline.pace import Pace
 from dataecho.pipeline.rows import Rows
 from dataecho.pipeline.shelf import Shelf
 from dataecho.pipeline.source import Source
@@ -53,10 +54,10 @@ class ProcessCrew(Crew):
         echo_after: str,
         seed: int,
         num_workers: int,
-        chunk_size: int,
+        pace: Pace,
     ) -> None:
         self._work, self._meter = work, meter
-        self._num_workers, self._chunk_size = num_workers, chunk_size
+        self._num_workers, self._pace = num_workers, pace
         self._live: set[int] = set()
         self._shared: dict[int, _SharedArrays] = {}
         self._layout: Layout | None = None
@@ -92,8 +93,8 @@ class ProcessCrew(Crew):
         pieces = []
         for worker in range(self._num_workers):
             mine = np.flatnonzero(owner == worker)
-            for start in range(0, len(mine), self._chunk_size):
-                part = rows[mine[start : start + self._chunk_size]]
+            for which in self._pace.cut(len(mine)):
+                part = rows[mine[which]]
                 pieces.append((worker, part, [records.pop(ordinal, None) for ordinal in part.ordinal.tolist()]))
         return sorted(pieces, key=lambda piece: int(piece[1].place[0]))
 
@@ -105,6 +106,7 @@ class ProcessCrew(Crew):
         answer = self._workers[worker].do(_Piece(rows, records), target, self._meter, where)
         self._meter.add(answer.times)
         self._meter.add_process(cpu_seconds=answer.cpu_seconds)
+        self._pace.done(len(rows), answer.times.total)
         self._meter.add_stored(answer.stored_bytes)
         if answer.error is not None:
             raise answer.error

@@ -1,7 +1,8 @@
-"""A few uses that are worked on together."""
+"""Some uses that are worked on together."""
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +11,13 @@ import numpy as np
 from dataecho.plan.order import Ids
 from dataecho.plan.plan import PlannedBatch
 
+_COLUMNS = ("ordinal", "epoch", "shard", "k", "repeat", "num_repeats")
+
 
 @dataclass(frozen=True)
 class Rows:
-    """Uses, arrays [n]; ``place``: their rows in the batch. The other columns are those of :class:`PlannedBatch`."""
+    """Uses, arrays [n]; ``place``: their rows in the batch, or in batches one after the other. The other columns are
+    those of :class:`PlannedBatch`."""
 
     place: Ids
     ordinal: Ids
@@ -24,11 +28,12 @@ class Rows:
     num_repeats: Ids
 
     @classmethod
-    def of(cls, planned: PlannedBatch) -> Rows:
-        """The rows of a batch that are not padding."""
-        valid = slice(planned.num_valid)
-        columns = (planned.ordinal, planned.epoch, planned.shard, planned.k, planned.repeat, planned.num_repeats)
-        return cls(np.arange(planned.num_valid), *(column[valid] for column in columns))
+    def of(cls, *batches: PlannedBatch) -> Rows:
+        """The rows of one or more batches that are not padding."""
+        starts = itertools.accumulate((len(planned) for planned in batches), initial=0)
+        places = [np.arange(start, start + planned.num_valid) for planned, start in zip(batches, starts, strict=False)]
+        columns = ([getattr(planned, name)[: planned.num_valid] for planned in batches] for name in _COLUMNS)
+        return cls(*(np.concatenate(parts) if len(parts) > 1 else parts[0] for parts in (places, *columns)))
 
     def __getitem__(self, which: Any) -> Rows:
         return Rows(

@@ -363,6 +363,7 @@ class BackendContract(abc.ABC):
         threads = identity["backend.compute_threads"]  # None where they change no result
         assert threads is None or (isinstance(threads, int) and threads >= 1)
         assert threads is not None or accelerator.name != "cpu"
+        assert make(linear_model).shares_cores == (accelerator.name == "cpu")
         assert json.loads(json.dumps(identity)) == identity == make(linear_model, seed=1).identity
 
     def test_nobody_can_change_the_identity(self, make: Make, linear_model: NewModel) -> None:

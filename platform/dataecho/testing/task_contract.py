@@ -30,7 +30,7 @@ from dataecho.pipeline.source import ArraySource, Source, shard_lengths
 from dataecho.pipeline.stage import Broken, Chunk, Stage, as_examples, frozen, run_stage, stage_names
 from dataecho.plan.keys import Keys, KeyStream
 from dataecho.testing.source_contract import all_positions, fingerprints
-from dataecho.training.contracts import Task
+from dataecho.training.contracts import Evaluator, Task
 from dataecho.training.target import Target
 
 Outputs = Mapping[str, Any]
@@ -127,6 +127,15 @@ class TaskContract(abc.ABC):
                 others = _keys(stage, seed=1)[: len(keys)]
                 assert fingerprints(_run(stage, chunk, keys)) != fingerprints(_run(stage, chunk, others)), stage.name
 
+    def test_what_two_evaluators_have_seen_makes_one(self, task: Task, outputs: tuple[Outputs, Outputs]) -> None:
+        good, bad = outputs
+        expected = _evaluate(task, [good, bad, good, good, bad], padding=bad, batch_size=1)
+        together = task.evaluator()
+        for rows in ([good, bad], [good, good, bad]):  # as several ranks share the batches
+            seen = _evaluated(task, rows, padding=bad, batch_size=1).seen()
+            together.add({name: array.copy() for name, array in seen.items()})
+        assert together.compute() == pytest.approx(expected, rel=1e-12)
+
     def test_the_evaluator_gives_the_loss_and_the_metric(self, task: Task, outputs: tuple[Outputs, Outputs]) -> None:
         metrics = _evaluate(task, [outputs[0]] * 3, padding=outputs[1], batch_size=3)
         assert {"eval_loss", task.metric} <= metrics.keys()
@@ -206,6 +215,10 @@ def _kinds(arrays: Mapping[str, np.ndarray[Any, Any]], *, size: int) -> dict[str
 
 def _evaluate(task: Task, rows: Sequence[Outputs], *, padding: Outputs, batch_size: int) -> dict[str, float]:
     """The metrics when a model puts out ``rows``, and ``padding`` where a batch is padded."""
+    return _evaluated(task, rows, padding=padding, batch_size=batch_size).compute()
+
+
+def _evaluated(task: Task, rows: Sequence[Outputs], *, padding: Outputs, batch_size: int) -> Evaluator:
     evaluator = task.evaluator()
     remaining = list(rows)
     with once_through(ArraySource({"row": np.arange(len(rows))}), (), batch_size=batch_size) as batches:
@@ -216,4 +229,4 @@ def _evaluate(task: Task, rows: Sequence[Outputs], *, padding: Outputs, batch_si
             stacked = {name: np.stack([np.asarray(row[name], dtype=np.float32) for row in here]) for name in rows[0]}
             evaluator.update(stacked, batch)
     assert not remaining
-    return evaluator.compute()
+    return evaluator

@@ -212,7 +212,13 @@ class Backend(abc.ABC):
     @property
     @abc.abstractmethod
     def identity(self) -> dict[str, Any]:
-        """What a checkpoint must agree with and the configuration does not tell: device found, compute threads."""
+        """What a checkpoint must agree with and the configuration does not tell: ``backend.device``, the one found, and
+        ``backend.compute_threads``."""
+
+    @property
+    def shares_cores(self) -> bool:
+        """Whether it computes on the cores that decode and augment, too."""
+        return bool(self.identity["backend.device"] == "cpu")
 
     @property
     @abc.abstractmethod

@@ -113,7 +113,8 @@ class Trainer:
         self._resident: dict[int, Any] = {}
         self._clock, position, skips_position, feed_state = Clock(), 0, 0, None
         if resume_from is not None:
-            position, skips_position = resume_from["spool_position"], resume_from["skips_position"]
+            if self._ranks.is_first:
+                position, skips_position = resume_from["spool_position"], resume_from["skips_position"]
             feed_state = self._restore(resume_from)
         self._feed = new_feed(feed_state)
         self._clock.add(self._feed.head_start)

@@ -1,0 +1,52 @@
+"""How much is worked on at a time."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+ChunkSize = int | Literal["auto"]
+
+_LEAST = 16
+_SECONDS = 2e-3  # of work are well worth a change of threads ...
+_MOMENT = 2e-4  # ... and so many are not
+_WEIGHT = 0.1  # of the newest measurement
+
+
+class Pace:
+    """``chunk_size`` uses in a piece of work; for ``auto`` as many as take two milliseconds at the pace so far, and 16
+    at least. Measured from all threads without a lock: a lost measurement does no harm, and no batch depends on it.
+
+    ``most_batches`` batches at most are one piece where they are smaller than that.
+    """
+
+    def __init__(self, chunk_size: ChunkSize, *, most_batches: int) -> None:
+        self._size = _LEAST if chunk_size == "auto" else chunk_size
+        self._is_auto = chunk_size == "auto"
+        self._most_batches = most_batches
+        #: Per use, so far; 0 where nothing was done yet.
+        self.seconds = 0.0
+
+    def done(self, num_uses: int, seconds: float) -> None:
+        """A piece of so many uses has taken so long."""
+        if not num_uses:
+            return
+        newest = max(seconds / num_uses, 1e-9)
+        self.seconds += (newest - self.seconds) * (_WEIGHT if self.seconds else 1.0)
+        if self._is_auto:
+            self._size = max(_LEAST, int(_SECONDS / self.seconds))
+
+    def cut(self, num_uses: int) -> list[slice]:
+        """So many uses in pieces that are no larger, and differ by one at most."""
+        num_pieces = -(-num_uses // self._size)
+        return [
+            slice(num_uses * number // num_pieces, num_uses * (number + 1) // num_pieces)
+            for number in range(num_pieces)
+        ]
+
+    def is_moment(self, num_uses: int) -> bool:
+        """Whether so many uses are done in less time than it takes to wake another thread."""
+        return 0 < self.seconds * num_uses < _MOMENT
+
+    def num_batches(self, batch_size: int) -> int:
+        """How many whole batches are one piece; 0 where a batch is cut."""
+        return min(self._size // batch_size, self._most_batches)

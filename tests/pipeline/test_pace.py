@@ -1,0 +1,203 @@
+"""How much is worked on at a time, and by whom: nothing that a batch could show."""
+
+import itertools
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from dataecho.errors import SettingError
+from dataecho.pipeline import pace as pace_module
+from dataecho.pipeline.executor import ExecutorSettings
+from dataecho.pipeline.feed import Feed, once_through
+from dataecho.pipeline.pace import Pace
+from dataecho.pipeline.source import ArraySource
+from dataecho.pipeline.stage import ExampleError, Stage
+from dataecho.plan import keys as draws
+
+SIZE, BATCH = 40, 8
+
+
+class Source(ArraySource):
+    """Forty numbers; remembers how many were read at once."""
+
+    def __init__(self):
+        super().__init__({"x": np.arange(SIZE, dtype=np.int64)})
+        self.reads = []
+
+    def read(self, shards, ks):
+        self.reads.append(len(ks))
+        return super().read(shards, ks)
+
+
+def double(chunk):
+    return {"x": chunk["x"], "double": 2 * chunk["x"]}
+
+
+def shift(chunk, keys):
+    return {**chunk, "shift": draws.integers(keys, draw=0, high=1 << 30)}
+
+
+STAGES = (Stage("double", double, batched=True), Stage("shift", shift, random=True, batched=True))
+
+
+def feed(source, stages=STAGES, *, num_threads=2, look_ahead=12, chunk_size="auto", share=0.0, **echo):
+    settings = ExecutorSettings(
+        num_threads=num_threads, look_ahead=look_ahead, chunk_size=chunk_size, max_skipped_share=share
+    )
+    return Feed(source, stages, batch_size=BATCH, shuffle_buffer=16, seed=0, settings=settings, **echo)
+
+
+def delivered(batches, count=40):
+    return [
+        {**{name: values.tolist() for name, values in batch.arrays.items()}, "ordinal": batch.planned.ordinal.tolist()}
+        for batch in itertools.islice(batches, count)
+    ]
+
+
+def test_a_number_is_the_size_of_every_piece_which_are_about_equal():
+    pace = Pace(3, most_batches=5)
+    assert pace.cut(0) == []
+    assert pace.cut(3) == [slice(0, 3)]
+    assert pace.cut(8) == [slice(0, 2), slice(2, 5), slice(5, 8)]
+    pace.done(10, 1e-6)
+    assert pace.cut(4) == [slice(0, 2), slice(2, 4)]
+    assert [pace.num_batches(size) for size in (1, 3, 4)] == [3, 1, 0]
+
+
+def test_auto_is_what_takes_two_milliseconds_and_sixteen_at_least():
+    pace = Pace("auto", most_batches=5)
+    assert pace.cut(16) == [slice(0, 16)] and len(pace.cut(17)) == 2
+    pace.done(10, 10 * 2e-5)
+    assert len(pace.cut(100)) == 1 and len(pace.cut(101)) == 2
+    assert pace.num_batches(64) == 1 and pace.num_batches(32) == 3 and pace.num_batches(10) == 5
+    for _ in range(200):
+        pace.done(10, 1.0)
+    assert len(pace.cut(16)) == 1 and len(pace.cut(17)) == 2
+    pace.done(0, 1.0)
+
+
+@pytest.mark.parametrize("size", [0, -1, "automatic", 1.5, None])
+def test_other_sizes_are_refused(size):
+    with pytest.raises(SettingError, match=r"pipeline.chunk_size=.* Allowed: auto, or whole numbers >= 1"):
+        ExecutorSettings(chunk_size=size)
+
+
+@pytest.mark.parametrize("echo", [{}, {"echo_after": "batch", "factor": 1.5}, {"echo_after": "double", "factor": 2.5}])
+@pytest.mark.parametrize("num_threads", [1, 3])
+def test_pieces_of_several_batches_change_no_batch(num_threads, echo):
+    with feed(Source(), chunk_size=3, num_threads=num_threads, **echo) as batches:
+        expected = delivered(batches)
+    for chunk_size, look_ahead in [(BATCH, 1), (5 * BATCH, 1), (5 * BATCH, 12), (1000, 40), ("auto", 12)]:
+        source = Source()
+        settings = {"chunk_size": chunk_size, "look_ahead": look_ahead, "num_threads": num_threads}
+        with feed(source, **settings, **echo) as batches:
+            assert delivered(batches) == expected
+        if not echo and chunk_size == 1000:
+            assert max(source.reads) == 40 // (num_threads + 1) * BATCH
+
+
+def test_a_last_batch_that_is_padded_may_be_made_with_others():
+    source = Source()
+    settings = ExecutorSettings(chunk_size=64, look_ahead=9)
+    with once_through(source, [STAGES[0]], batch_size=16, settings=settings) as batches:
+        seen = [(batch["double"].tolist(), batch.weights.sum()) for batch in batches]
+    expected = [list(range(0, 32, 2)), list(range(32, 64, 2)), [*range(64, 80, 2)] + [64] * 8]
+    assert seen == list(zip(expected, [16, 16, 8], strict=True))
+    assert max(source.reads) > 16
+
+
+@pytest.mark.parametrize("chunk_size", [BATCH, 5 * BATCH])
+def test_an_error_comes_at_its_batch_even_if_others_were_made_with_it(chunk_size):
+    with feed(Source()) as batches:
+        seen = [batch["x"] for batch in delivered(batches)]
+    first = {x: next(number for number, xs in enumerate(seen) if x in xs) for x in range(SIZE)}
+    wrong = max(first, key=first.get)
+
+    def fails(chunk):
+        """On many, and on none alone: so that the whole piece fails."""
+        if len(chunk["x"]) > 1 and wrong in chunk["x"]:
+            raise ValueError("a wrong one")
+        return chunk
+
+    with feed(Source(), (Stage("check", fails, batched=True),), chunk_size=chunk_size) as batches:
+        got = 0
+        with pytest.raises(ExampleError, match="a wrong one"):
+            for _ in batches:
+                got += 1
+    assert got == first[wrong] >= 3
+
+
+def breaks_at_some(example):
+    if example["x"] in (3, 17):
+        raise ValueError("broken")
+    return example
+
+
+def test_broken_examples_are_told_with_their_batch():
+    stages = (Stage("check", breaks_at_some), *STAGES)
+    runs = []
+    for chunk_size in (3, 5 * BATCH):
+        with feed(Source(), stages, chunk_size=chunk_size, share=0.1) as batches:
+            runs.append(
+                [
+                    (batch["x"].tolist(), batch.weights.tolist(), batch.skipped)
+                    for batch in itertools.islice(batches, 20)
+                ]
+            )
+    assert runs[0] == runs[1]
+    assert sum(len(skipped) for _, _, skipped in runs[0]) >= 4
+
+
+class Threads:
+    """A stage of a millisecond that remembers who ran it."""
+
+    def __init__(self):
+        self.seen = []
+
+    def __call__(self, chunk):
+        time.sleep(0.001)
+        self.seen.append(threading.current_thread())
+        return chunk
+
+    def until(self, batches, wanted, *, away):
+        """Take batches until the thread that is ``wanted`` has made one."""
+        for _ in range(1000):
+            self.seen.clear()
+            next(batches)
+            time.sleep(away)
+            if any((thread is threading.main_thread()) == wanted for thread in self.seen):
+                return True
+        return False
+
+
+def test_who_waits_for_a_cheap_batch_makes_it_and_whoever_comes_late_finds_it_made(monkeypatch):
+    monkeypatch.setattr(pace_module, "_MOMENT", float("inf"))
+    threads = Threads()
+    with feed(Source(), (Stage("who", threads, batched=True),), chunk_size=BATCH) as batches:
+        assert threads.until(batches, True, away=0.0)
+        assert threads.until(batches, False, away=0.02)
+        assert threads.until(batches, True, away=0.0)
+
+
+def test_the_caller_does_not_work_while_the_executor_is_paused(monkeypatch):
+    monkeypatch.setattr(pace_module, "_MOMENT", float("inf"))
+    source = Source()
+    with feed(source, chunk_size=BATCH, look_ahead=1) as batches:
+        list(itertools.islice(batches, 50))
+        batches.pause()
+        while batches.ready(timeout=0):
+            next(batches)
+        before = len(source.reads)
+        assert not batches.ready(timeout=0.05)
+        assert len(source.reads) == before
+        batches.resume()
+        next(batches)
+
+
+def test_dear_batches_are_left_to_the_workers():
+    threads = Threads()
+    with feed(Source(), (Stage("who", threads, batched=True),), chunk_size=BATCH) as batches:
+        list(itertools.islice(batches, 30))
+    assert threads.seen and threading.main_thread() not in threads.seen
