@@ -19,6 +19,7 @@ from dataecho.backends.tensorflow_backend import TensorflowBackend
 from dataecho.backends.tensorflow_devices import DEVICES
 from dataecho.backends.tensorflow_layers import BatchNorm
 from dataecho.backends.tensorflow_model import TensorflowModel
+from dataecho.backends.tensorflow_start import without_greetings
 from dataecho.backends.tensorflow_weights import Weight
 from dataecho.errors import SettingError
 from dataecho.pipeline.feed import once_through
@@ -427,6 +428,29 @@ class Attentive(Linear):
 def test_a_model_whose_weights_cannot_be_told_is_refused(model, told):
     with pytest.raises(SettingError, match=told):
         backend(model)
+
+
+class Twice(Linear):
+    def __init__(self):
+        super().__init__()
+        self.again = self.layer
+
+
+def test_what_stands_in_two_places_is_one_weight():
+    both = [backend(model) for model in (Linear, Twice)]
+    both[1].load_weights(both[0].weights())
+    assert losses(both[1]) == losses(both[0])
+
+
+def test_only_greetings_are_kept_from_standard_error(capfd):
+    with without_greetings():
+        os.write(2, b"I0000 port.cc:153] oneDNN custom operations are on. You may see\nan error\n")
+        print("another", file=sys.stderr)
+    with pytest.raises(ZeroDivisionError), without_greetings():
+        os.write(2, b"a third\n")
+        1 / 0  # noqa: B018
+    os.write(2, b"a fourth\n")
+    assert capfd.readouterr().err == "an error\nanother\na third\na fourth\n"
 
 
 class Everything(Linear):

@@ -78,22 +78,18 @@ def new_strategy(name: str, settings: AcceleratorSettings, *, timeout: float) ->
 
     Raises :class:`SettingError` where there are fewer devices.
     """
-    with without_greetings():  # TensorFlow starts here
-        return _new_strategy(name, settings, timeout=timeout)
-
-
-def _new_strategy(name: str, settings: AcceleratorSettings, *, timeout: float) -> tf.distribute.Strategy:
     if name == "tpu":
         return _on_tpu(settings.devices)
     kind = "CPU" if name == "cpu" else "GPU"
+    if kind == "GPU":
+        _grow_memory()
     if launched_ranks() > 1:
         _show_devices(kind, settings.devices)
         return strategy_of_workers(timeout)
     if kind == "CPU":
         _divide_cpu(settings.devices)
-    else:
-        _grow_memory()
-    present = len(tf.config.list_logical_devices(kind))
+    with without_greetings():  # TensorFlow starts here
+        present = len(tf.config.list_logical_devices(kind))
     _require_devices(settings.devices, present, of=f"{name} devices of this machine")
     places = [f"/{kind}:{number}" for number in range(settings.devices)]
     if settings.devices == 1:
