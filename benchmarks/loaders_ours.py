@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from dataecho.pipeline.executor import ExecutorSettings
 from dataecho.pipeline.feed import Feed
+from dataecho.pipeline.pace import ChunkSize
 from dataecho.pipeline.source import ArraySource, Source
 from dataecho.pipeline.stage import Chunk, Stage
 from dataecho.plan.keys import uniform
@@ -92,12 +93,14 @@ def arms(workload: str, data: Data) -> Arms:
         source = ArraySource({"image": data.small, "label": data.small_labels})
     else:
         source = ArraySource({"row": data.rows})
-    sizes = {"jpeg": (16, 32), "small": (64, 128), "tokens": (64,)}[workload]
+    sizes: dict[str, tuple[ChunkSize, ...]] = {"jpeg": ("auto", 32), "small": ("auto", 128), "tokens": ("auto",)}
+    ahead = {"jpeg": (8,), "small": (8,), "tokens": (8, 32)}[workload]
     found = {
-        f"threads={threads} chunk={size}": ExecutorSettings(num_threads=threads, chunk_size=size, look_ahead=8)
-        for threads in (1, 2, 3)
-        for size in sizes
-    } | {
-        f"processes=2 chunk={size}": ExecutorSettings(num_processes=2, chunk_size=size, look_ahead=8) for size in sizes
+        f"{kind}={count} chunk={size} ahead={batches}": ExecutorSettings(
+            **{f"num_{kind}": count}, chunk_size=size, look_ahead=batches
+        )
+        for kind, count in (("threads", 1), ("threads", 2), ("threads", 3), ("processes", 2))
+        for size in sizes[workload]
+        for batches in ahead
     }
     return {"dataecho": {name: partial(_feed, source, workload, settings) for name, settings in found.items()}}

@@ -41,7 +41,7 @@ from tasks.digits.data import Digits
 
 STEPS, STEPS_PER_MARK = 200, 50
 BATCH_SIZE, RATE = 64, 0.01
-SETTINGS = ExecutorSettings(num_threads=1, chunk_size=BATCH_SIZE)
+SETTINGS = ExecutorSettings(num_threads=1)
 
 TASK = Digits(
     batch_size=BATCH_SIZE,
@@ -71,8 +71,10 @@ class ResidentFeed:
         self._planned = self._feed._executor._planned
         self._resident = itertools.cycle(resident)
         self.meter, self.echo_after = self._feed.meter, self._feed.echo_after
-        self.pause = self.resume = self.close = lambda: None
+        self.resume = self.close = lambda: None
+        self.pause = lambda timeout: True
         self.ready = lambda timeout: True
+        self.factors, self.memory, self.head_start = self._feed.factors, self._feed.memory, 0.0
 
     def state(self, num_batches: int) -> dict[str, Any]:
         cursor = self._feed._cursor

@@ -96,6 +96,7 @@ def test_pieces_of_several_batches_change_no_batch(num_threads, echo):
             assert delivered(batches) == expected
         if not echo and chunk_size == 1000:
             assert max(source.reads) == 40 // (num_threads + 1) * BATCH
+            assert sum(source.reads) <= (40 + look_ahead) * BATCH  # nothing was made twice
 
 
 def test_a_last_batch_that_is_padded_may_be_made_with_others():

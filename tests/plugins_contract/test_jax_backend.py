@@ -400,7 +400,7 @@ def test_the_command_line_trains_with_it_alone_and_writes_what_pytorch_writes(tm
 
 def test_a_task_without_a_jax_model_is_refused_with_the_frameworks_it_has(tmp_path):
     few = [f"task.{part}.{item}" for part in ("train", "eval") for item in (f"cache_dir={tmp_path}", "num_examples=8")]
-    message = "backend=jax cannot be used. Allowed: torch, the frameworks that task=images has a model for"
+    message = "backend=jax cannot be used. Allowed: tensorflow, torch, the frameworks that task=images has a model for"
     with pytest.raises(SettingError, match=message):
         compose_workload(config("backend=jax", "task=images", *few, *QUIET))
 

@@ -1,0 +1,231 @@
+"""Delivered examples per second with echo before augmentation, against the time model (DESIGN section 6).
+
+    python benchmarks/time_model.py                     # five minutes, on a machine that does nothing else
+
+JPEG files of 256 px in memory, decoded, random resized crop to 160, batches of 64, and a training step that is a number
+of matrix products in the caller's thread; two worker threads. Two cases take turns, each with factors 1, 2, 4 and 8:
+
+* throttled: a slow source, so that both sides have their own resources: a batch read takes four steps of 20 ms;
+* contended: no throttle, a step of 6 ms: decoding, augmentation and step share the cores.
+
+What the model needs is measured in every round, in runs of its own that do one thing and nothing else: seconds of
+decoding a batch, of augmenting and stacking one, of a step; for ``throttled`` in one thread, for ``contended`` in as
+many as there are cores, all doing the same. Images that are augmented come from as many as the shuffle buffer has, for
+they are not in a processor's cache there either. Each figure is set against the model with the parameters of its round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import statistics
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from loaders_ours import STAGES
+from loaders_work import BATCH_SIZES, NUM_JPEGS, Data, make_data
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+from threadpoolctl import threadpool_limits
+
+from dataecho.pipeline.executor import ExecutorSettings
+from dataecho.pipeline.feed import Feed
+from dataecho.pipeline.source import Source
+from dataecho.pipeline.stage import Chunk
+from dataecho.pipeline.throttle import Throttle
+
+FACTORS = (1, 2, 4, 8)
+THREADS, BATCH, BUFFER = 2, BATCH_SIZES["jpeg"], 512
+STEPS = {"throttled": 20e-3, "contended": 6e-3}
+#: Seconds of reading a batch over the slow line.
+READING = 4 * STEPS["throttled"]
+
+
+class JpegsInMemory(Source):
+    """The bytes of the JPEG files."""
+
+    num_shards, random_access, digest = 1, True, "benchmark"
+
+    def __init__(self, data: Data) -> None:
+        self._records = [{"data": data.read(k), "label": data.labels[k]} for k in range(NUM_JPEGS)]
+
+    def num_examples(self, shard: int) -> int:
+        return NUM_JPEGS
+
+    def read(self, shards: NDArray[np.int64], ks: NDArray[np.int64]) -> Chunk:
+        return [self._records[k] for k in ks.tolist()]
+
+
+class Step:
+    """Matrix products that take ``seconds`` when nothing else runs."""
+
+    def __init__(self, seconds: float) -> None:
+        self._matrix = np.ones((128, 128), np.float32)
+        times = []
+        for _ in range(2000):
+            started = time.perf_counter()
+            self._matrix @ self._matrix
+            times.append(time.perf_counter() - started)
+        self._count = round(seconds / statistics.median(times))
+
+    def __call__(self) -> None:
+        for _ in range(self._count):
+            self._matrix @ self._matrix
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Core seconds of one batch, or of one step."""
+
+    decode: float
+    augment: float
+    step: float
+
+
+def core_seconds(work: Callable[[], None], num_threads: int, seconds: float) -> float:
+    """Of one call, while so many threads do nothing but call."""
+    counts = [0] * num_threads
+    begin = threading.Barrier(num_threads + 1)
+    ended = threading.Event()
+
+    def call(number: int) -> None:
+        begin.wait()
+        while not ended.is_set():
+            work()
+            counts[number] += 1
+
+    threads = [threading.Thread(target=call, args=(number,)) for number in range(num_threads)]
+    for thread in threads:
+        thread.start()
+    begin.wait()
+    started = time.perf_counter()
+    ended.wait(seconds)
+    ended.set()
+    for thread in threads:
+        thread.join()
+    return (time.perf_counter() - started) * num_threads / sum(counts)
+
+
+def parameters(source: Source, step: Step, num_threads: int) -> Parameters:
+    """Measured apart from each other, on a fixed sample of images."""
+    decode, augment = STAGES["jpeg"]
+    records = source.read(np.zeros(BUFFER, np.int64), np.arange(0, NUM_JPEGS, NUM_JPEGS // BUFFER))
+    images = [decode.function(record) for record in records]
+    keys = np.random.default_rng(0).integers(0, 2**63, BUFFER).astype(np.uint64)
+    begins = itertools.cycle(range(0, BUFFER, BATCH))
+
+    def decode_batch() -> None:
+        begin = next(begins)
+        for record in records[begin : begin + BATCH]:
+            decode.function(record)
+
+    def augment_batch() -> None:
+        which = slice(begin := next(begins), begin + BATCH)
+        examples = [augment.function(image, key) for image, key in zip(images[which], keys[which], strict=True)]
+        {name: np.stack([example[name] for example in examples]) for name in examples[0]}
+
+    return Parameters(*(core_seconds(work, num_threads, 0.7) for work in (decode_batch, augment_batch, step)))
+
+
+def model(case: str, measured: Parameters, factor: int) -> float:
+    """Delivered examples per second."""
+    cores = len(os.sched_getaffinity(0))
+    downstream = max(measured.step, measured.augment / THREADS)
+    if case == "throttled":
+        seconds = max(READING, factor * downstream)
+    else:
+        total = measured.decode + factor * (measured.augment + measured.step)
+        seconds = max(measured.decode / THREADS, factor * downstream, total / cores)
+    return factor * BATCH / seconds
+
+
+def delivered(source: Source, step: Step, factor: int, seconds: float) -> float:
+    """Examples per second of the real feed and the step, once the shuffle buffer is settled."""
+    settings = ExecutorSettings(num_threads=THREADS, look_ahead=8)
+    with Feed(
+        source,
+        STAGES["jpeg"],
+        batch_size=BATCH,
+        shuffle_buffer=BUFFER,
+        seed=0,
+        echo_after="before_augmentation",
+        factor=factor,
+        settings=settings,
+    ) as feed:
+
+        def train() -> None:
+            batch = next(feed)
+            step()
+            batch.release()
+
+        for _ in range(2 * BUFFER // BATCH):
+            train()
+        started, num_batches = time.perf_counter(), 0
+        while time.perf_counter() - started < seconds:
+            train()
+            num_batches += 1
+        return num_batches * BATCH / (time.perf_counter() - started)
+
+
+def main() -> None:
+    """Rounds in which everything takes its turn; medians."""
+    parser = argparse.ArgumentParser(description="echo before augmentation against the time model")
+    parser.add_argument("--data", type=Path, default=Path("runs/loaders-data"), help="made if it is not there: 350 MB")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=3.0)
+    options = parser.parse_args()
+    cv2.setNumThreads(0)
+    threadpool_limits(1)
+    source = JpegsInMemory(make_data(options.data))
+    slow = Throttle(examples_per_second=BATCH / READING).slow_down(source)
+    sources = {"throttled": slow, "contended": source}
+    steps = {case: Step(seconds) for case, seconds in STEPS.items()}
+    threads = {"throttled": 1, "contended": len(os.sched_getaffinity(0))}
+    known: dict[str, list[Parameters]] = {case: [] for case in STEPS}
+    rates: dict[tuple[str, int], list[tuple[float, float]]] = {(case, e): [] for case in STEPS for e in FACTORS}
+    arms: list[tuple[str, int]] = list(rates)
+    measure: Callable[..., Any] = partial(delivered, seconds=options.seconds)
+    for number in range(options.rounds):
+        for case in STEPS:
+            known[case].append(parameters(source, steps[case], threads[case]))
+        for shift in range(len(arms)):
+            case, factor = arms[(number + shift) % len(arms)]
+            rate = measure(sources[case], steps[case], factor)
+            rates[case, factor].append((rate, model(case, known[case][-1], factor)))
+    show(known, rates)
+
+
+def show(known: dict[str, list[Parameters]], rates: dict[tuple[str, int], list[tuple[float, float]]]) -> None:
+    """The parameters, and the table."""
+    console = Console(width=140)
+    for case, found in known.items():
+        values = {
+            name: statistics.median(getattr(one, name) for one in found) for name in ("decode", "augment", "step")
+        }
+        console.print(case, ", ".join(f"{name} {value * 1e3:.2f} ms" for name, value in values.items()))
+    table = Table("case", "factor", "examples / s", "model", "share of the model", "quartiles")
+    for (case, factor), pairs in rates.items():
+        shares = [rate / expected for rate, expected in pairs]
+        low, _, high = statistics.quantiles(shares, n=4)
+        table.add_row(
+            case,
+            str(factor),
+            f"{statistics.median(rate for rate, _ in pairs):,.0f}",
+            f"{statistics.median(expected for _, expected in pairs):,.0f}",
+            f"{statistics.median(shares):.0%}",
+            f"{low:.0%} to {high:.0%}",
+        )
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()
