@@ -406,7 +406,7 @@ def test_a_task_without_a_jax_model_is_refused_with_the_frameworks_it_has(tmp_pa
 
 
 def test_the_model_of_a_plugin_is_there_with_its_own_backend_only():
-    assert config()["task"]["models"].keys() == {"torch"}
+    assert config()["task"]["models"].keys() == {"torch", "tensorflow"}
     assert config("backend=jax", "task.models.jax.channels=[4,5]")["task"]["models"]["jax"] == {
         "_target_": "dataecho_jax.digits.DigitsNet",
         "channels": [4, 5],
