@@ -7,10 +7,9 @@ import time
 from functools import partial
 
 import numpy as np
-import tensorflow as tf
 
 from dataecho.backends.tensorflow_backend import TensorflowBackend
-from dataecho.backends.tensorflow_start import keras
+from dataecho.backends.tensorflow_start import keras, tf
 from dataecho.training.contracts import AcceleratorSettings, BackendContext, OptimizerSettings
 from tasks.digits.tensorflow_model import DigitsNet
 
