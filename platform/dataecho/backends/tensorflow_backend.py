@@ -105,6 +105,7 @@ class TensorflowBackend(Backend):
         self._num_losses = 0
         self._noise_seed, self._num_steps = context.seed, 0
         self._noise = KeyStream(self._noise_seed, _NOISE)
+        self._no_seeds = tf.zeros((self._strategy.num_replicas_in_sync, 0, 2), tf.int64)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -280,6 +281,8 @@ class TensorflowBackend(Backend):
         """What dropout draws is a function of seed, step, device and layer: it needs no state, and no other run
         disturbs it. [devices, layers, 2]"""
         devices, layers = self._strategy.num_replicas_in_sync, len(self._generators)
+        if not layers:
+            return self._no_seeds
         keys = self._noise.keys(self._num_steps, np.arange(devices)[:, None], np.arange(layers))
         return tf.constant(keys.view(np.uint32).reshape(devices, layers, 2).astype(np.int64))
 
