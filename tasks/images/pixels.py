@@ -70,6 +70,19 @@ def random_crop(image: Images, key: np.uint64, *, size: int, min_area: float, ma
     return _scaled(image[top : top + piece_height, left : left + piece_width], size)
 
 
+def padded_crop(images: Images, keys: Keys, *, padding: int) -> Images:
+    """[n, height, width, 3] moved by up to ``padding`` pixels in both directions; what comes from outside is black.
+    The same as a random crop of the images' own size from images with so many black pixels on every side."""
+    count, height, width, channels = images.shape
+    padded = np.zeros((count, height + 2 * padding, width + 2 * padding, channels), dtype=np.uint8)
+    padded[:, padding : padding + height, padding : padding + width] = images
+    tops, lefts = (draws.integers(keys, draw=draw, high=2 * padding + 1).tolist() for draw in range(2))
+    moved = np.empty(images.shape, dtype=np.uint8)
+    for target, image, top, left in zip(moved, padded, tops, lefts, strict=True):
+        target[:] = image[top : top + height, left : left + width]
+    return moved
+
+
 def central_crop(image: Images, *, size: int, share: float) -> Images:
     """The square in the middle, its side ``share`` of the image's shorter one, scaled to [size, size, 3]."""
     height, width = image.shape[:2]

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
-import shutil
 import tarfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
-from filelock import FileLock
-from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress
 
 from dataecho.errors import require
 from dataecho.pipeline.source import Source
 from dataecho.sources.index_store import user_cache_folder
 from dataecho.sources.tar import TarSource
 from tasks.images.drawing import SPLITS, Scenes
+from tasks.images.written_once import Tell, written_once
 
 LAYOUTS = ("tar", "folder")
 
@@ -34,15 +30,26 @@ def scenes(
     (``~/.cache/dataecho/scenes``, or where ``XDG_CACHE_HOME`` says). Written by whoever asks first, half a minute for
     every 50,000; another process that asks meanwhile waits."""
     facts = f"{split}-{num_examples}-{pixels}px-q{quality}-s{seed}"
-    name = f"{facts}-{hashlib.sha256(f'{facts} {_VERSION}'.encode()).hexdigest()[:8]}"
-    folder = (Path(cache_dir).expanduser() if cache_dir is not None else user_cache_folder() / "scenes") / name
-    if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{folder}.lock"):
-            if not folder.exists():
-                _write_at_once(
-                    folder, num_examples=num_examples, pixels=pixels, quality=quality, split=split, seed=seed
-                )
+
+    def write(folder: Path, tell: Tell) -> None:
+        write_scenes(
+            folder,
+            num_examples=num_examples,
+            pixels=pixels,
+            quality=quality,
+            split=split,
+            seed=seed,
+            progress=tell,
+        )
+
+    folder = written_once(
+        facts,
+        write,
+        root=Path(cache_dir).expanduser() if cache_dir is not None else user_cache_folder() / "scenes",
+        version=_VERSION,
+        num_examples=num_examples,
+        title=f"writing {split} scenes",
+    )
     return TarSource(f"{folder}/*.tar", fields={"image": "jpg", "label": "cls"})
 
 
@@ -116,28 +123,3 @@ def _write_files(folder: Path, stem: str, examples: Iterator[tuple[str, bytes, i
         path.write_bytes(data)
         paths.append(path)
     return paths
-
-
-def _write_at_once(folder: Path, *, num_examples: int, pixels: int, quality: int, split: str, seed: int) -> None:
-    """The folder is there when it is complete: whoever sees it need not ask."""
-    unfinished = folder.with_name(f"{folder.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    console = Console(stderr=True)
-    with Progress(
-        *Progress.get_default_columns(),
-        MofNCompleteColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as bar:
-        shown = bar.add_task(f"writing {split} scenes to {folder.parent}", total=num_examples)
-        write_scenes(
-            unfinished,
-            num_examples=num_examples,
-            pixels=pixels,
-            quality=quality,
-            split=split,
-            seed=seed,
-            progress=lambda written: bar.advance(shown, written),
-        )
-    unfinished.rename(folder)

@@ -11,6 +11,7 @@ import tensorflow as tf
 from dataecho.backends.tensorflow_layers import BatchNorm, channels_first
 from dataecho.backends.tensorflow_model import TensorflowModel
 from dataecho.errors import require
+from tasks.images.tensorflow_layers import he_normal
 
 _VARIANCE_OF_NOISE = 256.0  # of pixels from 0 to 255
 
@@ -82,8 +83,6 @@ class ImagesNet(TensorflowModel):
 
 
 def _convolution(inner: int, outer: int, *, size: int, stride: int) -> keras.layers.Conv2D:
-    """He et al. 2015: what keeps variances through rectified units."""
-    draws = keras.initializers.VarianceScaling(2.0, mode="fan_in", distribution="untruncated_normal")
-    convolution = keras.layers.Conv2D(outer, size, strides=stride, use_bias=False, kernel_initializer=draws)
+    convolution = keras.layers.Conv2D(outer, size, strides=stride, use_bias=False, kernel_initializer=he_normal())
     convolution.build((None, None, None, inner))
     return convolution

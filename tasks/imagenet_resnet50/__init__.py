@@ -1,0 +1,1 @@
+"""ResNet-50 on ImageNet, a workload of the paper; by default a miniature of it that is made on the spot."""

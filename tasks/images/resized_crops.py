@@ -1,0 +1,69 @@
+"""Photographs of any size, augmented as is usual for ImageNet: a resized crop, a mirror image, other colours."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from dataecho.errors import require
+from dataecho.pipeline.stage import Stage
+from dataecho.plan.keys import Keys
+from dataecho.training.contracts import Arrays
+from tasks.images.classification import ImageClassification
+from tasks.images.pixels import central_crop, random_colour, random_crop, random_flip
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResizedCrops(ImageClassification, abc.ABC):
+    """Batches of ``image`` uint8 [b, size, size, 3], RGB, and ``label`` int64; the model scales the pixels.
+
+    Augmentation: a random crop of at least ``min_area`` of the image, a mirror image (``flip``), and colours changed by
+    up to ``colour``, each a stage. Evaluation: the square in the middle, ``eval_crop`` of the shorter side.
+    """
+
+    image_size: int = 64
+    min_area: float = 0.08
+    flip: bool = False
+    colour: float = 0.4
+    eval_crop: float = 0.875
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, allowed, fits in (
+            ("image_size", ">= 8", self.image_size >= 8),
+            ("min_area", "shares in (0, 1]", 0 < self.min_area <= 1),
+            ("colour", "shares in [0, 1)", 0 <= self.colour < 1),
+            ("eval_crop", "shares in (0, 1]", 0 < self.eval_crop <= 1),
+        ):
+            require(fits, f"task.{name}", getattr(self, name), allowed=allowed, cure=f"Set task.{name}.")
+
+    def stages(self) -> Sequence[Stage]:
+        crop = partial(_crop, size=self.image_size, min_area=self.min_area)
+        flip = [Stage("flip", flipped, random=True, batched=True)] if self.flip else []
+        colour = [Stage("colour", partial(_colour, strength=self.colour), random=True, batched=True)]
+        return (self.decode(), Stage("crop", crop, random=True), *flip, *(colour if self.colour else []))
+
+    def eval_stages(self) -> Sequence[Stage]:
+        return (self.decode(), Stage("crop", partial(_centre, size=self.image_size, share=self.eval_crop)))
+
+
+def flipped(chunk: Arrays, keys: Keys) -> Arrays:
+    """The stage's function: every second image in a mirror."""
+    return {**chunk, "image": random_flip(chunk["image"], keys)}
+
+
+def _crop(example: dict[str, Any], key: np.uint64, *, size: int, min_area: float) -> dict[str, Any]:
+    return {**example, "image": random_crop(example["image"], key, size=size, min_area=min_area)}
+
+
+def _centre(example: dict[str, Any], *, size: int, share: float) -> dict[str, Any]:
+    return {**example, "image": central_crop(example["image"], size=size, share=share)}
+
+
+def _colour(chunk: Arrays, keys: Keys, *, strength: float) -> Arrays:
+    return {**chunk, "image": random_colour(chunk["image"], keys, strength=strength)}

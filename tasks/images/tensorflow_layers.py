@@ -1,0 +1,43 @@
+"""What residual networks of several tasks are made of, in TensorFlow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+import tensorflow as tf
+
+
+class Convolution(keras.layers.Conv2D):
+    """``size`` x ``size`` without bias, with ``size // 2`` zeros on every side; weights as in He et al., ICCV 2015."""
+
+    def __init__(self, inner: int, outer: int, *, size: int, stride: int = 1) -> None:
+        super().__init__(outer, size, strides=stride, use_bias=False, kernel_initializer=he_normal())
+        self._margin = size // 2  # Keras's "same" means another thing with a stride
+        self.build((None, None, None, inner))
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        sides = (self._margin, self._margin)
+        padded = tf.pad(inputs, ((0, 0), sides, sides, (0, 0))) if self._margin else inputs
+        return super().call(padded)
+
+
+def he_normal() -> keras.initializers.Initializer:
+    """He et al., ICCV 2015: what keeps variances through rectified units."""
+    return keras.initializers.VarianceScaling(2.0, mode="fan_in", distribution="untruncated_normal")
+
+
+def classifier(inner: int, num_classes: int) -> keras.layers.Dense:
+    """A linear layer of zeros: the first steps are those of a classifier that knows nothing, whatever the rate."""
+    made = keras.layers.Dense(num_classes, kernel_initializer="zeros", bias_initializer="zeros")
+    made.build((None, inner))
+    return made
+
+
+def standardised(
+    images: tf.Tensor, *, mean: Sequence[float], deviation: Sequence[float], dtype: tf.DType | str
+) -> tf.Tensor:
+    """Pixels uint8 [b, height, width, c], less ``mean``, by ``deviation`` of every channel."""
+    # Rounded to 32 bit first, as in PyTorch, so that both agree in 64 bit, too.
+    offset, scale = (tf.cast(tf.constant(facts, tf.float32), dtype) for facts in (mean, deviation))
+    return (tf.cast(images, dtype) - offset) / scale

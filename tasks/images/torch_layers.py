@@ -1,0 +1,38 @@
+"""What residual networks of several tasks are made of, in PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+def convolution(inner: int, outer: int, *, size: int, stride: int = 1) -> nn.Conv2d:
+    """``size`` x ``size`` without bias, with ``size // 2`` zeros on every side; weights as in He et al., ICCV 2015."""
+    made = nn.Conv2d(inner, outer, size, stride=stride, padding=size // 2, bias=False)
+    nn.init.kaiming_normal_(made.weight, nonlinearity="relu")
+    return made
+
+
+def classifier(inner: int, num_classes: int) -> nn.Linear:
+    """A linear layer of zeros: the first steps are those of a classifier that knows nothing, whatever the rate."""
+    made = nn.Linear(inner, num_classes)
+    nn.init.zeros_(made.weight)
+    nn.init.zeros_(made.bias)
+    return made
+
+
+class Standardised(nn.Module):
+    """Pixels uint8 [b, height, width, c] to [b, c, height, width], less ``mean``, by ``deviation`` of every channel."""
+
+    def __init__(self, *, mean: Sequence[float], deviation: Sequence[float]) -> None:
+        super().__init__()
+        self._mean: Tensor
+        self._deviation: Tensor
+        # Facts of the data, no weights: they are in no checkpoint.
+        self.register_buffer("_mean", torch.tensor(mean), persistent=False)
+        self.register_buffer("_deviation", torch.tensor(deviation), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return ((images.to(self._mean.dtype) - self._mean) / self._deviation).permute(0, 3, 1, 2)

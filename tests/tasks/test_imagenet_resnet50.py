@@ -1,0 +1,257 @@
+"""ResNet-50 on ImageNet: the contract, the class archives, the network."""
+
+import json
+import shutil
+import tarfile
+
+import pytest
+
+from dataecho.build import build
+from dataecho.compose import compose_workload
+from dataecho.errors import DataError, SettingError
+from dataecho.modes import run_mode
+from dataecho.pipeline.stage import Broken
+from dataecho.testing.source_contract import SourceContract, all_positions
+from dataecho.testing.task_contract import TaskContract
+from dataecho.training.contracts import Task
+from tasks.imagenet_resnet50.class_tars import ClassTarSource
+from tasks.imagenet_resnet50.torch_model import ImagenetResnet
+from tasks.images.scenes import write_scenes
+from tests.sources.tar_files import write_tar
+from tests.support import PROJECT, config
+
+QUIET = ("tracking=none", "display=none", "accelerator=cpu", "backend.compute_threads=1", "task=imagenet_resnet50")
+COLOURS = {"mean": [123.675, 116.28, 103.53], "deviation": [58.395, 57.12, 57.375]}
+CLASSES = ("n01440764", "n01443537", "n02102040")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return str(tmp_path_factory.mktemp("scenes"))
+
+
+def small(cache, *overrides):
+    """The overrides that make the task as it is shipped small."""
+    sizes = ("task.train.num_examples=192", "task.eval.num_examples=64", "task.shuffle_buffer=128")
+    sizes += ("task.train.pixels=48", "task.eval.pixels=48", "task.image_size=32")
+    return (*QUIET, *sizes, f"task.train.cache_dir={cache}", f"task.eval.cache_dir={cache}", *overrides)
+
+
+class TestImagenetResnet50(TaskContract):
+    @pytest.fixture
+    def task(self, cache):
+        return build(config(*small(cache, "task.flip=true"))["task"], Task, key="task")
+
+    @pytest.fixture
+    def outputs(self):
+        return {"loss": 0.1, "correct": 1.0}, {"loss": 3.0, "correct": 0.0}
+
+
+# ---- class archives
+
+
+def write_classes(folder, *, lengths=(4, 3, 5), changed=False):
+    """Members as in the published archives."""
+    for name, length in zip(CLASSES, lengths, strict=True):
+        members = [(f"{name}_{k}.JPEG", f"image {k} of {name}".encode()) for k in range(length)]
+        if changed and name == CLASSES[1]:
+            members[1] = (members[1][0], b"another image")
+        write_tar(folder / f"{name}{'-2' if changed else ''}.tar", members)
+    return f"{folder}/n*.tar"
+
+
+class TestClassTars(SourceContract):
+    @pytest.fixture
+    def new_source(self, tmp_path):
+        urls = write_classes(tmp_path / "data")
+        return lambda: ClassTarSource(urls)
+
+    @pytest.fixture
+    def changed_source(self, tmp_path):
+        return ClassTarSource(write_classes(tmp_path / "changed", changed=True))
+
+
+def test_the_label_is_that_of_the_archives_name_and_the_archives_are_one_shard(tmp_path):
+    source = ClassTarSource(write_classes(tmp_path))
+    assert source.classes == CLASSES
+    assert (source.num_shards, source.num_examples(0), source.random_access) == (1, 12, True)
+    records = source.read(*all_positions(source))
+    assert [int(record["label"]) for record in records] == [0] * 4 + [1] * 3 + [2] * 5
+    assert [record["image"].decode() for record in records[3:8]] == [
+        "image 3 of n01440764",
+        *(f"image {k} of n01443537" for k in range(3)),
+        "image 0 of n02102040",
+    ]
+    assert source.name(0, 4) == "n01443537.tar: n01443537_0"
+
+
+def test_given_classes_fix_the_numbers_where_one_is_missing(tmp_path):
+    urls = write_classes(tmp_path)
+    (tmp_path / "n01443537.tar").unlink()
+    source = ClassTarSource(urls, classes=CLASSES)
+    assert sorted({int(record["label"]) for record in source.read(*all_positions(source))}) == [0, 2]
+    assert source.digest != ClassTarSource(urls).digest
+
+
+def test_an_empty_image_is_broken_and_the_others_are_not(tmp_path):
+    write_classes(tmp_path)
+    write_tar(tmp_path / "n01443537.tar", [(f"n01443537_{k}.JPEG", b"x" * (k != 1)) for k in range(3)])
+    source = ClassTarSource(f"{tmp_path}/n*.tar")
+    broken = [isinstance(record, Broken) for record in source.read(*all_positions(source))]
+    assert broken == [k == 5 for k in range(12)]
+
+
+def test_what_cannot_be_used_is_refused(tmp_path):
+    urls = write_classes(tmp_path / "data")
+    with pytest.raises(SettingError, match=r"classes=a list of 2 cannot be used. .*Missing: n02102040\."):
+        ClassTarSource(urls, classes=CLASSES[:2])
+    shutil.copytree(tmp_path / "data", tmp_path / "data" / "again")
+    with pytest.raises(SettingError, match=r"urls=n01440764, n01443537, n02102040 cannot be used. .*one file per"):
+        ClassTarSource([urls, f"{tmp_path}/data/again/*.tar"])
+    with pytest.raises(
+        SettingError, match=r"urls=http://here/n1.tar cannot be used. .*task/imagenet_resnet50_data=tar"
+    ):
+        ClassTarSource("http://user:secret@here/n1.tar")
+    with pytest.raises(DataError, match="no file matches"):
+        ClassTarSource(f"{tmp_path}/nowhere/*.tar")
+
+
+def test_an_archive_that_is_cut_short_is_told_by_its_name(tmp_path):
+    urls = write_classes(tmp_path)
+    path = tmp_path / "n01443537.tar"
+    path.write_bytes(path.read_bytes()[:1500])
+    with pytest.raises(DataError, match=r"n01443537\.tar is cut short"):
+        ClassTarSource(urls)
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """The same few images in class folders, in class archives, and in shards."""
+    root = tmp_path_factory.mktemp("photographs")
+    for split, number in (("train", 40), ("eval", 12)):
+        write_scenes(root / split, num_examples=number, pixels=40, split=split, layout="folder")
+        write_scenes(root / "tar", num_examples=number, pixels=40, split=split, shard_size=16)
+    (root / "class_tars").mkdir()
+    for folder in sorted((root / "train").iterdir()):
+        with tarfile.open(root / "class_tars" / f"{folder.name}.tar", "w") as archive:
+            for path in sorted(folder.iterdir()):
+                archive.add(path, arcname=f"{folder.name}_{path.stem}.JPEG")
+    return root
+
+
+def overrides_of(option, root):
+    digits = "['0','1','2','3','4','5','6','7','8','9']"
+    return {
+        "folder": [f"task.train.url={root}/train", f"task.eval.url={root}/eval", f"task.train.classes={digits}"],
+        "class_tars": [
+            f"task.train.urls={root}/class_tars/*.tar",
+            f"task.eval.url={root}/eval",
+            f"task.train.classes={digits}",
+        ],
+        "tar": [f"task.train.urls={root}/tar/train-*.tar", f"task.eval.urls={root}/tar/eval-*.tar"],
+    }[option]
+
+
+SHRUNK = ("task.batch_size=8", "task.models.torch.virtual_batch_size=4", "task.image_size=32")
+SHRUNK += ("task.models.torch.widths=[2,2,2,2]", "task.num_classes=10")
+
+
+@pytest.mark.parametrize("option", ["folder", "class_tars", "tar"])
+def test_the_same_images_come_from_every_layout(photographs, option):
+    overrides = (f"task/imagenet_resnet50_data={option}", *overrides_of(option, photographs), *SHRUNK)
+    workload = compose_workload(config(*QUIET, *overrides))
+    files = {path.read_bytes(): int(path.parent.name) for path in (photographs / "train").rglob("*.jpg")}
+    source = workload.train_source
+    records = source.read(*all_positions(source))
+    assert {record["image"]: int(record["label"]) for record in records} == files and len(records) == 40
+    assert 0 <= workload.evaluate()["accuracy"] <= 1
+
+
+def test_the_echo_point_may_be_between_any_two_augmentations(photographs):
+    overrides = ("task/imagenet_resnet50_data=folder", *overrides_of("folder", photographs), *SHRUNK)
+    task = build(config(*QUIET, *overrides)["task"], Task, key="task")
+    assert [(stage.name, stage.random) for stage in task.stages()] == [
+        ("decode", False),
+        ("crop", True),
+        ("flip", True),
+        ("colour", True),
+    ]
+    assert [stage.name for stage in task.eval_stages()] == ["decode", "crop"]
+
+
+# ---- the network
+
+
+def test_resnet_50_has_the_published_number_of_parameters():
+    model = ImagenetResnet(num_classes=1000, **COLOURS)
+    number = sum(values.numel() for values in model.parameters())
+    assert number == 25_557_032
+    assert f"{number:,} parameters" in ImagenetResnet.__doc__
+    assert len(model.blocks) == 16 and list(model.units()) == list(model.blocks)
+
+
+def test_the_stride_is_that_of_the_first_convolution_of_a_group():
+    import torch
+
+    model = ImagenetResnet(num_classes=10, num_blocks=[1, 2], widths=[4, 8], **COLOURS)
+    strides = [[block.convolution_1.stride, block.convolution_2.stride] for block in model.blocks]
+    assert strides == [[(1, 1), (1, 1)], [(2, 2), (1, 1)], [(1, 1), (1, 1)]]
+    seen = []
+    for block in model.blocks:
+        block.register_forward_hook(lambda _, __, output: seen.append(tuple(output.shape)))
+    model.outputs({"image": torch.zeros(2, 64, 64, 3, dtype=torch.uint8), "label": torch.zeros(2, dtype=torch.int64)})
+    assert seen == [(2, 16, 16, 16), (2, 32, 8, 8), (2, 32, 8, 8)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"widths": []}, r"task.models.torch.widths=\[\] cannot be used. .*is ResNet-50"),
+        ({"widths": [8, 0], "num_blocks": [1, 1]}, r"task.models.torch.widths=\[8, 0\] cannot be used"),
+        ({"num_blocks": [3, 4]}, r"task.models.torch.num_blocks=\[3, 4\] cannot be used. Allowed: 4 whole numbers"),
+        ({"num_blocks": [3, 4, 0, 3]}, r"task.models.torch.num_blocks=\[3, 4, 0, 3\] cannot be used"),
+    ],
+)
+def test_a_network_that_cannot_be_is_refused(settings, message):
+    with pytest.raises(SettingError, match=message):
+        ImagenetResnet(num_classes=10, **COLOURS, **settings)
+
+
+# ---- whole runs
+
+
+@pytest.mark.parametrize("name", ["torch", "tensorflow"])
+def test_an_echoed_run_from_the_command_line(name, cache, tmp_path):
+    overrides = ["echo=stage", "echo.after=crop", "factor=2.5", "budget=steps", "budget.steps=3", "task.batch_size=32"]
+    overrides += [f"backend={name}", "schedule=linear", "task.eval_interval=32", f"run_dir={tmp_path / 'run'}"]
+    overrides += ["task.models.torch.virtual_batch_size=16"]
+    run_mode(config(*small(cache, *overrides)), folder=None, project=PROJECT)
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["steps"] == 3 and summary["delivered_examples"] == 96
+    assert 0 < summary["fresh_examples"] < 80 and 0 <= summary["accuracy"] <= 1
+
+
+@pytest.mark.slow
+def test_the_full_network_trains_on_photographs_of_full_size(tmp_path):
+    for split, number in (("train", 8), ("eval", 2)):
+        write_scenes(tmp_path / split, num_examples=number, pixels=400, split=split, layout="folder")
+    overrides = ["experiment=imagenet_resnet50", "task/imagenet_resnet50_data=folder", "task.batch_size=4"]
+    overrides += [f"task.train.url={tmp_path}/train", f"task.eval.url={tmp_path}/eval", "task.eval_batch_size=2"]
+    overrides += ["task.train.classes=['0','1','2','3','4','5','6','7','8','9']"]
+    overrides += ["task.models.torch.virtual_batch_size=2"]
+    overrides += ["budget=steps", "budget.steps=1", f"run_dir={tmp_path / 'run'}"]
+    node = config(*QUIET, *overrides)
+    task = node["task"]
+    assert (task["shuffle_buffer"], task["target"], task["budget"]) == (100_000, 0.75, 110_000 * 1024)
+    assert (task["image_size"], task["num_classes"], task["flip"]) == (224, 1000, True)
+    assert node["optimizer"]["weight_decay"] == 0.0001 and node["schedule"]["final_fraction"] == 0.001
+    run_mode(node, folder=None, project=PROJECT)
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["steps"] == 1
+
+
+def test_the_full_settings_are_the_papers():
+    overrides = ("task/imagenet_resnet50_data=tar", "task.train.urls=/data/a.tar", "task.eval.urls=/data/b.tar")
+    task = config(*QUIET, *overrides)["task"]
+    assert task["batch_size"] == 1024
+    assert task["models"]["torch"]["virtual_batch_size"] == task["models"]["tensorflow"]["virtual_batch_size"] == 32
+    assert task["models"]["tensorflow"]["num_blocks"] == [3, 4, 6, 3]
