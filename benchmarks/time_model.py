@@ -3,7 +3,8 @@
     python benchmarks/time_model.py                     # five minutes, on a machine that does nothing else
 
 JPEG files of 256 px in memory, decoded, random resized crop to 160, batches of 64, and a training step that is a number
-of matrix products in the caller's thread; two worker threads. Two cases take turns, each with factors 1, 2, 4 and 8:
+of matrix products in the caller's thread. Two cases take turns, each with factors 1, 2, 4 and 8 (two workers, or
+``--threads``):
 
 * throttled: a slow source, so that both sides have their own resources: a batch read takes four steps of 20 ms;
 * contended: no throttle, a step of 6 ms: decoding, augmentation and step share the cores.
@@ -44,7 +45,7 @@ from dataecho.pipeline.stage import Chunk
 from dataecho.pipeline.throttle import Throttle
 
 FACTORS = (1, 2, 4, 8)
-THREADS, BATCH, BUFFER = 2, BATCH_SIZES["jpeg"], 512
+BATCH, BUFFER = BATCH_SIZES["jpeg"], 512
 STEPS = {"throttled": 20e-3, "contended": 6e-3}
 #: Seconds of reading a batch over the slow line.
 READING = 4 * STEPS["throttled"]
@@ -136,21 +137,21 @@ def parameters(source: Source, step: Step, num_threads: int) -> Parameters:
     return Parameters(*(core_seconds(work, num_threads, 0.7) for work in (decode_batch, augment_batch, step)))
 
 
-def model(case: str, measured: Parameters, factor: int) -> float:
+def model(case: str, measured: Parameters, factor: int, num_threads: int) -> float:
     """Delivered examples per second."""
     cores = len(os.sched_getaffinity(0))
-    downstream = max(measured.step, measured.augment / THREADS)
+    downstream = max(measured.step, measured.augment / num_threads)
     if case == "throttled":
         seconds = max(READING, factor * downstream)
     else:
         total = measured.decode + factor * (measured.augment + measured.step)
-        seconds = max(measured.decode / THREADS, factor * downstream, total / cores)
+        seconds = max(measured.decode / num_threads, factor * downstream, total / cores)
     return factor * BATCH / seconds
 
 
-def delivered(source: Source, step: Step, factor: int, seconds: float) -> float:
+def delivered(source: Source, step: Step, factor: int, *, num_threads: int, seconds: float) -> float:
     """Examples per second of the real feed and the step, once the shuffle buffer is settled."""
-    settings = ExecutorSettings(num_threads=THREADS, look_ahead=8)
+    settings = ExecutorSettings(num_threads=num_threads, look_ahead=8)
     with Feed(
         source,
         STAGES["jpeg"],
@@ -180,6 +181,8 @@ def main() -> None:
     """Rounds in which everything takes its turn; medians."""
     parser = argparse.ArgumentParser(description="echo before augmentation against the time model")
     parser.add_argument("--data", type=Path, default=Path("runs/loaders-data"), help="made if it is not there: 350 MB")
+    parser.add_argument("--cases", nargs="+", choices=list(STEPS), default=list(STEPS))
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0)
     options = parser.parse_args()
@@ -188,19 +191,19 @@ def main() -> None:
     source = JpegsInMemory(make_data(options.data))
     slow = Throttle(examples_per_second=BATCH / READING).slow_down(source)
     sources = {"throttled": slow, "contended": source}
-    steps = {case: Step(seconds) for case, seconds in STEPS.items()}
-    threads = {"throttled": 1, "contended": len(os.sched_getaffinity(0))}
-    known: dict[str, list[Parameters]] = {case: [] for case in STEPS}
-    rates: dict[tuple[str, int], list[tuple[float, float]]] = {(case, e): [] for case in STEPS for e in FACTORS}
+    steps = {case: Step(STEPS[case]) for case in options.cases}
+    busy = {"throttled": 1, "contended": len(os.sched_getaffinity(0))}
+    known: dict[str, list[Parameters]] = {case: [] for case in steps}
+    rates: dict[tuple[str, int], list[tuple[float, float]]] = {(case, e): [] for case in steps for e in FACTORS}
     arms: list[tuple[str, int]] = list(rates)
-    measure: Callable[..., Any] = partial(delivered, seconds=options.seconds)
+    measure: Callable[..., Any] = partial(delivered, num_threads=options.threads, seconds=options.seconds)
     for number in range(options.rounds):
-        for case in STEPS:
-            known[case].append(parameters(source, steps[case], threads[case]))
+        for case in steps:
+            known[case].append(parameters(source, steps[case], busy[case]))
         for shift in range(len(arms)):
             case, factor = arms[(number + shift) % len(arms)]
             rate = measure(sources[case], steps[case], factor)
-            rates[case, factor].append((rate, model(case, known[case][-1], factor)))
+            rates[case, factor].append((rate, model(case, known[case][-1], factor, options.threads)))
     show(known, rates)
 
 
