@@ -1,0 +1,335 @@
+"""The Common Crawl task: the contract, its shards whole and broken, what is chosen of them, its miniature."""
+
+import gzip
+import io
+import json
+import pickle
+
+import fsspec
+import numpy as np
+import pytest
+from warcio.statusandheaders import StatusAndHeaders
+from warcio.warcwriter import WARCWriter
+
+from dataecho.build import build
+from dataecho.errors import DataError, SettingError
+from dataecho.modes import run_mode
+from dataecho.pipeline.stage import Broken
+from dataecho.sources.remote import MissingFile
+from dataecho.testing.source_contract import SourceContract, all_positions
+from dataecho.testing.task_contract import TaskContract
+from dataecho.training.contracts import Task
+from tasks.commoncrawl_transformer.mini import mini_pages
+from tasks.commoncrawl_transformer.pages import PageSource
+from tasks.text.source import tokenized
+from tasks.text.tokenizer import ByteTokenizer
+from tests.support import PROJECT, config
+
+QUIET = ("tracking=none", "display=none", "accelerator=cpu")
+SMALL = (
+    "task=commoncrawl_transformer",
+    "task.train.num_pages=40",
+    "task.train.num_eval_pages=8",
+    "task.sequence_length=32",
+)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return str(tmp_path_factory.mktemp("mini"))
+
+
+@pytest.fixture(autouse=True)
+def user_cache(tmp_path, monkeypatch):
+    """Nothing of a test stays in the user's cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user_cache"))
+
+
+def crawl(cache, *overrides):
+    return build(config(*QUIET, *SMALL, f"task.train.cache_dir={cache}", *overrides)["task"], Task, key="task")
+
+
+class TestCommonCrawl(TaskContract):
+    @pytest.fixture
+    def task(self, cache):
+        return crawl(cache)
+
+    @pytest.fixture
+    def outputs(self):
+        return {"loss": 0.5}, {"loss": 5.0}
+
+
+def write_wet(path, *records, kind="conversion"):
+    """A WET file as Common Crawl writes it: a record about the file, then one per page, (language, text) each."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "wb") as file:
+        writer = WARCWriter(file, gzip=True)
+        writer.write_record(writer.create_warcinfo_record(path.name, {"software": "test"}))
+        for number, (language, text) in enumerate(records):
+            data = text if isinstance(text, bytes) else text.encode()
+            headers = [("WARC-Type", kind), ("Content-Type", "text/plain"), ("Content-Length", str(len(data)))]
+            if language is not None:
+                headers.append(("WARC-Identified-Content-Language", language))
+            record = writer.create_warc_record(
+                f"https://example.org/{number}",
+                kind,
+                payload=io.BytesIO(data),
+                length=len(data),
+                warc_headers=StatusAndHeaders("", headers, protocol="WARC/1.0"),
+            )
+            writer.write_record(record)
+    return str(path)
+
+
+def source(urls, *, sequence_length=11, **settings):
+    chosen = {"min_line_length": 5, "min_page_length": 10} | settings
+    return PageSource(urls, tokenizer=ByteTokenizer(), sequence_length=sequence_length, **chosen)
+
+
+def write_pages(folder, *, first="sentence 0"):
+    """Three shards of lines of 10 bytes: rows of 11 tokens are a line, its end, and the next one's first letter."""
+    for shard in range(3):
+        lines = [f"sentence {letter}" for letter in "0123456"]
+        if shard == 0:
+            lines[0] = first
+        name = f"{shard}b" if shard == 0 and first != "sentence 0" else f"{shard}"
+        pages = [
+            ("eng", "\n".join(line.replace("e", str(shard), 1) for line in part)) for part in (lines[:4], lines[4:])
+        ]
+        write_wet(folder / f"{name}.warc.wet.gz", *pages)
+    return f"{folder}/*.warc.wet.gz"
+
+
+class TestLocalPages(SourceContract):
+    @pytest.fixture
+    def new_source(self, tmp_path):
+        urls = write_pages(tmp_path / "data")
+        return lambda: source(urls)
+
+    @pytest.fixture
+    def changed_source(self, tmp_path):
+        return source(write_pages(tmp_path / "changed", first="Sentence 0"))
+
+
+class TestFarPages(SourceContract):
+    @pytest.fixture
+    def new_source(self, tmp_path):
+        write_pages(tmp_path / "data")
+        memory = fsspec.filesystem("memory")
+        for path in (tmp_path / "data").iterdir():
+            memory.pipe(f"/crawl/{path.name}", path.read_bytes())
+        made = []
+
+        def new():
+            made.append(1)
+            return source("memory://crawl/*.warc.wet.gz", cache_dir=str(tmp_path / f"cache-{len(made)}"))
+
+        return new
+
+    @pytest.fixture
+    def changed_source(self, tmp_path):
+        return source(write_pages(tmp_path / "changed", first="Sentence 0"))
+
+
+def rows(of):
+    records = of.read(*all_positions(of))
+    found = [tokenized(record, tokenizer=of.tokenizer, sequence_length=of.sequence_length) for record in records]
+    return [bytes(row["tokens"].astype(np.uint8)) for row in found]
+
+
+# ---- what is chosen
+
+
+def chosen(tmp_path, *records, **settings):
+    return list(source(write_wet(tmp_path / "a.warc.wet.gz", *records), **settings).lines(0))
+
+
+def test_pages_are_chosen_by_their_first_language(tmp_path):
+    records = [
+        ("eng", "english text"),
+        ("deu,eng", "deutscher Text"),
+        ("eng,deu", "both of them"),
+        (None, "nobody knows"),
+    ]
+    assert chosen(tmp_path, *records) == [b"english text", b"both of them"]
+    assert chosen(tmp_path / "deu", *records, language="deu") == [b"deutscher Text"]
+    assert len(chosen(tmp_path / "any", *records, language=None)) == 4
+
+
+def test_short_lines_and_pages_of_another_length_are_left_out(tmp_path):
+    records = [("eng", "menu\n  a line to keep \r\nhome\n\nanother one"), ("eng", "too short"), ("eng", "long " * 8)]
+    assert chosen(tmp_path, *records, max_page_length=30) == [b"a line to keep", b"another one"]
+    with pytest.raises(SettingError, match="min_page_length=10 cannot be used. Allowed: 0 to max_page_length=5"):
+        chosen(tmp_path / "other", *records, max_page_length=5)
+
+
+def test_a_line_that_came_before_in_the_shard_is_left_out(tmp_path):
+    records = [("eng", "cookies please\nfirst page\ncookies please"), ("eng", "cookies please\nsecond page")]
+    assert chosen(tmp_path, *records) == [b"cookies please", b"first page", b"second page"]
+
+
+@pytest.mark.parametrize("sequence_length", [1, 4, 11, 23])
+def test_rows_are_the_chosen_lines_each_beginning_where_the_last_ended(tmp_path, sequence_length):
+    records = [("eng", "first page\nmenu\nits second line"), ("deu", "etwas anderes"), ("eng", "first page\nthe third")]
+    of = source(write_wet(tmp_path / "a.warc.wet.gz", *records), sequence_length=sequence_length)
+    text = b"first page\nits second line\nthe third\n"
+    number = (len(text) - 1) // sequence_length
+    assert rows(of) == [text[r * sequence_length : (r + 1) * sequence_length + 1] for r in range(number)]
+    assert rows(pickle.loads(pickle.dumps(of))) == rows(of)
+
+
+def test_what_is_chosen_is_part_of_the_digest(tmp_path):
+    urls = write_pages(tmp_path)
+    settings = ({}, {"language": None}, {"min_line_length": 6}, {"min_page_length": 11}, {"max_page_length": 99})
+    assert len({source(urls, **changed).digest for changed in settings}) == 5
+
+
+# ---- broken data
+
+
+def test_a_file_that_is_cut_short_anywhere_is_told(tmp_path):
+    path = tmp_path / "a.warc.wet.gz"
+    write_wet(path, ("eng", "the first page has a line"), ("eng", "the second page has a line"))
+    data = path.read_bytes()
+    ends = [end for end in range(1, len(data)) if data[end : end + 3] == b"\x1f\x8b\x08"]
+    assert len(ends) == 2
+    for end in sorted({2, 30, len(data) // 2, len(data) - 9, len(data) - 1} - set(ends)):
+        path.write_bytes(data[:end])
+        with pytest.raises(DataError, match="a.warc.wet.gz is cut short: the record at byte"):
+            source(str(path)).num_examples(0)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty. Bring it there again"),
+        (b"WARC/1.0\r\n", "is not compressed by gzip"),
+        (gzip.compress(b"no record at all"), "no WARC record.* at byte 0. Bring the whole file"),
+        (
+            gzip.compress(b"WARC/1.0\r\nWARC-Type: conversion\r\nContent-Length: 99\r\n\r\nless"),
+            "99 bytes of text were",
+        ),
+    ],
+)
+def test_a_file_that_is_no_wet_file_is_told(tmp_path, content, message):
+    path = tmp_path / "a.warc.wet.gz"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        source(str(path)).num_examples(0)
+
+
+def test_a_damaged_byte_is_told(tmp_path):
+    path = tmp_path / "a.warc.wet.gz"
+    write_wet(path, ("eng", "a line of the page"))
+    data = bytearray(path.read_bytes())
+    data[-6] ^= 1  # of a checksum
+    path.write_bytes(data)
+    with pytest.raises(DataError, match="is damaged at byte .* incorrect data check"):
+        source(str(path)).num_examples(0)
+
+
+def test_another_kind_of_file_and_a_wrong_folder_are_told(tmp_path):
+    path = write_wet(tmp_path / "a.warc.gz", ("eng", "a line of the page"), kind="metadata")
+    with pytest.raises(DataError, match="has no text of pages, but records of the kind metadata, warcinfo. Take the"):
+        source(path).num_examples(0)
+    with pytest.raises(MissingFile, match="no file matches.*wet.paths.gz"):
+        source(f"{tmp_path}/none/*.warc.wet.gz")
+
+
+def test_a_shard_of_which_nothing_is_chosen_is_told(tmp_path):
+    path = write_wet(tmp_path / "a.warc.wet.gz", ("deu", "eine Zeile der Seite"))
+    with pytest.raises(DataError, match="has no page with language=eng and 10 to 100000 bytes in lines of 5"):
+        source(path).num_examples(0)
+
+
+def test_a_row_that_is_not_utf_8_fails_alone(tmp_path):
+    lines = b"0123456789\n01234\xff6789\n1123456789\n2123456789\n3123456789"
+    of = source(write_wet(tmp_path / "a.warc.wet.gz", ("eng", lines)))
+    found = []
+    for record in of.read(*all_positions(of)):
+        try:
+            found.append(len(tokenized(record, tokenizer=of.tokenizer, sequence_length=11)["tokens"]))
+        except UnicodeDecodeError:
+            found.append("broken")
+    assert found == ["broken", "broken", 12, 12]
+
+
+def test_a_record_that_is_damaged_after_it_was_indexed_is_broken(tmp_path):
+    path = tmp_path / "a.warc.wet.gz"
+    write_wet(path, ("eng", "first page, line\nanother line of it"), ("eng", "second page, with a longer line"))
+    of = source(str(path))
+    before = of.read(*all_positions(of))
+    offset, size = int(of._index(0)[1]["offset"][1]), int(of._index(0)[1]["size"][1])
+    with open(path, "r+b") as file:  # the same file, open already: neither its size nor its reader tells
+        file.seek(offset + size - 6)
+        file.write(b"\0\0")
+    after = of.read(*all_positions(of))
+    assert after[0] == before[0] and isinstance(after[-1], Broken) and "damaged" in after[-1].reason
+
+
+# ---- the miniature, and the task
+
+
+def mini(cache, split="train"):
+    settings = {"num_pages": 40, "num_eval_pages": 8, "cache_dir": cache}
+    return mini_pages(split=split, tokenizer=ByteTokenizer(), sequence_length=32, **settings)
+
+
+def all_lines(of):
+    return [line for shard in range(of.num_shards) for line in of.lines(shard)]
+
+
+def test_no_line_of_the_miniature_is_both_trained_on_and_held_out(cache):
+    train, held_out = all_lines(mini(cache)), all_lines(mini(cache, "eval"))
+    assert len(train) > 200 and len(held_out) > 30
+    assert not set(train) & set(held_out)
+
+
+def test_the_miniature_is_always_the_same_bytes(cache, tmp_path):
+    mini(cache), mini(str(tmp_path))
+    first, second = (
+        {path.name: path.read_bytes() for path in folder.rglob("*.warc.wet.gz")}
+        for folder in map(type(tmp_path), (cache, str(tmp_path)))
+    )
+    assert first == second and len(first) == 9
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("task.train.num_pages=999999", "task.train.num_pages=999999 cannot be used. Allowed: at most"),
+        ("task.train.num_pages=3", "task.train.num_pages=3 cannot be used. Allowed: whole numbers >= 8"),
+        ("task.train.split=dev", "task.train.split=dev cannot be used. Allowed: train, eval"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused(cache, override, message):
+    with pytest.raises(SettingError, match=message):
+        crawl(cache, override)
+
+
+def test_the_full_size_has_the_papers_numbers(tmp_path):
+    overrides = ("task.train.urls=/a/*.gz", "task.eval.urls=/b/*.gz", "task.tokenizer.path=/c.json")
+    node = config(*QUIET, "task=commoncrawl_transformer", "task/commoncrawl_transformer_data=full", *overrides)["task"]
+    assert (node["batch_size"], node["shuffle_buffer"], node["target"]) == (1024, 1_000_000, 3.9)
+    assert node["budget"] == 60_000 * 1024
+    lm1b = config(
+        *QUIET, "task=lm1b_transformer", "task/lm1b_transformer_data=full", "task.train.folder=/a",
+        "task.tokenizer.path=/c.json",
+    )["task"]  # fmt: skip
+    assert node["models"] == lm1b["models"]
+    with pytest.raises(SettingError, match="path=/c.json cannot be used"):
+        build(node, Task, key="task")
+
+
+@pytest.mark.parametrize("backend", ["torch", "tensorflow"])
+def test_it_learns_with_an_echo(cache, tmp_path, backend):
+    sizes = ("task.models.torch.num_layers=1", "task.models.torch.width=32", "task.sequence_length=16")
+    run = ("echo=batch", "factor=2", "budget.fresh=1024", "task.batch_size=16", "task.eval_interval=512")
+    node = config(
+        *QUIET, *SMALL, *sizes, *run, "budget=fresh", f"backend={backend}", f"task.train.cache_dir={cache}",
+        f"run_dir={tmp_path / 'run'}",
+    )  # fmt: skip
+    run_mode(node, folder=None, project=PROJECT)
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["fresh_examples"] == 1024 and summary["steps"] == 128
+    assert summary["cross_entropy"] < 3.5, "bytes alone have 4.2"
