@@ -11,7 +11,7 @@ from dataecho.pipeline.source import Source
 from dataecho.sources.index_store import user_cache_folder
 from tasks.cifar10_resnet32.binary import FILES, SIDE, CifarBinarySource, as_record
 from tasks.images.drawing import Scenes
-from tasks.images.written_once import Tell, written_once
+from tasks.written_once import Tell, written_once
 
 _VERSION = 1  # of what is drawn: another number, another folder
 

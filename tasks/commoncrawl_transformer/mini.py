@@ -15,8 +15,8 @@ from dataecho.errors import require
 from dataecho.plan.keys import KeyStream
 from dataecho.plan.order import Permutation
 from tasks.commoncrawl_transformer.pages import PageSource
+from tasks.text.from_prose import written_from_prose
 from tasks.text.prose import Page
-from tasks.text.written_once import written_once
 
 SPLITS = ("train", "eval")
 
@@ -43,7 +43,7 @@ def mini_pages(
     def write(folder: Path, pages: list[Page]) -> None:
         _write(folder, pages, {"train": num_pages, "eval": num_eval_pages})
 
-    folder = written_once("commoncrawl_mini", f"{num_pages}-{num_eval_pages}", write, cache_dir=cache_dir)
+    folder = written_from_prose("commoncrawl_mini", f"{num_pages}-{num_eval_pages}", write, cache_dir=cache_dir)
     return PageSource(
         f"{folder}/{split}-*.warc.wet.gz",
         tokenizer=tokenizer,

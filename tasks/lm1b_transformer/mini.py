@@ -11,8 +11,8 @@ from dataecho.errors import require
 from dataecho.plan.keys import KeyStream
 from dataecho.plan.order import Permutation
 from tasks.lm1b_transformer.sentences import SentenceSource
+from tasks.text.from_prose import written_from_prose
 from tasks.text.prose import Page
-from tasks.text.written_once import written_once
 
 SPLITS = ("train", "eval")
 
@@ -41,7 +41,7 @@ def mini_sentences(
         _write(folder, pages, {"train": num_sentences, "eval": num_eval_sentences})
 
     facts = f"{num_sentences}-{num_eval_sentences}"
-    folder = written_once("lm1b_mini", facts, write, cache_dir=cache_dir)
+    folder = written_from_prose("lm1b_mini", facts, write, cache_dir=cache_dir)
     index_dir = f"{cache_dir}/index" if cache_dir is not None else None
     return SentenceSource(
         f"{folder}/{_FOLDERS[split]}/news.en*-of-*",

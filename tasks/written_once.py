@@ -16,7 +16,7 @@ Tell = Callable[[int], None]
 
 
 def written_once(
-    facts: str, write: Callable[[Path, Tell], object], *, root: Path, version: int, num_examples: int, title: str
+    facts: str, write: Callable[[Path, Tell], object], *, root: Path, version: int | str, num_examples: int, title: str
 ) -> Path:
     """The folder below ``root`` that ``write(folder, tell)`` fills with what ``facts`` say. If it is there, nothing is
     done; another process that asks meanwhile waits; what an interrupted one has left is removed. Another ``version`` of
