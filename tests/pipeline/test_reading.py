@@ -2,6 +2,7 @@
 
 import itertools
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -130,7 +131,9 @@ def test_records_wait_in_memory_until_their_first_use():
         settings=ExecutorSettings(num_threads=1, look_ahead=1),
     ) as batches:
         list(itertools.islice(batches, 50))
-        batches.pause()
+        deadline = time.monotonic() + 30
+        while batches.meter.read().waiting_bytes != 12_000 and time.monotonic() < deadline:
+            time.sleep(0.01)  # the reader is on its way
         reading = batches.meter.read()
     # The buffer's twelve, and what entered with the batch that is ahead.
     assert reading.waiting_bytes == 12_000

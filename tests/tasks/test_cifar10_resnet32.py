@@ -306,6 +306,7 @@ def test_another_model_takes_the_place_of_both_from_the_command_line(cache):
 def test_an_echoed_run_from_the_command_line(name, cache, tmp_path):
     overrides = ["echo=before_augmentation", "factor=2.5", "budget=steps", "budget.steps=4", "task.batch_size=32"]
     overrides += [f"backend={name}", "schedule=linear", "task.eval_interval=32", f"run_dir={tmp_path / 'run'}"]
+    overrides += ["backend.compute_threads=null"]  # TensorFlow takes its threads once in a process
     run_mode(config(*small(cache, *overrides)), folder=None, project=PROJECT)
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["steps"] == 4 and summary["delivered_examples"] == 128

@@ -224,6 +224,7 @@ def test_a_network_that_cannot_be_is_refused(settings, message):
 def test_an_echoed_run_from_the_command_line(name, cache, tmp_path):
     overrides = ["echo=stage", "echo.after=crop", "factor=2.5", "budget=steps", "budget.steps=3", "task.batch_size=32"]
     overrides += [f"backend={name}", "schedule=linear", "task.eval_interval=32", f"run_dir={tmp_path / 'run'}"]
+    overrides += ["backend.compute_threads=null"]  # TensorFlow takes its threads once in a process
     overrides += ["task.models.torch.virtual_batch_size=16"]
     run_mode(config(*small(cache, *overrides)), folder=None, project=PROJECT)
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
