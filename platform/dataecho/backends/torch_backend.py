@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dataecho.backends.same_shapes import require_same_shapes
 from dataecho.backends.torch_copies import SideStreamCopies, use_on_current_stream
 from dataecho.backends.torch_model import TorchModel
 from dataecho.backends.torch_parallel import PARALLEL, Entry, in_parallel, talking
@@ -210,17 +211,10 @@ class TorchBackend(Backend):
 
     def load_weights(self, weights: Arrays) -> None:
         own = self._model.state_dict()
-        mine = {name: tuple(value.shape) for name, value in own.items()}
-        theirs = {name: tuple(array.shape) for name, array in weights.items()}
-        different = sorted(name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name))
-        if different:
-            name = different[0]
-            raise SettingError(
-                f"weights {name}",
-                f"shape {theirs[name]}" if name in theirs else "missing",
-                allowed=f"shape {mine[name]}" if name in mine else "the names of this model's weights",
-                cure="Load weights into the model that they were saved from.",
-            )
+        require_same_shapes(
+            {name: tuple(array.shape) for name, array in weights.items()},
+            {name: tuple(value.shape) for name, value in own.items()},
+        )
         with torch.no_grad():
             for name, value in own.items():
                 value.copy_(self._parts.part(torch.from_numpy(weights[name].copy()), like=value))
