@@ -40,6 +40,7 @@ with without_greetings():
     import keras
     import tensorflow as tf
 
+tf.get_logger().setLevel("WARNING")  # it tells of every strategy, and of every sum over the workers that it traces
 keras.config.disable_traceback_filtering()  # it would make a RuntimeError of a SettingError that a layer raises
 
 __all__ = ["keras", "tf", "without_greetings"]
