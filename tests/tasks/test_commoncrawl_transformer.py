@@ -210,6 +210,7 @@ def test_a_file_that_is_cut_short_anywhere_is_told(tmp_path):
             "99 bytes of text were",
         ),
     ],
+    ids=["empty", "no_gzip", "no_record", "cut_short"],  # gzip writes the time: no name for a test
 )
 def test_a_file_that_is_no_wet_file_is_told(tmp_path, content, message):
     path = tmp_path / "a.warc.wet.gz"
