@@ -91,8 +91,8 @@ lock:  ## write the three lock files from pyproject.toml
 	@'$(PYTHON)' -m venv build/lock
 	@build/lock/bin/python -m pip --disable-pip-version-check --quiet install uv==0.13.9
 	@{ echo '# Made by: make lock. No hash: the wheel differs by accelerator.'; $(EXTRAS) torch; } > requirements-torch.lock
-	@$(LOCK) pyproject.toml --extra torch --extra mlflow --no-emit-package torch --output-file requirements.lock
-	@$(EXTRAS) test tensorflow jax | $(LOCK) - --constraints requirements.lock --output-file requirements-test.lock
+	@$(LOCK) pyproject.toml --extra torch --extra mlflow --extra search --no-emit-package torch --output-file requirements.lock
+	@$(EXTRAS) test tensorflow jax ray | $(LOCK) - --constraints requirements.lock --output-file requirements-test.lock
 
 clean:  ## remove .venv and the caches; the runs and their database stay
 	rm -rf .venv build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
