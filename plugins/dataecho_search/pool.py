@@ -10,9 +10,9 @@ from pathlib import Path
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One attempt at a trial. ``key`` tells it from every other job of the pool; ``backend``: the framework that it will
-    import, and no other; ``folder``: its run folder, absolute; ``payload``: what :func:`dataecho_search.job.execute`
-    takes, in a process that runs nothing else."""
+    """One attempt at a trial. ``key`` tells it from every other job of the pool; ``backend``: the framework that it
+    will import, and no other; ``folder``: its run folder, absolute; ``payload``: what
+    :func:`dataecho_search.job.execute` takes, in a process that runs nothing else."""
 
     key: str
     backend: str
