@@ -36,8 +36,8 @@ def test_where_a_winner_is_at_the_border_of_its_space(description, value, side):
 def study(name, values, *, cell, objectives=("fresh_examples_to_target",), directions=("minimize",), lr=0.5):
     trials = tuple(
         TrialResult(
-            number=n, state="completed", params={"lr": lr}, values=tuple(value), folder=f"{name}/{n}", seed=n, metrics={},
-            mlflow_run_id=None, seconds=1.0,
+            number=n, state="completed", params={"lr": lr}, values=tuple(value), folder=f"{name}/{n}", seed=n,
+            metrics={}, mlflow_run_id=None, seconds=1.0,
         )
         for n, value in enumerate(values)
     )  # fmt: skip

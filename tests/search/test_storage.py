@@ -34,7 +34,8 @@ def test_a_process_that_dies_while_it_writes_holds_nobody_up(tmp_path):
     storage = open_storage(None, tmp_path)
     code = (
         "import sys, time; from pathlib import Path; from dataecho_search.storage import open_storage\n"
-        f"open_storage(None, Path({str(tmp_path)!r}))._backend._lock.acquire(); print('held', flush=True); time.sleep(60)"
+        f"open_storage(None, Path({str(tmp_path)!r}))._backend._lock.acquire()\n"
+        "print('held', flush=True); time.sleep(60)"
     )
     holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert holder.stdout.readline() == "held\n"
@@ -122,7 +123,8 @@ def postgres(tmp_path_factory):
 
 def test_a_sweep_in_postgresql_outlives_a_restart_of_the_server_and_a_kill(postgres, app):
     arguments = (
-        "x=interval(0,1)", "echo=a,b", "seconds=0.3", "hydra.sweeper.num_trials=4", "hydra.sweeper.num_parallel_trials=2",
+        "x=interval(0,1)", "echo=a,b", "seconds=0.3", "hydra.sweeper.num_trials=4",
+        "hydra.sweeper.num_parallel_trials=2",
         f"hydra.sweeper.storage={postgres.url}",
     )  # fmt: skip
     first = app.start(*arguments)
@@ -142,8 +144,10 @@ def test_a_sweep_in_postgresql_outlives_a_restart_of_the_server_and_a_kill(postg
 
 
 def test_a_database_that_stays_away_ends_the_sweep_and_its_results_are_told_later(postgres, app):
-    arguments = ("x=interval(0,1)", "seconds=1.5", "hydra.sweeper.num_trials=2", f"hydra.sweeper.storage={postgres.url}",
-                 "hydra.sweeper.name=null", "hydra.sweeper.storage_timeout=3", "y=7")  # fmt: skip
+    arguments = (
+        "x=interval(0,1)", "seconds=1.5", "hydra.sweeper.num_trials=2", "hydra.sweeper.storage_timeout=3",
+        f"hydra.sweeper.storage={postgres.url}", "y=7",
+    )  # fmt: skip
     first = app.start(*arguments)
     app.until(lambda: len(app.pids()) >= 1)
     postgres.stop()
