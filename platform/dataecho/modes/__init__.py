@@ -9,6 +9,7 @@ from dataecho.errors import require
 from dataecho.modes.diagnose import diagnose
 from dataecho.modes.evaluate import evaluate
 from dataecho.modes.export import export
+from dataecho.modes.preview import preview
 from dataecho.modes.sync import sync
 from dataecho.modes.train import train
 from dataecho.report.compare import compare_runs
@@ -43,6 +44,8 @@ def run_mode(config: Any, *, folder: Path | None, project: Path) -> float | None
             export(settings)
         case "diagnose":
             diagnose(config, folder=folder, project=project)
+        case "preview":
+            preview(config, folder=folder)
         case "report":
             compare_runs(settings.runs, Path(settings.run_dir) if settings.run_dir else Path("report"))
         case "sync":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import shlex
 import sys
@@ -11,6 +12,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from dataecho.compose import TrainingRun, compose_training, versions
+from dataecho.pictures.held_out import show_held_out
+from dataecho.pictures.predictions import FILE_NAME, TEXT_FILE_NAME, draw_predictions, has_text, in_words
 from dataecho.report.curves import learning_curves
 from dataecho.report.display import new_display
 from dataecho.report.summary import print_start, print_summary, write_summary
@@ -18,14 +21,16 @@ from dataecho.settings import Node
 from dataecho.tracking.redact import masked_nested
 from dataecho.training.interruption import Interrupted
 from dataecho.training.skips import read_skips
-from dataecho.training.trainer import Trainer
+from dataecho.training.trainer import Outcome, Trainer
+
+_LOG = logging.getLogger(__name__)
 
 
 def train(config: Node, *, folder: Path | None, project: Path) -> float:
     run = compose_training(config, folder=folder, project=project)
     trainer = run.new_trainer(new_display(run.workload.settings.display, run.workload.task.metric))
     if not run.workload.backend.ranks.is_first:
-        return _train_along(trainer)
+        return _train_along(run, trainer)
     tracker = run.workload.tracker
     print_start(trainer.memory, run.workload.emulated, parts=_parts(run))
     config_path = run.folder / "config.json"
@@ -52,6 +57,7 @@ def train(config: Node, *, folder: Path | None, project: Path) -> float:
                 higher_is_better=run.workload.task.higher_is_better,
             )
         )
+        artifacts += _predictions(run, outcome)
         print_summary(
             outcome,
             task=run.workload.task,
@@ -73,13 +79,42 @@ def train(config: Node, *, folder: Path | None, project: Path) -> float:
     return _cost(outcome.metrics)
 
 
-def _train_along(trainer: Trainer) -> float:
+def _train_along(run: TrainingRun, trainer: Trainer) -> float:
     """The part of a rank for which rank 0 writes and speaks."""
     try:
         outcome = trainer.run()
+        _predictions(run, outcome)
     except Interrupted as interrupted:
         raise SystemExit(128 + interrupted.signal_number) from None
     return _cost(outcome.metrics)
+
+
+def _predictions(run: TrainingRun, outcome: Outcome) -> list[Path]:
+    """What the model makes of held-out examples, in files of rank 0. All ranks take part; what fails is told, and takes
+    nothing from the run. None of a model that has diverged: its outputs are no numbers."""
+    workload, settings = run.workload, run.workload.settings
+    if outcome.diverged or not settings.pictures.num_examples:
+        return []
+    try:
+        shown = show_held_out(
+            workload.task,
+            workload.eval_source,
+            workload.backend,
+            num_examples=settings.pictures.num_examples,
+            devices=settings.accelerator.devices,
+        )
+        if not workload.backend.ranks.is_first:
+            return []
+        fresh = int(outcome.metrics["fresh_examples"] or 0)
+        title = f"{run.info.name}, {settings.backend['name']}: held-out examples after {fresh:,} fresh examples"
+        paths = [draw_predictions(shown, title=title).save(run.folder / FILE_NAME)]
+        if has_text(shown):
+            paths.append(run.folder / TEXT_FILE_NAME)
+            paths[-1].write_text("\n".join([title, "", *in_words(shown)]), encoding="utf-8")
+        return paths
+    except Exception as error:
+        _LOG.warning("No picture of what the model predicts: %s: %s", type(error).__name__, error)
+        return []
 
 
 def _cost(metrics: Mapping[str, float | None]) -> float:
