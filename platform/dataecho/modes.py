@@ -29,7 +29,7 @@ from dataecho.report.display import new_display
 from dataecho.report.summary import print_evaluation, print_start, print_summary, write_summary
 from dataecho.settings import Node, Settings, read_settings
 from dataecho.tracking.mlflow_tracker import send_later
-from dataecho.tracking.record import read_record
+from dataecho.tracking.record import read_record, tracked_folders
 from dataecho.tracking.redact import masked_nested, without_credentials
 from dataecho.training.checkpoint import CheckpointStore, find_checkpoint, load_checkpoint
 from dataecho.training.interruption import Interrupted
@@ -278,23 +278,30 @@ def _sync(config: Node) -> None:
         settings.resume not in (None, "auto"),
         "resume",
         settings.resume,
-        allowed="the path of a run folder",
+        allowed="the path of a run folder, or of a folder with many",
         cure="For instance: python train.py mode=sync resume=runs/mine",
     )
     folder, uri = Path(str(settings.resume)), settings.tracking.get("tracking_uri")
-    require(
-        isinstance(uri, str), "tracking", settings.tracking, allowed="tracking=mlflow", cure="Only MLflow has a server."
-    )
+    if not isinstance(uri, str):
+        raise SettingError("tracking", settings.tracking, allowed="tracking=mlflow", cure="Only MLflow has a server.")
+    folders = tracked_folders(folder) or [folder]
+    for number, run_folder in enumerate(folders, start=1):
+        if len(folders) > 1:
+            print(f"{number} of {len(folders)}: {run_folder.relative_to(folder)}")
+        _sync_one(run_folder, uri)
+    print(f"Everything of {folder} has been sent.")
+
+
+def _sync_one(folder: Path, uri: str) -> None:
     record = read_record(folder)
     require(
-        record is None or record.tracking_uri == without_credentials(str(uri)),
+        record is None or record.tracking_uri == without_credentials(uri),
         "tracking.tracking_uri",
-        without_credentials(str(uri)),
+        without_credentials(uri),
         allowed=f"{record.tracking_uri if record else ''}, where this run is recorded",
         cure="Name it, with your credentials if it needs some.",
     )
     newest = CheckpointStore(folder).newest()
-    if not send_later(folder, tracking_uri=str(uri), position=newest["spool_position"] if newest else None):
+    if not send_later(folder, tracking_uri=uri, position=newest["spool_position"] if newest else None):
         print(f"Not everything of {folder} could be sent; it is kept. Try again when the server answers.")
         raise SystemExit(1)
-    print(f"Everything of {folder} has been sent.")
