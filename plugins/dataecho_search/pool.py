@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One attempt at a trial. ``key`` tells it from every other job of the pool; ``backend``: the framework that it will
-    import, and no other; ``folder``: its run folder, absolute; ``payload``: what :func:`dataecho_search.job.execute`
-    takes, in a process that runs nothing else."""
+    """One attempt at a trial. ``key`` tells it from every other job of the pool; ``backend``: the framework that it
+    will import, and no other; ``folder``: its run folder, absolute; ``payload``: what
+    :func:`dataecho_search.job.execute` takes, in a process that runs nothing else."""
 
     key: str
     backend: str
     folder: Path
     payload: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolContext:
+    """What a pool is built from besides its own settings. ``num_slots`` jobs at a time, of ``threads_per_trial``
+    compute threads each; ``modules``: what the trials of a backend import anyway, by its name; ``environment``:
+    variables that have to be set before a trial's first import."""
+
+    num_slots: int
+    threads_per_trial: int
+    modules: Mapping[str, Sequence[str]]
+    environment: Mapping[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,8 +21,9 @@ BORDER_SHARE = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class TrialResult:
-    """One trial. ``state`` is one of the names above; ``values``: one per objective, infinite for a missed target, empty
-    unless completed; ``folder``: its run folder, relative to the sweep's; ``metrics``: the numbers of its summary."""
+    """One trial. ``state`` is one of the names above; ``values``: one per objective, infinite for a missed target,
+    empty unless completed; ``folder``: its run folder, relative to the sweep's; ``metrics``: the numbers of its
+    summary."""
 
     number: int
     state: str
