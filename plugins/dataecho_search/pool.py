@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,18 @@ class Job:
     backend: str
     folder: Path
     payload: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolContext:
+    """What a pool is built from besides its own settings. ``num_slots`` jobs at a time, of ``threads_per_trial``
+    compute threads each; ``modules``: what the trials of a backend import anyway, by its name; ``environment``:
+    variables that have to be set before a trial's first import."""
+
+    num_slots: int
+    threads_per_trial: int
+    modules: Mapping[str, Sequence[str]]
+    environment: Mapping[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)

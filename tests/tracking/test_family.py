@@ -91,6 +91,7 @@ def test_a_failure_at_every_call_leaves_no_child_behind(uri, new_run, calls, cli
         if number_of_calls is None:
             number_of_calls = len(calls.names) - start
             assert calls.names.count("set_tag") == 2
+        setattr(calls, moment, lambda number, name: None)
         found = all_runs(client)
         (study,) = (run.info.run_id for run in found if run.info.run_name == "p")
         children = {run.info.run_name: run.data.tags.get("mlflow.parentRunId") for run in found}

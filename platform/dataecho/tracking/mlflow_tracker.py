@@ -157,6 +157,13 @@ class MLflowTracker(Tracker):
         sender.finish(timeout=self._finish_timeout)
         self._release()
 
+    def leave(self) -> None:
+        """Stop recording, but end nothing: in MLflow the run stays as it is, and a later start continues it."""
+        if self._sender is not None:
+            self._sender.stop()
+            self._sender = None
+        self._release()
+
     def _release(self) -> None:
         if self._lock is not None:
             self._lock.release()
