@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import chain
 
-from dataecho.pictures.canvas import GREY, LARGE, LINE_HEIGHT, Canvas, wrapped
-from dataecho.pictures.panel import CAPTION_HEIGHT, draw_panel
+from dataecho.pictures.canvas import GREY, LARGE, LINE_HEIGHT, Canvas
+from dataecho.pictures.panel import CAPTION_HEIGHT, draw_panel, num_lines
 from dataecho.training.shown import Shown
 
 FILE_NAME, TEXT_FILE_NAME = "predictions.png", "predictions.txt"
 
 _MARGIN, _GAP, _HEAD = 16.0, 8.0, 62.0
 _SIDE, _LARGE_SIDE = 112.0, 232.0  # of an image, and of one with boxes
-_WIDTH = 976.0
+_WIDTH = 984.0
 _MOST_LINES = 12  # of a text
 
 
@@ -62,10 +61,7 @@ def _draw_images(shown: Sequence[Shown], title: str) -> Canvas:
 
 def _draw_texts(shown: Sequence[Shown], title: str) -> Canvas:
     width = _WIDTH - 2 * _MARGIN
-    heights = []
-    for one in shown:
-        lines = chain.from_iterable(wrapped(text, width - 10) for text in (one.text, one.continuation) if text)
-        heights.append(min(_MOST_LINES, max(1, len(list(lines)))) * LINE_HEIGHT + 10)
+    heights = [min(_MOST_LINES, num_lines(one, width)) * LINE_HEIGHT + 10 for one in shown]
     below = [height + _GAP + (CAPTION_HEIGHT if one.caption else 0) for height, one in zip(heights, shown, strict=True)]
     canvas = _headed(title, shown, _HEAD + sum(below) + _MARGIN - _GAP)
     y = _HEAD
