@@ -73,7 +73,7 @@ _OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
         "processes": {
             "_target_": "dataecho_search.processes.ProcessPool",
             # What a run imports only when it comes to it; left out where it is not installed.
-            "preload": ["mlflow.tracking", "matplotlib.pyplot", "sklearn.datasets"],
+            "preload": ["matplotlib.pyplot", "sklearn.datasets"],
         },
     },
 }
