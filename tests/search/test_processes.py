@@ -29,10 +29,10 @@ def job(folder, key, code, backend="one"):
 @pytest.fixture
 def pool():
     context = PoolContext(
-        num_slots=2, threads_per_trial=1, modules={"one": ["json", "not_installed_anywhere"], "two": ["csv"]},
+        num_slots=2, threads_per_trial=1, modules={"one": ["json", "not_installed_anywhere"], "two": []},
         environment={"OF_A_TRIAL": "yes"},
     )  # fmt: skip
-    with ProcessPool(context, preload=[]) as made:
+    with ProcessPool(context, preload={"two": ["csv"]}) as made:
         yield made
 
 
