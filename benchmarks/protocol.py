@@ -33,7 +33,7 @@ def main() -> int:
     arguments.add_argument("--trials", type=int, default=4)
     arguments.add_argument("--kills", type=int, default=3)
     arguments.add_argument("overrides", nargs="*")
-    given = arguments.parse_args()
+    given = arguments.parse_intermixed_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     overrides = [*CELLS, f"hydra.sweeper.num_trials={given.trials}", *given.overrides]
 

@@ -17,6 +17,7 @@ import logging
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -200,6 +201,7 @@ class Sweep:
                 sweep_dir=self._parts.folder,
                 subdir=folder,
                 link=self._link(study, trial),
+                submitted=time.time(),
             ),
         )
         self._running[key] = (study, trial.number)
@@ -335,8 +337,6 @@ class Sweep:
 
     def _stop(self) -> None:
         """End what runs, with checkpoints; at once after another signal, or when that takes too long."""
-        import time
-
         self._pool.interrupt()
         deadline = time.monotonic() + _SECONDS_FOR_CHECKPOINTS
         while self._running and self._signals == 1 and time.monotonic() < deadline:
