@@ -27,6 +27,7 @@ from typing import Any
 from optuna.pruners import BasePruner
 from optuna.trial import FrozenTrial
 
+from dataecho.report.summary import FILE_NAME as SUMMARY
 from dataecho.training.checkpoint import FOLDER as CHECKPOINTS
 from dataecho_search import job
 from dataecho_search.background import Background
@@ -77,7 +78,7 @@ class Sweep:
         self._parents: dict[str, str | None] = {}
         self._given_up: dict[str, str] = {}
         self._errors: list[str] = []
-        self._signals = 0
+        self._signals: list[int] = []
         self._num_started = 0
         self._background = Background()
 
@@ -104,8 +105,6 @@ class Sweep:
             self._parts.patiently(self._start_waiting)
             if not self._open:
                 return
-            waits = bool(self._running) or bool(self._membership.others())
-            assert waits or self._pool.num_slots, "a sweep without slots"
             for completion in self._pool.wait(_SECONDS_BETWEEN_LOOKS):
                 self._parts.patiently(lambda completion=completion: self._ended(completion))
         self._stop()
@@ -257,7 +256,7 @@ class Sweep:
         trial = study.trials()[number]
         folder = self._parts.folder / trial.user_attrs["folder"]
         outcome = read_outcome(folder, study.plan.objectives)
-        if outcome is None and completion.exit_code == 0:  # another mode than train
+        if outcome is None and completion.exit_code == 0 and not self._parts.is_search:  # another mode than train
             outcome = Outcome(COMPLETED, tuple(float("inf") for _ in study.plan.objectives), {}, None)
         if outcome is not None and not trial.state.is_finished():
             study.finish(number, outcome)
@@ -324,7 +323,7 @@ class Sweep:
         )
         if self._signals:
             print("Interrupted; checkpoints are written. The same command continues the sweep.", file=sys.stderr)
-            raise SystemExit(130)
+            raise SystemExit(128 + self._signals[0])
         if self._parts.is_search:
             print_winners(results, self._parts.folder)
         for name, reason in self._given_up.items():
@@ -339,13 +338,13 @@ class Sweep:
         """End what runs, with checkpoints; at once after another signal, or when that takes too long."""
         self._pool.interrupt()
         deadline = time.monotonic() + _SECONDS_FOR_CHECKPOINTS
-        while self._running and self._signals == 1 and time.monotonic() < deadline:
+        while self._running and len(self._signals) == 1 and time.monotonic() < deadline:
             for completion in self._pool.wait(_SECONDS_BETWEEN_LOOKS):
                 self._parts.patiently(lambda completion=completion: self._ended(completion))
         self._pool.close()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self._signals += 1
+        self._signals.append(number)
 
 
 def _reason(completion: Completion, folder: Path) -> str:
@@ -354,4 +353,4 @@ def _reason(completion: Completion, folder: Path) -> str:
     try:
         return (folder / job.ERROR).read_text().strip()
     except FileNotFoundError:
-        return f"it ended with exit code {completion.exit_code}"
+        return f"it ended with exit code {completion.exit_code} and left no {SUMMARY}"

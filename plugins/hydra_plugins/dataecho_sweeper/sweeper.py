@@ -99,6 +99,7 @@ class OptunaSweeper(Sweeper):
         """Run the sweep to its end. Mistakes are one line and exit code 2, as for a single run."""
         from dataecho.errors import SettingError
         from dataecho_search.start import run_sweep
+        from dataecho_search.storage import StorageLost
 
         assert self._context is not None and self.config is not None
         node = OmegaConf.to_container(self.config.hydra.sweeper, resolve=True)
@@ -107,3 +108,6 @@ class OptunaSweeper(Sweeper):
         except SettingError as error:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(2)
+        except StorageLost as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(1)
