@@ -1,6 +1,6 @@
 """The paper's protocol in miniature, twice: unbroken, and killed with SIGKILL three times on the way.
 
-    python benchmarks/protocol.py build/protocol [--trials 4] [override ...]
+    python benchmarks/protocol.py build/protocol [--trials 8] [override ...]
 
 Searches digits without echo and with three echoes of factor 2, five repeats each, and compares the two sweeps: every
 search point, every result, every winner. Ends with exit code 1 where they differ.
@@ -9,6 +9,7 @@ search point, every result, every winner. Ends with exit code 1 where they diffe
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import subprocess
@@ -30,7 +31,7 @@ TIMES = ("time", "wait", "ratio", "read_examples", "bytes", "restarts")
 def main() -> int:
     arguments = argparse.ArgumentParser()
     arguments.add_argument("folder", type=Path)
-    arguments.add_argument("--trials", type=int, default=4)
+    arguments.add_argument("--trials", type=int, default=8)
     arguments.add_argument("--kills", type=int, default=3)
     arguments.add_argument("overrides", nargs="*")
     given = arguments.parse_intermixed_args()
@@ -85,20 +86,26 @@ def finish(folder: Path, overrides: list[str]) -> None:
 def kill_after(folder: Path, overrides: list[str], *, num_finished: int) -> None:
     """Start or continue, and kill when so many trials have ended and another one is on its way."""
     process = subprocess.Popen(command(folder, overrides), stdout=subprocess.DEVNULL)
-    while len(list(folder.rglob("summary.json"))) < num_finished:
+    while count_finished(folder) < num_finished:
         if process.poll() is not None:
             raise SystemExit("the sweep ended before it could be killed")
         time.sleep(0.05)
-    while not any(is_training(path.parent) for path in folder.rglob("metrics.jsonl")):
+    while not any(is_training(path.parent) for path in folder.glob("*/*/*/metrics.jsonl")):
         time.sleep(0.01)
     process.kill()
     process.wait()
-    print(f"killed after {len(list(folder.rglob('summary.json')))} trials", flush=True)
+    print(f"killed after {count_finished(folder)} trials", flush=True)
+
+
+def count_finished(folder: Path) -> int:
+    return len(list(folder.glob("*/*/*/summary.json")))
 
 
 def is_training(folder: Path) -> bool:
     """Whether a run has a checkpoint and no end."""
-    return not (folder / "summary.json").exists() and any(folder.glob("checkpoints/step-*"))
+    with contextlib.suppress(FileNotFoundError):  # a checkpoint that was just replaced
+        return not (folder / "summary.json").exists() and any(folder.glob("checkpoints/step-*"))
+    return False
 
 
 def read(folder: Path) -> list[StudyResult]:
