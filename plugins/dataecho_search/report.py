@@ -10,9 +10,9 @@ from typing import Any
 from dataecho_search.cost_picture import draw_costs
 from dataecho_search.mlflow_parents import finish_parent, report_folder
 from dataecho_search.protocol import CellSummary, summarize
+from dataecho_search.report_tables import cell_row, markdown, study_row, trial_rows, write_csv
 from dataecho_search.results import StudyResult
 from dataecho_search.study_report import write_study_report
-from dataecho_search.report_tables import cell_row, markdown, study_row, trial_rows, write_csv
 
 logger = logging.getLogger("dataecho.search")
 

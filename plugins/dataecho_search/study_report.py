@@ -13,8 +13,8 @@ from typing import Any
 from dataecho.training.spool import FILE_NAME as SPOOL
 from dataecho.training.spool import Spool, read_spool
 from dataecho_search.mlflow_parents import finish_parent, link, report_folder, run_id
-from dataecho_search.results import COUNTED, StudyResult, TrialResult
 from dataecho_search.report_tables import markdown, shown, trial_rows, write_csv
+from dataecho_search.results import COUNTED, StudyResult, TrialResult
 
 FILE_NAME = "study.md"
 _STAMP = "report.json"
