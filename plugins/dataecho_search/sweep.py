@@ -227,7 +227,7 @@ class Sweep:
         tracking = composed.get("tracking")
         if self._parts.is_search and isinstance(tracking, Mapping):
             tags = {"study": study.name, "repeat": str(study.plan.repeat), "trial": str(trial.number)}
-            name = f"{study.name} trial {trial.number}"
+            name = f"trial {trial.number} of {study.name}"
             overrides += trial_overrides(self._parent(study, tracking), name=name, tags=tags)
         return overrides
 
