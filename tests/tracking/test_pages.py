@@ -22,7 +22,7 @@ def sweep(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pages")
     command = [
         *(sys.executable, str(PROJECT / "train.py"), "-m", "echo=none,before_augmentation", "factor=4"),
-        *("optimizer.learning_rate=tag(log,interval(0.05,0.3))", "task.target=0.5", "accelerator=cpu"),
+        *("optimizer.learning_rate=tag(log,interval(0.05,0.3))", "task.target=0.8", "accelerator=cpu"),
         *("hydra.sweeper.num_trials=2", f"hydra.sweep.dir={folder / 'sweep'}", "backend.compute_threads=1"),
         f"tracking.tracking_uri=sqlite:///{folder / 'mlflow.db'}",
     ]
@@ -126,7 +126,7 @@ def test_a_run_page_shows_the_learning_curve(pages, runs):
     wait_for(lambda: pages.all(".js-plotly-plot .scatterlayer path.js-line"), what="a line in a chart")
     pages.wait_for_text("accuracy")
     drawn = pages.all(".js-plotly-plot .scatterlayer path.js-line")
-    assert max(len(line.get_attribute("d")) for line in drawn) > 50  # a curve, not a point
+    assert max(line.get_attribute("d").count("L") for line in drawn) > 2  # a curve, not a point
 
 
 @pytest.mark.parametrize(
