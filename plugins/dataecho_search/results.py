@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import optuna
 
 COMPLETED, PRUNED, DIVERGED, FAILED = "completed", "pruned", "diverged", "failed"
+RETRIED = "retried"  # it failed, and another trial did it again
 RUNNING, WAITING = "running", "waiting"
 COUNTED = (COMPLETED, PRUNED)
 
@@ -149,7 +150,8 @@ def read_results(storage: optuna.storages.BaseStorage) -> list[StudyResult]:
 
 def study_result(study: optuna.Study) -> StudyResult:
     """One study of a sweep."""
-    attributes = study.user_attrs
+    attributes, trials = study.user_attrs, study.get_trials(deepcopy=False)
+    retried = {trial.user_attrs.get("retry_of") for trial in trials}
     return StudyResult(
         name=study.study_name,
         cell=attributes["cell"],
@@ -158,7 +160,7 @@ def study_result(study: optuna.Study) -> StudyResult:
         directions=tuple(direction.name.lower() for direction in study.directions),
         space=json.loads(attributes["space"]),
         num_trials=attributes["num_trials"],
-        trials=tuple(map(_trial_result, study.get_trials(deepcopy=False))),
+        trials=tuple(_trial_result(trial, retried=trial.number in retried) for trial in trials),
         study=study,
     )
 
@@ -168,13 +170,13 @@ def finished(results: Sequence[StudyResult]) -> list[StudyResult]:
     return [result for result in results if result.finished]
 
 
-def _trial_result(trial: optuna.trial.FrozenTrial) -> TrialResult:
+def _trial_result(trial: optuna.trial.FrozenTrial, *, retried: bool) -> TrialResult:
     from optuna.trial import TrialState
 
     attributes, completed = trial.user_attrs, trial.state == TrialState.COMPLETE
     return TrialResult(
         number=trial.number,
-        state=attributes.get("state_reason", trial.state.name.lower()),
+        state=RETRIED if retried else _state(trial),
         params=dict(trial.params),
         values=tuple(trial.values) if completed and trial.values is not None else (),
         folder=attributes.get("folder", ""),
@@ -183,3 +185,8 @@ def _trial_result(trial: optuna.trial.FrozenTrial) -> TrialResult:
         mlflow_run_id=attributes.get("mlflow_run_id"),
         seconds=trial.duration.total_seconds() if trial.duration else None,
     )
+
+
+def _state(trial: optuna.trial.FrozenTrial) -> str:
+    # What ended it is told before that it has ended: without the one the other does not count.
+    return str(trial.user_attrs.get("state_reason")) if trial.state.is_finished() else trial.state.name.lower()

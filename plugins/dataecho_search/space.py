@@ -199,7 +199,7 @@ def _range(values: list[Any]) -> BaseDistribution:
     step = abs(values[1] - values[0]) if len(values) > 1 else 1
     if all(isinstance(value, int) for value in values):
         return IntDistribution(low, high, step=step)
-    return FloatDistribution(low, high, step=round(step, 12))
+    return FloatDistribution(low, round(high, 12), step=round(step, 12))  # 0.1 + 0.2 is 0.30000000000000004
 
 
 def _choice(item: Any) -> Any:

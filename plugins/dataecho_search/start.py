@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import configure_log
 from omegaconf import OmegaConf, open_dict
 from optuna.pruners import BasePruner, NopPruner
 
@@ -41,6 +42,7 @@ def run_sweep(
     """Run, join or continue the sweep. Raises :class:`SettingError` before anything is started for what cannot be
     run, and ``SystemExit`` after a signal or where trials failed."""
     quiet_optuna()
+    configure_log(config.hydra.hydra_logging, config.hydra.verbose)
     settings = read_sweep_settings(node)
     parser = OverridesParser.create(config_loader=hydra_context.config_loader)
     cells, fixed = read_cells(settings.params, arguments, parser)
@@ -73,7 +75,7 @@ def run_sweep(
     pool_context = PoolContext(
         num_slots=min(settings.num_parallel_trials, sum(_num_trials(settings, plan) for plan in plans)),
         threads_per_trial=threads,
-        modules=_modules(composed.values(), prunes=pruner is not None),
+        modules=_modules(composed.values()),
         environment={name: str(threads) for name in _THREADS if name not in os.environ},
     )
     folder.mkdir(parents=True, exist_ok=True)
@@ -168,20 +170,23 @@ def _folder(
     return Path("runs/sweeps", f"{name}-{digest(*about, length=6)}").absolute()
 
 
-def _modules(composed: Any, *, prunes: bool) -> dict[str, list[str]]:
+def _modules(composed: Any) -> dict[str, list[str]]:
     """By backend: the modules of everything that a run of it is made of."""
     modules: dict[str, dict[str, None]] = {}
     for node in composed:
         backend = backend_name(node)
-        found = modules.setdefault(backend, {"dataecho_search.preloaded": None, "dataecho.modes": None})
-        if "task" not in node:
+        found = modules.setdefault(backend, {"dataecho_search.preloaded": None})
+        if "task" not in node:  # a program that is no trainer of ours
             continue
+        found["dataecho.modes"] = None
         parts = [value for value in node.values() if isinstance(value, dict)]
         model = node["task"].get("models", {}).get(backend)
         for part in [*parts, model or {}]:
             target = part.get("_target_")
             if isinstance(target, str) and "." in target:
                 found[target.rpartition(".")[0]] = None
+                if "mlflow" in target:  # which the tracker imports late
+                    found["mlflow.tracking"] = None
     return {backend: list(found) for backend, found in modules.items()}
 
 

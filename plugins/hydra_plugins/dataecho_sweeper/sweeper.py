@@ -72,8 +72,8 @@ _OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "pool": {
         "processes": {
             "_target_": "dataecho_search.processes.ProcessPool",
-            # What a run imports only when it comes to it; left out where it is not installed.
-            "preload": ["mlflow.tracking", "matplotlib.pyplot", "sklearn.datasets"],
+            # What a run imports only when it comes to it, by backend; left out where it is not installed.
+            "preload": {"all": ["matplotlib.pyplot", "sklearn.datasets"], "torch": ["torch._dynamo"]},
         },
     },
 }
