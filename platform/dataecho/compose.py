@@ -66,6 +66,8 @@ _FREE = frozenset(
         "pipeline",
         "tracking",
         "diagnose",
+        "preview",
+        "pictures",
     }
 )
 
@@ -149,6 +151,31 @@ class TrainingRun:
         )
 
 
+@dataclass(frozen=True)
+class InputSide:
+    """What ``mode=preview`` needs: no framework is imported for it. ``factors``: new, for one plan."""
+
+    settings: Settings
+    task: Task
+    source: Source
+    factors: FactorHistory
+
+
+def compose_input(config: Node) -> InputSide:
+    """Check the configuration and what echoes in it, then build task and data. Raises :class:`SettingError`."""
+    settings = read_settings(config)
+    task = build(settings.task, Task, key="task")
+    _check_echo(settings, task)
+    require(
+        settings.factor != "auto",
+        "factor",
+        settings.factor,
+        allowed=f"a number >= 1, or a recorded history (*.json) with mode={settings.mode}",
+        cure="Only training measures what is free; look at factor=4, say.",
+    )
+    return InputSide(settings, task, task.train_source(), _factors(settings, task))
+
+
 def compose_workload(config: Node) -> Workload:
     """Check the whole configuration, then build task, data and backend. Raises :class:`SettingError`."""
     settings = read_settings(config)
@@ -200,8 +227,8 @@ def versions(backend: Backend) -> dict[str, str]:
     }
 
 
-def _check(settings: Settings, task: Task, schedule: Schedule) -> None:
-    """What no group can see alone."""
+def _check_echo(settings: Settings, task: Task) -> None:
+    """Whether echo, factor and the task's stages fit together."""
     stages = task.stages()
     stage_names(stages)
     factor, echo = settings.factor, settings.echo
@@ -237,6 +264,11 @@ def _check(settings: Settings, task: Task, schedule: Schedule) -> None:
         cure="Leave it out: it is the limit of what is measured.",
     )
     _factors(settings, task)
+
+
+def _check(settings: Settings, task: Task, schedule: Schedule) -> None:
+    """What no group can see alone."""
+    _check_echo(settings, task)
     require(
         task.batch_size <= task.eval_interval,
         "task.eval_interval",

@@ -66,7 +66,7 @@ class QuasiRandom(SamplerFactory):
         with warnings.catch_warnings():  # about one point not being a power of two
             warnings.simplefilter("ignore", UserWarning)
             (cube,) = engine.random(1)
-        return FixedPoint(space, {key: at(space[key], x) for key, x in zip(sorted(space), cube, strict=True)})
+        return FixedPoint(space, {key: at(space[key], float(x)) for key, x in zip(sorted(space), cube, strict=True)})
 
 
 @final

@@ -141,7 +141,7 @@ class Study:
         trial.set_user_attr("ordinal", ordinal)
         if self.plan.own_seeds:
             trial.set_user_attr("seed", derive(self.plan.seed, self.name, "training", ordinal))
-        trial.set_user_attr("folder", self._folder(ordinal, trial.params))
+        trial.set_user_attr("folder", self._folder(ordinal, self._trial(number).params))
         self._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
 
     def _sampler(self, ordinal: int) -> optuna.samplers.BaseSampler:

@@ -80,3 +80,12 @@ def points(results):
         for trial in result.trials
         if trial.state != "retried"
     }
+
+
+def alive(pid):
+    """Whether a process runs; one that has ended and that nobody asks about does not."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False

@@ -20,9 +20,10 @@ from omegaconf import open_dict
 
 from dataecho_search import job
 from dataecho_search.pool import Completion, Job, Pool, PoolContext
+from tests.search.conftest import alive
 from tests.support import PROJECT
 
-PATIENCE = 40.0
+PATIENCE = 60.0
 
 Task = Callable[[Any], None]
 
@@ -84,18 +85,10 @@ def wait_for(path: Path, *, writer: subprocess.Popen[bytes] | None = None) -> st
     return path.read_text()
 
 
-def lives(pid: int) -> bool:
-    """Zombies, which nobody may ever wait for, do not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def wait_for_end(pid: int) -> None:
+def wait_for_end(*pids: str) -> None:
     deadline = time.monotonic() + PATIENCE
-    while lives(pid):
-        assert time.monotonic() < deadline, f"process {pid} still lives"
+    while living := [pid for pid in pids if alive(int(pid))]:
+        assert time.monotonic() < deadline, f"still there: {living}"
         time.sleep(0.02)
 
 
@@ -122,7 +115,8 @@ def be_killed_once(folder: Path) -> None:
 
 
 def stay(folder: Path) -> None:
-    (folder / "pid").write_text(str(os.getpid()))
+    child = subprocess.Popen(["sleep", "600"])
+    (folder / "pids").write_text(f"{os.getpid()} {child.pid}")
     time.sleep(600)
 
 
@@ -202,15 +196,15 @@ class PoolContract:
         pool.submit(jobs.new("long", train))
         pool.submit(jobs.new("short", note))
         assert list(collect(pool, 1)) == ["short"]
-        assert lives(int(wait_for(tmp_path / "long" / "pid")))
+        assert alive(int(wait_for(tmp_path / "long" / "pid")))
         pool.interrupt()
         (interrupted,) = collect(pool, 1).values()
         assert interrupted.exit_code in (128 + signal.SIGINT, 128 + signal.SIGTERM)
         assert (tmp_path / "long" / "checkpoint").exists()
         pool.submit(jobs.new("endless", stay))
-        pid = int(wait_for(tmp_path / "endless" / "pid"))
+        pids = wait_for(tmp_path / "endless" / "pids").split()
         pool.close()
-        wait_for_end(pid)
+        wait_for_end(*pids)
         pool.close()
 
     def test_no_job_outlives_an_owner_that_is_killed(self, pool_source: tuple[str, str], tmp_path: Path) -> None:
@@ -220,8 +214,8 @@ class PoolContract:
             env={**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, str(PROJECT)])},
         )
         try:
-            pid = int(wait_for(tmp_path / "a" / "pid", writer=owner))
+            pids = wait_for(tmp_path / "a" / "pids", writer=owner).split()
         finally:
             owner.kill()
             owner.wait()
-        wait_for_end(pid)
+        wait_for_end(*pids)

@@ -126,26 +126,26 @@ def test_a_sweep_loses_no_trial_with_a_node_in_the_middle(cluster, app):
         "hydra.sweeper.pool.cpus_per_trial=2",
         "hydra.sweeper.num_parallel_trials=8",
         "hydra.sweeper.threads_per_trial=1",
-        "hydra.sweeper.num_trials=4",
+        "hydra.sweeper.num_trials=3",
         "optimizer.learning_rate=tag(log,interval(0.01,0.3))",
-        *("echo=batch", "factor=2", "budget=fresh", "budget.fresh=20000", "task.eval_interval=2048"),
+        *("echo=batch", "factor=2", "budget=fresh", "budget.fresh=12000", "task.eval_interval=1024"),
         *("stop_at_target=false", "tracking=none", "display=none"),
         program=PROJECT / "train.py",
     )
-    app.until(lambda: (folder := run_folder_on(extra)) and list(folder.glob("checkpoints/*")))
+    app.until(lambda: (folder := run_folder_on(extra)) and list(folder.glob("checkpoints/*")), seconds=100)
     lost = run_folder_on(extra)
     others = {path.parent for path in app.sweep_dir.rglob(OUTPUT)} - {lost}
     cluster.remove_node(extra, allow_graceful=False)
-    sweep.out, sweep.err = sweep.communicate(timeout=100)
+    sweep.out, sweep.err = sweep.communicate(timeout=150)
     assert sweep.returncode == 0, sweep.err
     assert others, "a trial ran on each of the two nodes that it fits on"
     assert sweep.out.count("lost its worker (Task failed because the node it was running on is dead") == 1
     (result,) = app.results()
-    assert [trial.state for trial in result.trials] == ["completed"] * 4
-    assert len({trial.params["optimizer.learning_rate"] for trial in result.trials}) == 4
+    assert [trial.state for trial in result.trials] == ["completed"] * 3
+    assert len({trial.params["optimizer.learning_rate"] for trial in result.trials}) == 3
     for trial in result.trials:
         fresh = json.loads((app.sweep_dir / trial.folder / "summary.json").read_text())["fresh_examples"]
-        assert 20000 - 64 < fresh <= 20000
+        assert 12000 - 64 < fresh <= 12000
         attempts = (app.sweep_dir / trial.folder / OUTPUT).read_text().count("Memory of the input side")
         assert attempts == 1 + (app.sweep_dir / trial.folder == lost)
 
@@ -187,7 +187,7 @@ from tests.search.pool_contract import Jobs, context, stay, wait_for
 folder = Path(sys.argv[1])
 with RayPool(context(folder)) as pool:
     pool.submit(Jobs(folder, sys.modules["tests.search.pool_contract"]).new("a", stay))
-    wait_for(folder / "a" / "pid")
+    wait_for(folder / "a" / "pids")
     processes = psutil.Process().children(recursive=True)
     ips = {c.laddr.ip for p in [psutil.Process(), *processes] for c in p.net_connections() if c.status == "LISTEN"}
     (folder / "found").write_text(json.dumps([{p.pid: (p.cmdline() or [""])[0] for p in processes}, sorted(ips)]))
@@ -205,14 +205,12 @@ def test_a_cluster_of_its_own_is_heard_on_loopback_alone_and_dies_with_its_owner
     finally:
         owner.kill()
         owner.wait()
-    assert (tmp_path / "a" / "pid").read_text() in processes
+    assert set((tmp_path / "a" / "pids").read_text().split()) < set(processes)
     assert all(ip in ("127.0.0.1", "::1", "::ffff:127.0.0.1") for ip in ips) and ips
     for pid, name in processes.items():
         if name in ("ray::DashboardAgent", "ray::RuntimeEnvAgent"):
-            os.kill(
-                int(pid), signal.SIGKILL
-            )  # would end as well, when they have tried to reach their head for a minute
-        wait_for_end(int(pid))
+            os.kill(int(pid), signal.SIGKILL)  # would end as well, when they have looked for their head for a minute
+    wait_for_end(*processes)
     shutil.rmtree(folder)
 
 

@@ -10,19 +10,10 @@ import pytest
 
 from dataecho_search.settings import cores
 from dataecho_search.tables import winners
-from tests.search.conftest import points
+from tests.search.conftest import alive, points
 from tests.support import PROJECT
 
 LR = "x=interval(0,1)"
-
-
-def alive(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    with open(f"/proc/{pid}/stat") as file:
-        return file.read().rpartition(")")[2].split()[0] != "Z"
 
 
 def states(result):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -15,10 +15,14 @@ from numpy.typing import NDArray
 from dataecho.errors import require
 from dataecho.pipeline.batch import Batch
 from dataecho.pipeline.source import Source
-from dataecho.pipeline.stage import Stage
+from dataecho.pipeline.stage import Stage, as_examples
 from dataecho.training.ranks import Ranks
+from dataecho.training.shown import Shown, described, in_numbers
 
 Arrays = dict[str, NDArray[Any]]
+
+#: From the fields of held-out rows, as the stages for evaluation make them, to a model's outputs for each of them.
+Predict = Callable[[Arrays], Arrays]
 
 
 class Evaluator(abc.ABC):
@@ -133,6 +137,22 @@ class Task(abc.ABC):
     @abc.abstractmethod
     def evaluator(self) -> Evaluator:
         """A new evaluator."""
+
+    def show(self, example: Any) -> Shown:
+        """One example for a person to look at, after any stage or none (a record of its source)."""
+        return described(example)
+
+    def show_predictions(self, examples: Arrays, predict: Predict) -> list[Shown]:
+        """Some held-out ``examples``, from the first on, and what a model makes of them.
+
+        ``predict`` may be asked any number of times, of any rows with the fields and shapes of ``examples``. Several
+        ranks ask together: what is asked, and how often, must not depend on the rank.
+        """
+        outputs = predict(examples)
+        return [
+            replace(self.show(example), caption=in_numbers(outputs, row))
+            for row, example in enumerate(as_examples(examples))
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)
