@@ -75,6 +75,12 @@ _OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
             # What a run imports only when it comes to it, by backend; left out where it is not installed.
             "preload": {"all": ["matplotlib.pyplot", "sklearn.datasets"], "torch": ["torch._dynamo"]},
         },
+        "ray": {
+            "_target_": "dataecho_search.ray_pool.RayPool",
+            "address": None,
+            "cpus_per_trial": None,
+            "gpus_per_trial": 0,
+        },
     },
 }
 
