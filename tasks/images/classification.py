@@ -40,7 +40,7 @@ class ImageClassification(Task, abc.ABC):
         ):
             require(fits, f"task.{name}", getattr(self, name), allowed=allowed, cure=f"Set task.{name}.")
         for name in ("train", "eval"):
-            object.__setattr__(self, name, _as_source(getattr(self, name), key=f"task.{name}"))
+            object.__setattr__(self, name, as_source(getattr(self, name), key=f"task.{name}"))
 
     def train_source(self) -> Source:
         return self.train
@@ -56,7 +56,8 @@ class ImageClassification(Task, abc.ABC):
         return Stage("decode", partial(_decode, num_classes=self.num_classes, max_pixels=self.max_pixels))
 
 
-def _as_source(data: Any, *, key: str) -> Source:
+def as_source(data: Any, *, key: str) -> Source:
+    """``data`` if it is a source, else a source of an object with a length and an index."""
     if isinstance(data, Source):
         return data
     require(
