@@ -40,6 +40,7 @@ WORKLOADS = {
     "commoncrawl_transformer": Workload(echo="example", factor=4, rates=(0.15, 0.3, 0.45)),
     "cifar10_resnet32": Workload(echo="before_augmentation", factor=4, rates=(0.1, 0.2, 0.4, 0.8)),
     "imagenet_resnet50": Workload(echo="before_augmentation", factor=4, rates=(0.1, 0.2, 0.4)),
+    "coco_ssd": Workload(echo="before_augmentation", factor=4, rates=(0.01, 0.02, 0.03, 0.05)),
 }
 TUNING_SEEDS, FRESH_SEEDS, TENSORFLOW_SEEDS = (0,), (100, 101, 102), (100,)
 
