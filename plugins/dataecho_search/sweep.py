@@ -30,7 +30,7 @@ from dataecho.training.checkpoint import FOLDER as CHECKPOINTS
 from dataecho_search import job
 from dataecho_search.background import Background
 from dataecho_search.membership import Membership
-from dataecho_search.mlflow_parents import open_parent
+from dataecho_search.mlflow_parents import open_parent, open_sweep, trial_overrides
 from dataecho_search.objectives import Outcome, read_outcome
 from dataecho_search.pool import Completion, Job, Pool
 from dataecho_search.progress import SweepDisplay
@@ -225,17 +225,19 @@ class Sweep:
         if self._parts.pruner is not None and "pruner" in composed:
             overrides.append("pruner._target_=dataecho_search.pruning.OptunaPruner")
         tracking = composed.get("tracking")
-        if self._parts.is_search and isinstance(tracking, Mapping) and "parent_run_id" in tracking:
+        if self._parts.is_search and isinstance(tracking, Mapping):
             tags = {"study": study.name, "repeat": str(study.plan.repeat), "trial": str(trial.number)}
-            overrides.append(f"tracking.tags={{{','.join(f'{name}:{value!r}' for name, value in tags.items())}}}")
-            parent = self._parent(study, tracking)
-            if parent is not None:
-                overrides.append(f"tracking.parent_run_id={parent}")
+            name = f"{study.name} trial {trial.number}"
+            overrides += trial_overrides(self._parent(study, tracking), name=name, tags=tags)
         return overrides
 
     def _parent(self, study: Study, tracking: Mapping[str, Any]) -> str | None:
+        folder, cell = self._parts.folder, study.plan.cell
+        if not self._parents and len(self._parts.studies) > 1:
+            open_sweep(tracking, folder, {"num_studies": str(len(self._parts.studies))})
         if study.name not in self._parents:
-            self._parents[study.name] = open_parent(tracking, study.name, dict(study.plan.cell.facts))
+            tags = {**cell.facts, "repeat": str(study.plan.repeat)}
+            self._parents[study.name] = open_parent(tracking, folder, study.name, tags)
         return self._parents[study.name]
 
     def _link(self, study: Study, trial: FrozenTrial) -> Link | None:
@@ -309,8 +311,11 @@ class Sweep:
         self._parts.display.ended(study.name)
         if self._parts.is_search:
             results = [study_result(other.study) for other in self._parts.studies if other not in self._open]
-            tracking = next(iter(self._parts.composed.values())).get("tracking", {})
-            self._background.run(lambda: write_report(results, self._parts.folder, tracking))
+            self._report(results)
+
+    def _report(self, results: Sequence[StudyResult], *, ended: bool = False) -> None:
+        tracking = next(iter(self._parts.composed.values())).get("tracking", {})
+        self._background.run(lambda: write_report(results, self._parts.folder, tracking, ended=ended))
 
     def _show_all(self) -> None:
         for study in self._parts.studies:
@@ -320,6 +325,9 @@ class Sweep:
         results: list[StudyResult] = self._parts.patiently(
             lambda: [study_result(study.study) for study in self._parts.studies]
         )
+        if self._parts.is_search:
+            self._report(results, ended=True)
+            self._background.close()
         if self._signals:
             print("Interrupted; checkpoints are written. The same command continues the sweep.", file=sys.stderr)
             raise SystemExit(130)
