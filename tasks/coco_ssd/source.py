@@ -25,7 +25,7 @@ from tasks.progress_bar import progress_bar
 PARTS = {"train": ("train2017", 118_287), "eval": ("val2017", 5_000)}
 
 _GET = (
-    "Get train2017.zip (19 GB), val2017.zip (1 GB) and annotations_trainval2017.zip (252 MB) from "
+    "Get train2017.zip (19 GB), val2017.zip (0.8 GB) and annotations_trainval2017.zip (0.25 GB) from "
     "https://cocodataset.org/#download, and unpack all into one folder."
 )
 
