@@ -36,6 +36,7 @@ from dataecho.training.contracts import (
     BackendContext,
     Display,
     OptimizerSettings,
+    Pruner,
     RunInfo,
     Task,
     Tracker,
@@ -60,9 +61,13 @@ _FREE = frozenset(
         "runs",
         "display",
         "stop_at_target",
+        "max_loss_ratio",
+        "pruner",
         "pipeline",
         "tracking",
         "diagnose",
+        "preview",
+        "pictures",
     }
 )
 
@@ -76,6 +81,7 @@ class Workload:
     task: Task
     schedule: Schedule
     tracker: Tracker
+    pruner: Pruner
     backend: Backend
     train_source: Source
     eval_source: Source
@@ -130,6 +136,7 @@ class TrainingRun:
             time_model=time_model,
             factor_control=_factor_control(workload, time_model),
             tracker=workload.tracker,
+            pruner=workload.pruner,
             display=display if workload.backend.ranks.is_first else NoDisplay(),
             identity=_identity(workload),
             settings=TrainerSettings(
@@ -138,9 +145,35 @@ class TrainingRun:
                 checkpoint_interval=settings.checkpoints.interval,
                 keep_checkpoints=settings.checkpoints.keep,
                 stop_at_target=settings.stop_at_target,
+                max_loss_ratio=settings.max_loss_ratio,
             ),
             resume_from=self.resume_from,
         )
+
+
+@dataclass(frozen=True)
+class InputSide:
+    """What ``mode=preview`` needs: no framework is imported for it. ``factors``: new, for one plan."""
+
+    settings: Settings
+    task: Task
+    source: Source
+    factors: FactorHistory
+
+
+def compose_input(config: Node) -> InputSide:
+    """Check the configuration and what echoes in it, then build task and data. Raises :class:`SettingError`."""
+    settings = read_settings(config)
+    task = build(settings.task, Task, key="task")
+    _check_echo(settings, task)
+    require(
+        settings.factor != "auto",
+        "factor",
+        settings.factor,
+        allowed=f"a number >= 1, or a recorded history (*.json) with mode={settings.mode}",
+        cure="Only training measures what is free; look at factor=4, say.",
+    )
+    return InputSide(settings, task, task.train_source(), _factors(settings, task))
 
 
 def compose_workload(config: Node) -> Workload:
@@ -149,6 +182,7 @@ def compose_workload(config: Node) -> Workload:
     task = build(settings.task, Task, key="task")
     schedule = build(settings.schedule, Schedule, key="schedule")
     tracker = build(settings.tracking, Tracker, key="tracking")
+    pruner = build(settings.pruner, Pruner, key="pruner")
     _check(settings, task, schedule)
     backend = _backend(settings, task)
     _check_ranks(settings, task, backend.ranks)
@@ -162,6 +196,7 @@ def compose_workload(config: Node) -> Workload:
         task,
         schedule,
         tracker,
+        pruner,
         backend,
         throttle.slow_down(task.train_source()),
         task.eval_source(),
@@ -192,8 +227,8 @@ def versions(backend: Backend) -> dict[str, str]:
     }
 
 
-def _check(settings: Settings, task: Task, schedule: Schedule) -> None:
-    """What no group can see alone."""
+def _check_echo(settings: Settings, task: Task) -> None:
+    """Whether echo, factor and the task's stages fit together."""
     stages = task.stages()
     stage_names(stages)
     factor, echo = settings.factor, settings.echo
@@ -229,6 +264,11 @@ def _check(settings: Settings, task: Task, schedule: Schedule) -> None:
         cure="Leave it out: it is the limit of what is measured.",
     )
     _factors(settings, task)
+
+
+def _check(settings: Settings, task: Task, schedule: Schedule) -> None:
+    """What no group can see alone."""
+    _check_echo(settings, task)
     require(
         task.batch_size <= task.eval_interval,
         "task.eval_interval",

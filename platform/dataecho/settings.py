@@ -81,6 +81,19 @@ class DiagnoseNode(_Strict):
     seconds: float = Field(gt=0)
 
 
+class PreviewNode(_Strict):
+    """``num_examples`` rows of ``mode=preview``, each with its first ``num_repeats`` uses."""
+
+    num_examples: int = Field(ge=1)
+    num_repeats: int = Field(ge=1)
+
+
+class PicturesNode(_Strict):
+    """``num_examples``: held-out examples in the picture at the end of a run; 0: no picture."""
+
+    num_examples: int = Field(ge=0)
+
+
 class CheckpointsNode(_Strict):
     """``interval`` in evaluations, 0: only at the end and on a signal; ``keep``: the last so many, besides the best."""
 
@@ -91,11 +104,12 @@ class CheckpointsNode(_Strict):
 class Settings(_Strict):
     """The whole configuration."""
 
-    mode: Literal["train", "diagnose", "evaluate", "export", "report", "sync"]
+    mode: Literal["train", "preview", "diagnose", "evaluate", "export", "report", "sync"]
     factor: float | _Measured | None
     max_factor: Annotated[float, Field(ge=1)] | None
     seed: int = Field(ge=0)
     stop_at_target: bool
+    max_loss_ratio: Annotated[float, Field(gt=1)] | None
     run_dir: _Path | None
     resume: _Path | None
     checkpoint: _Path | None
@@ -111,8 +125,11 @@ class Settings(_Strict):
     schedule: Node
     budget: BudgetNode
     tracking: Node
+    pruner: Node
     checkpoints: CheckpointsNode
     diagnose: DiagnoseNode
+    preview: PreviewNode
+    pictures: PicturesNode
 
 
 def read_settings(config: Node) -> Settings:

@@ -52,9 +52,11 @@ class DigitsNet(JaxModel):
 
     def outputs(self, parameters: Tensors, buffers: Tensors, batch: Tensors) -> Tensors:
         logits = _logits(parameters, batch["image"])
+        predicted = logits.argmax(axis=1)
         return {
             "loss": _cross_entropy(logits, batch["label"]),
-            "correct": logits.argmax(axis=1) == batch["label"],
+            "correct": predicted == batch["label"],
+            "predicted": predicted,
         }
 
 

@@ -63,9 +63,11 @@ class CifarResnet(TorchModel):
 
     def outputs(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         logits = self._logits(batch["image"])
+        predicted = logits.argmax(dim=1)
         return {
             "loss": functional.cross_entropy(logits, batch["label"], reduction="none"),
-            "correct": (logits.argmax(dim=1) == batch["label"]).float(),
+            "correct": (predicted == batch["label"]).float(),
+            "predicted": predicted,
         }
 
     def _logits(self, images: Tensor) -> Tensor:

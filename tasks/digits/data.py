@@ -10,11 +10,12 @@ import numpy as np
 
 from dataecho.errors import require
 from dataecho.pipeline.source import ArraySource, Source
-from dataecho.pipeline.stage import Stage
+from dataecho.pipeline.stage import Stage, as_examples
 from dataecho.plan import keys as draws
 from dataecho.plan.keys import Keys, KeyStream
 from dataecho.plan.order import Permutation
-from dataecho.training.contracts import Arrays, Evaluator, Task, WeightedMeans
+from dataecho.training.contracts import Arrays, Evaluator, Predict, Task, WeightedMeans
+from dataecho.training.shown import Shown, classified
 
 _MAX_VALUE = 16.0
 
@@ -58,6 +59,15 @@ class Digits(Task):
 
     def evaluator(self) -> Evaluator:
         return WeightedMeans({"eval_loss": "loss", "accuracy": "correct"})
+
+    def show(self, example: Arrays) -> Shown:
+        image = example["image"]
+        pixels = image * (255 / _MAX_VALUE if image.dtype == np.uint8 else 255)
+        return Shown(image=pixels.round().astype(np.uint8)[0], caption=str(example["label"]))
+
+    def show_predictions(self, examples: Arrays, predict: Predict) -> list[Shown]:
+        shown = [self.show(example) for example in as_examples(examples)]
+        return classified(shown, examples["label"], predict(examples))
 
     @cached_property
     def _data(self) -> Arrays:

@@ -64,9 +64,11 @@ class ImagesNet(TensorflowModel):
 
     def outputs(self, batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         logits = self._logits(batch["image"], training=False)
+        predicted = tf.argmax(logits, axis=1)
         return {
             "loss": tf.nn.sparse_softmax_cross_entropy_with_logits(batch["label"], logits),
-            "correct": tf.cast(tf.argmax(logits, axis=1) == batch["label"], tf.float32),
+            "correct": tf.cast(predicted == batch["label"], tf.float32),
+            "predicted": predicted,
         }
 
     def _logits(self, images: tf.Tensor, *, training: bool) -> tf.Tensor:

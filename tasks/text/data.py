@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -10,8 +10,13 @@ from typing import Any
 from dataecho.errors import require
 from dataecho.pipeline.source import Source
 from dataecho.pipeline.stage import Stage
-from dataecho.training.contracts import Evaluator, Task, WeightedMeans
+from dataecho.training.contracts import Arrays, Evaluator, Predict, Task, WeightedMeans
+from dataecho.training.shown import Shown
+from tasks.text.sampling import continued
 from tasks.text.source import TextSource, tokenized
+
+_NUM_CONTINUED = 8  # rows, each by one token at a time
+_NUM_IDS = 4  # of a row, where tokens are shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,3 +82,23 @@ class LanguageModelling(Task):
 
     def evaluator(self) -> Evaluator:
         return WeightedMeans({"eval_loss": "loss", "cross_entropy": "loss"})
+
+    def show(self, example: Mapping[str, Any]) -> Shown:
+        if "tokens" not in example:
+            text, skip = example["text"], int(example["skip"])
+            return Shown(text=text.decode(errors="replace"), caption=f"{len(text)} bytes, from token {skip}")
+        tokens = example["tokens"].tolist()
+        ids = " ".join(map(str, tokens[:_NUM_IDS]))
+        return Shown(text=self._decode(tokens), caption=f"{len(tokens)} tokens: {ids} ...")
+
+    def show_predictions(self, examples: Arrays, predict: Predict) -> list[Shown]:
+        """What the model writes after the first ``sequence_length`` tokens of a row."""
+        tokens = examples["tokens"][:_NUM_CONTINUED]
+        written = continued(tokens, predict, num_tokens=self.sequence_length)
+        return [
+            Shown(text=self._decode(row[:-1].tolist()), continuation=self._decode(more.tolist()))
+            for row, more in zip(tokens, written, strict=True)
+        ]
+
+    def _decode(self, tokens: Sequence[int]) -> str:
+        return self.train.tokenizer.decode(tokens)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataecho.errors import require
 
+#: Among so many of the likeliest tokens a continuation is drawn (Fan et al., ACL 2018).
+NUM_CANDIDATES = 10
+
 
 def require_sizes(backend: str, *, width: int, num_layers: int, num_heads: int, hidden: int, dropout: float) -> None:
     """Raise :class:`SettingError` for the first that cannot be, by its key."""

@@ -8,11 +8,12 @@ import keras
 import tensorflow as tf
 
 from dataecho.backends.tensorflow_model import TensorflowModel
-from tasks.text.sizes import require_sizes
+from tasks.text.sizes import NUM_CANDIDATES, require_sizes
 
 
 class Transformer(TensorflowModel):
-    """``tokens`` int32 [b, sequence_length + 1] to the mean cross entropy of every row, in nats per token."""
+    """``tokens`` int32 [b, sequence_length + 1] to the mean cross entropy of every row, in nats per token; for pictures
+    the best ``candidates`` for each row's last token, [b, k], and their ``scores``, which are logits."""
 
     def __init__(
         self,
@@ -38,11 +39,13 @@ class Transformer(TensorflowModel):
 
     def losses(self, batch: Mapping[str, tf.Tensor], *, training: bool) -> tf.Tensor:
         tokens = batch["tokens"]
-        logits = self._logits(tokens[:, :-1], training=training)
-        return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(tokens[:, 1:], logits), axis=1)
+        return _mean_losses(self._logits(tokens[:, :-1], training=training), tokens[:, 1:])
 
     def outputs(self, batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        return {"loss": self.losses(batch, training=False)}
+        tokens = batch["tokens"]
+        logits = self._logits(tokens[:, :-1], training=False)
+        scores, candidates = tf.math.top_k(logits[:, -1], min(NUM_CANDIDATES, logits.shape[-1]))
+        return {"loss": _mean_losses(logits, tokens[:, 1:]), "candidates": candidates, "scores": scores}
 
     def _logits(self, tokens: tf.Tensor, *, training: bool) -> tf.Tensor:
         hidden = (self.embedding(tokens) + self.positions(tf.range(tokens.shape[1]))) * self._width**0.5
@@ -52,6 +55,11 @@ class Transformer(TensorflowModel):
         hidden = self.norm(hidden)
         weight = tf.cast(self.embedding.embeddings.value, hidden.dtype)
         return tf.cast(tf.matmul(hidden, weight, transpose_b=True), self.variable_dtype)
+
+
+def _mean_losses(logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+    """[b, n, vocabulary] and [b, n] to [b]."""
+    return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits), axis=1)
 
 
 class Block(keras.layers.Layer):

@@ -38,6 +38,11 @@ class Tokenizer(abc.ABC):
     def encode(self, lines: Sequence[bytes]) -> NDArray[np.int32]:
         """The tokens of all lines, one after the other. Raises ``UnicodeDecodeError``."""
 
+    @abc.abstractmethod
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of any tokens, for a person: lines end as they did; what is no text, as half of a letter of two
+        bytes, is replaced."""
+
 
 class ByteTokenizer(Tokenizer):
     """One token per byte of UTF-8, 256 in all; the newline ends a line."""
@@ -57,6 +62,9 @@ class ByteTokenizer(Tokenizer):
         text = b"".join(line + b"\n" for line in lines)
         text.decode()
         return np.frombuffer(text, dtype=np.uint8).astype(np.int32)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return bytes(tokens).decode(errors="replace")
 
 
 class SubwordTokenizer(Tokenizer):
@@ -110,3 +118,12 @@ class SubwordTokenizer(Tokenizer):
             ids += self._tokenizer.encode(line.decode(), add_special_tokens=False).ids
             ids.append(self._end)
         return np.array(ids, dtype=np.int32)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        lines: list[list[int]] = [[]]
+        for token in tokens:
+            if token == self._end:
+                lines.append([])
+            else:
+                lines[-1].append(token)
+        return "\n".join(self._tokenizer.decode(line) for line in lines)

@@ -6,11 +6,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dataecho.backends.torch_model import TorchModel
-from tasks.text.sizes import require_sizes
+from tasks.text.sizes import NUM_CANDIDATES, require_sizes
 
 
 class Transformer(TorchModel):
-    """``tokens`` int32 [b, sequence_length + 1] to the mean cross entropy of every row, in nats per token.
+    """``tokens`` int32 [b, sequence_length + 1] to the mean cross entropy of every row, in nats per token; for pictures
+    the best ``candidates`` for each row's last token, [b, k], and their ``scores``, which are logits.
 
     Vaswani et al. 2017 without the encoder: width, heads and layers as in their section 3, one embedding for input and
     output (3.4), dropout on embeddings and sub-layers (5.4). Unlike there the layer normalisation stands before each
@@ -40,11 +41,13 @@ class Transformer(TorchModel):
 
     def losses(self, batch: dict[str, Tensor]) -> Tensor:
         tokens = batch["tokens"].long()
-        logits = self._logits(tokens[:, :-1])
-        return functional.cross_entropy(logits.transpose(1, 2), tokens[:, 1:], reduction="none").mean(dim=1)
+        return _mean_losses(self._logits(tokens[:, :-1]), tokens[:, 1:])
 
     def outputs(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {"loss": self.losses(batch)}
+        tokens = batch["tokens"].long()
+        logits = self._logits(tokens[:, :-1])
+        best = logits[:, -1].topk(min(NUM_CANDIDATES, logits.shape[-1]))
+        return {"loss": _mean_losses(logits, tokens[:, 1:]), "candidates": best.indices, "scores": best.values}
 
     def units(self) -> list[nn.Module]:
         return list(self.blocks)
@@ -90,3 +93,8 @@ class Block(nn.Module):
 
     def _dropped(self, values: Tensor) -> Tensor:
         return functional.dropout(values, self._dropout, self.training)
+
+
+def _mean_losses(logits: Tensor, targets: Tensor) -> Tensor:
+    """[b, n, vocabulary] and [b, n] to [b]."""
+    return functional.cross_entropy(logits.transpose(1, 2), targets, reduction="none").mean(dim=1)

@@ -56,7 +56,8 @@ class TestCommonCrawl(TaskContract):
 
     @pytest.fixture
     def outputs(self):
-        return {"loss": 0.5}, {"loss": 5.0}
+        candidates = {"candidates": [101, 116, 97], "scores": [3.0, 2.0, 1.0]}
+        return {"loss": 0.5, **candidates}, {"loss": 5.0, **candidates}
 
 
 def write_wet(path, *records, kind="conversion"):

@@ -61,7 +61,7 @@ class TestImages(TaskContract):
 
     @pytest.fixture
     def outputs(self):
-        return {"loss": 0.1, "correct": 1.0}, {"loss": 3.0, "correct": 0.0}
+        return {"loss": 0.1, "correct": 1.0, "predicted": 1}, {"loss": 3.0, "correct": 0.0, "predicted": 2}
 
 
 def keys(number, *, seed=0):

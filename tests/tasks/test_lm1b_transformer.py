@@ -55,7 +55,8 @@ class TestLm1b(TaskContract):
 
     @pytest.fixture
     def outputs(self):
-        return {"loss": 0.5}, {"loss": 5.0}
+        candidates = {"candidates": [101, 116, 97], "scores": [3.0, 2.0, 1.0]}
+        return {"loss": 0.5, **candidates}, {"loss": 5.0, **candidates}
 
 
 def write(path, *lines, end="\n"):

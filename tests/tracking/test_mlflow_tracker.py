@@ -5,7 +5,6 @@ import logging
 import math
 import os
 import shutil
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from dataecho.tracking import delivery
 from dataecho.tracking.connection import open_client
 from dataecho.tracking.mlflow_tracker import MLflowTracker, send_later
 from dataecho.tracking.record import FILE_NAME
+from tests.tracking.conftest import dead_address
 
 CLOCK = 1_700_000_000_000
 
@@ -63,13 +63,6 @@ def train(uri, run, *marks, status="finished", artifacts=(), tags=None, **option
 
 def warnings(caplog):
     return [entry.getMessage() for entry in caplog.records if entry.levelno >= logging.WARNING]
-
-
-def dead_address():
-    """An address on which nobody listens."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{free.getsockname()[1]}"
 
 
 class TestContract(TrackerContract):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
 from types import TracebackType
 from typing import Any
@@ -60,32 +60,20 @@ class Feed:
             cure="Choose where to echo: echo_after=... (on the command line echo=before_augmentation).",
         )
         after = echo_point(echo_after, stages) if echo_after is not None else BATCH
-        if source.num_shards == 1 and source.num_fetches == 0:
-            length = source.num_examples(0) // num_ranks
-            require(
-                batch_size <= length,
-                "batch_size",
-                batch_size,
-                allowed=f"at most the {length} examples of the source" + (" for a rank" if num_ranks > 1 else ""),
-                cure="Use a smaller batch_size or more data.",
-            )
         self._identity = {"echo_after": after, "source": source.digest}
         settings = settings or ExecutorSettings()
         read_ahead = ReadAhead(source, num_ahead=settings.read_ahead)
         # Two cursors of one plan: the executor's runs ahead, this one follows what was trained.
         ahead, self._cursor = (
-            Plan(
-                num_examples,
-                num_shards=source.num_shards,
+            plan_of(
+                source,
+                num_examples=num_examples,
                 seed=seed,
                 batch_size=batch_size,
                 shuffle_buffer=shuffle_buffer,
                 factor=self.factors,
                 echo_batches=echo_after is not None and after in (BATCH, DEVICE),
                 batch_shuffle_buffer=batch_shuffle_buffer,
-                shuffle_items=source.random_access,
-                # What is fetched shard by shard is dealt by the shard, or every rank would fetch everything.
-                deal_shards=reads_at_entry(source),
                 rank=rank,
                 num_ranks=num_ranks,
                 on_enter=on_enter,
@@ -197,6 +185,41 @@ class Feed:
                     allowed=f"{theirs}, the value the checkpoint was written with",
                     cure="Resume with the same data and settings, or start a new run.",
                 )
+
+
+def plan_of(
+    source: Source,
+    *,
+    num_examples: Callable[[int], int],
+    batch_size: int,
+    rank: int = 0,
+    num_ranks: int = 1,
+    on_enter: Callable[[Ids], None] = lambda items: None,
+    **settings: Any,
+) -> Plan:
+    """The plan of a feed that has ``source``; ``num_examples`` tells the length of a shard of it, and the others are
+    :class:`Plan`'s own. Raises :class:`SettingError` for what cannot be planned."""
+    if source.num_shards == 1 and source.num_fetches == 0:
+        length = source.num_examples(0) // num_ranks
+        require(
+            batch_size <= length,
+            "batch_size",
+            batch_size,
+            allowed=f"at most the {length} examples of the source" + (" for a rank" if num_ranks > 1 else ""),
+            cure="Use a smaller batch_size or more data.",
+        )
+    return Plan(
+        num_examples,
+        num_shards=source.num_shards,
+        batch_size=batch_size,
+        shuffle_items=source.random_access,
+        # What is fetched shard by shard is dealt by the shard, or every rank would fetch everything.
+        deal_shards=reads_at_entry(source),
+        rank=rank,
+        num_ranks=num_ranks,
+        on_enter=on_enter,
+        **settings,
+    )
 
 
 def _ignore(items: Ids) -> None:

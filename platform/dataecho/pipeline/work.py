@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 
@@ -102,6 +101,19 @@ class Work:
         results = self._up(rows, records, times)
         return records, results, self._down(rows, results, times)
 
+    def every_stage(self, rows: Rows) -> Iterator[tuple[str, Chunk]]:
+        """The names of ``read`` and of all stages, each with what is there after it. Every row goes through all of
+        them, also where another row is of the same item."""
+        times = Times()
+        chunk = self.read(rows.epoch, rows.shard, rows.k, times)
+        yield READ, chunk
+        for stage, stream in self._upstream:
+            chunk = self._step(stage, stream, 0, chunk, rows, times)
+            yield stage.name, chunk
+        for stage, stream in self._downstream:
+            chunk = self._step(stage, stream, rows.repeat, chunk, rows, times)
+            yield stage.name, chunk
+
     def where(self, epoch: np.int64, shard: np.int64, k: np.int64) -> str:
         """An item, as a person finds it."""
         return f"{self.source.name(int(shard), int(k))} (epoch {epoch})"
@@ -133,17 +145,18 @@ class Work:
     def _up(self, rows: Rows, chunk: Chunk, times: Times) -> Chunk:
         for stage, stream in self._upstream:
             # Repeat 0 for all: whichever use happens to come first, the result is that of the first.
-            keys = stream.keys(rows.epoch, rows.shard, rows.k, 0) if stream is not None else None
-            chunk = self._run(stage, chunk, keys, rows, times)
+            chunk = self._step(stage, stream, 0, chunk, rows, times)
         return chunk
 
     def _down(self, rows: Rows, chunk: Chunk, times: Times) -> Made:
         for stage, stream in self._downstream:
-            keys = stream.keys(rows.epoch, rows.shard, rows.k, rows.repeat) if stream is not None else None
-            chunk = self._run(stage, chunk, keys, rows, times)
+            chunk = self._step(stage, stream, rows.repeat, chunk, rows, times)
         return _made(rows, chunk)
 
-    def _run(self, stage: Stage, chunk: Chunk, keys: Any, rows: Rows, times: Times) -> Chunk:
+    def _step(
+        self, stage: Stage, stream: KeyStream | None, repeat: Ids | int, chunk: Chunk, rows: Rows, times: Times
+    ) -> Chunk:
+        keys = stream.keys(rows.epoch, rows.shard, rows.k, repeat) if stream is not None else None
         with times.of(stage.name, len(rows)):
             try:
                 return run_stage(stage, chunk, keys)

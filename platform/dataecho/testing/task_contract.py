@@ -7,7 +7,7 @@ class TestMyTask(TaskContract):
 
     @pytest.fixture
     def outputs(self):
-        return {"loss": 0.1, "correct": 1.0}, {"loss": 3.0, "correct": 0.0}
+        return {"loss": 0.1, "correct": 1.0, "predicted": 1}, {"loss": 3.0, "correct": 0.0, "predicted": 2}
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from dataecho.pipeline.source import ArraySource, Source, shard_lengths
 from dataecho.pipeline.stage import Broken, Chunk, Stage, as_examples, frozen, run_stage, stage_names
 from dataecho.plan.keys import Keys, KeyStream
 from dataecho.testing.source_contract import all_positions, fingerprints
-from dataecho.training.contracts import Evaluator, Task
+from dataecho.training.contracts import Arrays, Evaluator, Task
+from dataecho.training.shown import Shown
 from dataecho.training.target import Target
 
 Outputs = Mapping[str, Any]
@@ -39,7 +40,8 @@ _NUM_EXAMPLES = 64  # a stage is tried on so many: enough that an effect of neig
 
 
 class TaskContract(abc.ABC):
-    """Its facts fit together, held-out data are held out, its stages keep their promises, its metric has a direction.
+    """Its facts fit together, held-out data are held out, its stages keep their promises, its metric has a direction,
+    and a person can see what it is about.
 
     Give it little data: every record is read once.
     """
@@ -52,7 +54,7 @@ class TaskContract(abc.ABC):
     @pytest.fixture
     @abc.abstractmethod
     def outputs(self) -> tuple[Outputs, Outputs]:
-        """What a model puts out for one row, by name: a good one that reaches the target and a bad one that does
+        """All that a model puts out for one row, by name: a good one that reaches the target and a bad one that does
         not, in metric and in loss."""
 
     def test_its_name_is_its_folder(self, task: Task) -> None:
@@ -166,6 +168,46 @@ class TaskContract(abc.ABC):
         assert target.is_met_by(good[task.metric]) and not target.is_met_by(bad[task.metric])
         assert target.is_better(good[task.metric], bad[task.metric])
         assert good["eval_loss"] < bad["eval_loss"]
+
+    def test_an_example_can_be_looked_at_after_every_stage(self, task: Task) -> None:
+        for stage, chunk, keys in _every_stage(task):
+            for examples in (as_examples(chunk), as_examples(_run(stage, chunk, keys))):
+                before = fingerprints(examples)
+                shown = [task.show(example) for example in examples]
+                assert fingerprints(examples) == before, stage.name
+                assert len({_seen(one) for one in shown}) > 1, "nothing can be told apart"
+
+    def test_another_augmentation_looks_different(self, task: Task) -> None:
+        for stage, chunk, keys in _every_stage(task):
+            if keys is not None:
+                results = (_run(stage, chunk, each) for each in (keys, _keys(stage, seed=1)[: len(keys)]))
+                first, other = ([_seen(task.show(example)) for example in as_examples(one)] for one in results)
+                assert first != other, stage.name
+
+    def test_predictions_can_be_looked_at(self, task: Task, outputs: tuple[Outputs, Outputs]) -> None:
+        with once_through(task.eval_source(), task.eval_stages(), batch_size=4) as batches:
+            examples = {name: array.copy() for name, array in next(batches).arrays.items()}
+        layout = {name: (array.shape[1:], array.dtype) for name, array in examples.items()}
+
+        def predict(rows: Arrays) -> Arrays:
+            assert {name: (array.shape[1:], array.dtype) for name, array in rows.items()} == layout
+            given = [outputs[number % 2] for number in range(len(next(iter(rows.values()))))]
+            return {name: np.stack([np.asarray(row[name]) for row in given]) for name in outputs[0]}
+
+        first, again = (task.show_predictions(examples, predict) for _ in range(2))
+        assert 1 <= len(first) <= 4
+        assert [_seen(one) for one in first] == [_seen(one) for one in again]
+
+
+def _seen(shown: Shown) -> str:
+    """All that a person sees, as a short text. Fails where that is nothing, or cannot be drawn."""
+    image = shown.image
+    assert image is not None or shown.text or shown.continuation
+    if image is not None:
+        assert image.dtype == np.uint8 and image.size > 0, "images are uint8 and not empty"
+        assert image.ndim == 2 or image.shape[2:] == (3,), "images are grey or RGB, channels last"
+    pixels = None if image is None else fingerprints([{"image": image}])
+    return repr((pixels, shown.boxes, shown.text, shown.continuation, shown.caption, shown.is_right))
 
 
 def _all_fingerprints(source: Source) -> list[str]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +15,14 @@ from numpy.typing import NDArray
 from dataecho.errors import require
 from dataecho.pipeline.batch import Batch
 from dataecho.pipeline.source import Source
-from dataecho.pipeline.stage import Stage
+from dataecho.pipeline.stage import Stage, as_examples
 from dataecho.training.ranks import Ranks
+from dataecho.training.shown import Shown, described, in_numbers
 
 Arrays = dict[str, NDArray[Any]]
+
+#: From the fields of held-out rows, as the stages for evaluation make them, to a model's outputs for each of them.
+Predict = Callable[[Arrays], Arrays]
 
 
 class Evaluator(abc.ABC):
@@ -133,6 +137,22 @@ class Task(abc.ABC):
     @abc.abstractmethod
     def evaluator(self) -> Evaluator:
         """A new evaluator."""
+
+    def show(self, example: Any) -> Shown:
+        """One example for a person to look at, after any stage or none (a record of its source)."""
+        return described(example)
+
+    def show_predictions(self, examples: Arrays, predict: Predict) -> list[Shown]:
+        """Some held-out ``examples``, from the first on, and what a model makes of them.
+
+        ``predict`` may be asked any number of times, of any rows with the fields and shapes of ``examples``. Several
+        ranks ask together: what is asked, and how often, must not depend on the rank.
+        """
+        outputs = predict(examples)
+        return [
+            replace(self.show(example), caption=in_numbers(outputs, row))
+            for row, example in enumerate(as_examples(examples))
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -348,3 +368,21 @@ class Display(abc.ABC):
     @abc.abstractmethod
     def stop(self) -> None:
         """Training has ended, well or not."""
+
+
+class Pruner(abc.ABC):
+    """Ends a run that is not worth going on: it is asked at every mark but the last, on the first rank."""
+
+    @abc.abstractmethod
+    def should_prune(self, *, fresh_examples: int, value: float, higher_is_better: bool) -> bool:
+        """Take the metric's ``value`` at the mark ``fresh_examples`` (on the grid of evaluations, the same for all runs
+        of a task); True ends the run after a checkpoint. A resumed run may ask again about a mark that it had asked
+        about before. Never raises for, or waits long for, whatever it asks."""
+
+
+@final
+class NoPruner(Pruner):
+    """Lets every run go on."""
+
+    def should_prune(self, *, fresh_examples: int, value: float, higher_is_better: bool) -> bool:
+        return False

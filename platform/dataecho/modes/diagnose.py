@@ -1,0 +1,67 @@
+"""``mode=diagnose``: where the bottleneck is, and what echoing would bring."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from dataecho.compose import compose_workload, versions
+from dataecho.diagnose.advice import diagnose as advise
+from dataecho.diagnose.fixes import cheap_fixes
+from dataecho.diagnose.measure import measure
+from dataecho.diagnose.output import print_tables, write_json
+from dataecho.diagnose.picture import draw
+from dataecho.diagnose.progress import showing
+from dataecho.environment import git_revision
+from dataecho.errors import require
+from dataecho.modes.folder import new_folder
+from dataecho.settings import Node, read_settings
+from dataecho.tracking.redact import masked_nested
+
+
+def diagnose(config: Node, *, folder: Path | None, project: Path) -> None:
+    settings = read_settings(config)
+    require(
+        settings.echo.after is None,
+        "echo",
+        settings.echo.name,
+        allowed="none with mode=diagnose",
+        cure="It measures without echo, and says where to echo and how often.",
+    )
+    workload = compose_workload(config)
+    num_ranks = workload.backend.ranks.num_ranks
+    require(
+        num_ranks == 1,
+        "mode",
+        settings.mode,
+        allowed=f"train, evaluate with {num_ranks} processes",
+        cure="One process measures what each of several would: start it without torchrun or TF_CONFIG.",
+    )
+    folder = new_folder(settings, folder)
+    with showing(settings.display) as show:
+        measured = measure(
+            workload.train_source,
+            workload.task.stages(),
+            workload.backend,
+            batch_size=workload.task.batch_size,
+            shuffle_buffer=workload.task.shuffle_buffer,
+            seed=settings.seed,
+            settings=workload.executor,
+            seconds=settings.diagnose.seconds,
+            emulated=workload.emulated,
+            show=show,
+        )
+    diagnosis = advise(measured)
+    fixes = cheap_fixes(measured, diagnosis.bottleneck)
+    about = {
+        "task": workload.task.name,
+        "versions": versions(workload.backend),
+        "git_revision": git_revision(project),
+        "config": masked_nested(config),
+    }
+    files = [
+        write_json(folder, measured, diagnosis, fixes, about),
+        draw(folder, measured, diagnosis, title=f"{workload.task.name}, {settings.backend['name']}"),
+    ]
+    print_tables(measured, diagnosis, fixes, files=files, console=Console())

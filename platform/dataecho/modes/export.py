@@ -1,0 +1,17 @@
+"""``mode=export``: the weights of a checkpoint, for any framework."""
+
+from __future__ import annotations
+
+import shlex
+
+from dataecho.modes.checkpoint import chosen_checkpoint
+from dataecho.settings import Settings
+from dataecho.training.weights import FILE_NAME as WEIGHTS
+from dataecho.training.weights import checkpoint_weights, write_weights
+
+
+def export(settings: Settings) -> None:
+    checkpoint = chosen_checkpoint(settings)
+    path = write_weights(checkpoint.parent.parent / WEIGHTS, checkpoint_weights(checkpoint))
+    print(f"The weights of {checkpoint} are in {path}. A new run, in any framework, starts from them with")
+    print(shlex.quote(f"weights={path}"))

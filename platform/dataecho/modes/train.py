@@ -1,0 +1,167 @@
+"""``mode=train``: one run, from its first batch to its summary."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from dataecho.compose import TrainingRun, compose_training, versions
+from dataecho.pictures.held_out import show_held_out
+from dataecho.pictures.predictions import FILE_NAME, TEXT_FILE_NAME, draw_predictions, has_text, in_words
+from dataecho.report.curves import learning_curves
+from dataecho.report.display import new_display
+from dataecho.report.summary import print_start, print_summary, write_summary
+from dataecho.settings import Node
+from dataecho.tracking.redact import masked_nested
+from dataecho.training.interruption import Interrupted
+from dataecho.training.skips import read_skips
+from dataecho.training.trainer import Outcome, Trainer
+
+_LOG = logging.getLogger(__name__)
+
+
+def train(config: Node, *, folder: Path | None, project: Path) -> float:
+    run = compose_training(config, folder=folder, project=project)
+    trainer = run.new_trainer(new_display(run.workload.settings.display, run.workload.task.metric))
+    if not run.workload.backend.ranks.is_first:
+        return _train_along(run, trainer)
+    tracker = run.workload.tracker
+    print_start(trainer.memory, run.workload.emulated, parts=_parts(run))
+    config_path = run.folder / "config.json"
+    config_path.write_text(json.dumps(masked_nested(config), indent=2) + "\n")
+    status = "failed"
+    artifacts = [config_path]
+    tags: dict[str, str] = {}
+    try:
+        tracker.start(run.info)
+        outcome = trainer.run()
+        status = "finished"
+        tags = {
+            "reached_target": str(outcome.reached_target).lower(),
+            "diverged": str(outcome.diverged).lower(),
+            "pruned": str(outcome.pruned).lower(),
+            "final_factor": f"{outcome.metrics['factor']:g}",
+        }
+        artifacts.append(_write_summary(run, trainer, outcome))
+        artifacts.append(
+            learning_curves(
+                [(run.info.name, run.folder)],
+                run.folder / "learning_curve.png",
+                metric=run.workload.task.metric,
+                target=run.workload.task.target,
+                higher_is_better=run.workload.task.higher_is_better,
+            )
+        )
+        artifacts += _predictions(run, outcome)
+        print_summary(
+            outcome,
+            task=run.workload.task,
+            folder=run.folder,
+            where=tracker.where,
+            skipped=read_skips(run.folder),
+            emulated=run.workload.emulated,
+        )
+    except Interrupted as interrupted:
+        status = "interrupted"
+        print(
+            f"Interrupted by {interrupted}; the checkpoint is written. Continue with the same settings and "
+            f"{shlex.quote(f'resume={run.folder}')}",
+            file=sys.stderr,
+        )
+        raise SystemExit(128 + interrupted.signal_number) from None
+    finally:
+        tracker.finish(status=status, artifacts=artifacts, tags=tags)
+    return _cost(outcome.metrics)
+
+
+def _train_along(run: TrainingRun, trainer: Trainer) -> float:
+    """The part of a rank for which rank 0 writes and speaks."""
+    try:
+        outcome = trainer.run()
+        _predictions(run, outcome)
+    except Interrupted as interrupted:
+        raise SystemExit(128 + interrupted.signal_number) from None
+    return _cost(outcome.metrics)
+
+
+def _predictions(run: TrainingRun, outcome: Outcome) -> list[Path]:
+    """What the model makes of held-out examples, in files of rank 0. All ranks take part; what fails is told, and takes
+    nothing from the run. None of a model that has diverged: its outputs are no numbers."""
+    workload, settings = run.workload, run.workload.settings
+    if outcome.diverged or not settings.pictures.num_examples:
+        return []
+    try:
+        shown = show_held_out(
+            workload.task,
+            workload.eval_source,
+            workload.backend,
+            num_examples=settings.pictures.num_examples,
+            devices=settings.accelerator.devices,
+        )
+        if not workload.backend.ranks.is_first:
+            return []
+        fresh = int(outcome.metrics["fresh_examples"] or 0)
+        title = f"{run.info.name}, {settings.backend['name']}: held-out examples after {fresh:,} fresh examples"
+        paths = [draw_predictions(shown, title=title).save(run.folder / FILE_NAME)]
+        if has_text(shown):
+            paths.append(run.folder / TEXT_FILE_NAME)
+            paths[-1].write_text("\n".join([title, "", *in_words(shown)]), encoding="utf-8")
+        return paths
+    except Exception as error:
+        _LOG.warning("No picture of what the model predicts: %s: %s", type(error).__name__, error)
+        return []
+
+
+def _cost(metrics: Mapping[str, float | None]) -> float:
+    fresh = metrics["fresh_examples_to_target"]
+    return math.inf if fresh is None else float(fresh)
+
+
+def _parts(run: TrainingRun) -> str:
+    """How a batch is divided, empty where it is not."""
+    workload = run.workload
+    num_ranks, devices = workload.backend.ranks.num_ranks, workload.settings.accelerator.devices
+    if num_ranks * devices == 1:
+        return ""
+    rows = workload.rank_batch_size // devices
+    return f"Batch of {workload.task.batch_size} rows: {num_ranks} processes x {devices} devices x {rows} rows"
+
+
+def _write_summary(run: TrainingRun, trainer: Trainer, outcome: Outcome) -> Path:
+    settings, reading = run.workload.settings, trainer.reading
+    return write_summary(
+        run.folder,
+        {
+            **{name: value for name, value in outcome.metrics.items() if name != "reached_target"},
+            "reached_target": outcome.reached_target,
+            "diverged": outcome.diverged,
+            "pruned": outcome.pruned,
+            "metric": run.workload.task.metric,
+            "higher_is_better": run.workload.task.higher_is_better,
+            "seed": settings.seed,
+            "num_ranks": run.workload.backend.ranks.num_ranks,
+            "devices": settings.accelerator.devices,
+            "emulated_source": run.workload.emulated,
+            "memory": {
+                "predicted": asdict(trainer.memory),
+                "measured": {
+                    "results": reading.mean_stored_bytes,
+                    "records": reading.mean_waiting_bytes,
+                    "batches": reading.batch_bytes,
+                },
+            },
+            "fetched_bytes": reading.fetched_bytes,
+            "worker_restarts": reading.num_restarts,
+            "skipped": [asdict(skipped) for skipped in read_skips(run.folder)],
+            "versions": versions(run.workload.backend),
+            "git_revision": run.info.tags["git_revision"],
+            "dataset": dict(run.info.dataset),
+            "config": masked_nested(run.workload.config),
+        },
+    )

@@ -1,0 +1,182 @@
+"""A few examples of a plan's first batch, after every stage, and every use that the plan makes of them."""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dataecho.pipeline.feed import plan_of
+from dataecho.pipeline.rows import Rows
+from dataecho.pipeline.source import Source
+from dataecho.pipeline.stage import BATCH, DEVICE, Broken, as_examples, echo_point
+from dataecho.pipeline.work import Work
+from dataecho.plan.factors import FactorHistory
+from dataecho.plan.plan import PlannedBatch
+from dataecho.training.contracts import Task
+from dataecho.training.shown import Shown
+
+_MOST_BUFFERS = 8  # of a buffer's length: a use that waits for longer is one of three thousand
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """One use of an example: the ``step`` that trains on it, from 1, and what is there after each repeated stage."""
+
+    step: int
+    shown: tuple[Shown, ...]
+
+
+@dataclass(frozen=True)
+class Traced:
+    """One example: where it is, in which of the ``batch``es that were looked at (from 1), how often it is used, what is
+    there after each stage that it goes through once, and its first ``repeats``."""
+
+    name: str
+    batch: int
+    num_repeats: int
+    once: tuple[Shown, ...]
+    repeats: tuple[Repeat, ...]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """``once``: the stages up to the echo point; ``repeated``: those after it, or ``batch`` or ``device`` if there is
+    none; empty without echo. ``random``: those of all that are random."""
+
+    once: tuple[str, ...]
+    repeated: tuple[str, ...]
+    random: frozenset[str]
+    examples: tuple[Traced, ...]
+
+
+def trace(
+    task: Task,
+    source: Source,
+    *,
+    echo_after: str | None,
+    factor: FactorHistory,
+    batch_shuffle_buffer: int,
+    seed: int,
+    num_examples: int,
+    num_repeats: int,
+) -> Trace:
+    """``num_examples`` of the first batch, each with its first ``num_repeats`` uses; under batch echo of the first two
+    batches. Plan, stages and keys are those of a run with these settings. A use that does not come within a few lengths
+    of the buffer is left out, for each step has to be planned. Raises :class:`SettingError` for what cannot be."""
+    stages = task.stages()
+    after = BATCH if echo_after is None else echo_point(echo_after, stages)
+    echoes_batches = echo_after is not None and after in (BATCH, DEVICE)
+    plan = plan_of(
+        source,
+        num_examples=source.num_examples,
+        seed=seed,
+        batch_size=task.batch_size,
+        shuffle_buffer=task.shuffle_buffer,
+        factor=factor,
+        echo_batches=echoes_batches,
+        batch_shuffle_buffer=batch_shuffle_buffer,
+    )
+    buffer = batch_shuffle_buffer if echoes_batches else task.shuffle_buffer / task.batch_size
+    most_steps = int(_MOST_BUFFERS * buffer + 2 * factor.newest) + 2
+    found = _first_uses(
+        # One by one: a source may have to be asked for every further shard.
+        itertools.islice(plan.batches(in_blocks=False), most_steps),
+        num_batches=2 if echoes_batches and factor.newest > 1 else 1,
+        num_examples=num_examples,
+        num_repeats=num_repeats,
+    )
+    columns = _after_every_stage(Work(source, stages, echo_after=after, seed=seed), found, task.show)
+    names = list(columns)
+    num_once = names.index(after) + 1 if after in names else len(names)
+    once, repeated = names[:num_once], names[num_once:]
+    if echo_after is not None and not repeated:
+        repeated = [after if echoes_batches else BATCH]
+        columns[repeated[0]] = columns[once[-1]]
+    rows_of: dict[int, list[int]] = defaultdict(list)
+    for row, use in enumerate(found):
+        rows_of[use.ordinal].append(row)
+    return Trace(
+        tuple(once),
+        tuple(repeated),
+        frozenset(stage.name for stage in stages if stage.random),
+        tuple(
+            Traced(
+                source.name(found[rows[0]].shard, found[rows[0]].k),
+                found[rows[0]].batch,
+                found[rows[0]].num_repeats,
+                tuple(columns[name][rows[0]] for name in once),
+                tuple(Repeat(found[row].step, tuple(columns[name][row] for name in repeated)) for row in rows)
+                if repeated
+                else (),
+            )
+            for rows in rows_of.values()
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class _Use:
+    """A row of the batch of ``step``, of an item that was chosen from ``batch``; the rest as in
+    :class:`PlannedBatch`."""
+
+    batch: int
+    step: int
+    ordinal: int
+    epoch: int
+    shard: int
+    k: int
+    repeat: int
+    num_repeats: int
+
+
+def _first_uses(
+    batches: Iterable[PlannedBatch], *, num_batches: int, num_examples: int, num_repeats: int
+) -> list[_Use]:
+    """The first uses of the first items of the first ``num_batches`` batches, by item."""
+    found: dict[int, list[_Use]] = {}
+    batch_of: dict[int, int] = {}
+    chosen: set[int] = set()
+    for step, planned in enumerate(batches, start=1):
+        if planned.batch_ordinal not in chosen and len(chosen) < num_batches:
+            chosen.add(planned.batch_ordinal)
+            items = dict.fromkeys(planned.ordinal.tolist())
+            batch_of |= dict.fromkeys(itertools.islice(items, -(-num_examples // num_batches)), len(chosen))
+            found |= {ordinal: [] for ordinal in batch_of.keys() - found.keys()}
+        for row in np.flatnonzero(np.isin(planned.ordinal, list(found))).tolist():
+            use = _use(planned, row, step, batch_of)
+            if use.repeat < num_repeats:
+                found[use.ordinal].append(use)
+        if len(chosen) == num_batches and all(
+            uses and len(uses) == min(num_repeats, uses[0].num_repeats) for uses in found.values()
+        ):
+            break
+    return [use for ordinal in batch_of for use in found[ordinal]]
+
+
+def _use(planned: PlannedBatch, row: int, step: int, batch_of: Mapping[int, int]) -> _Use:
+    names = ("ordinal", "epoch", "shard", "k", "repeat", "num_repeats")
+    columns = [int(getattr(planned, name)[row]) for name in names]
+    return _Use(batch_of[columns[0]], step, *columns)
+
+
+def _after_every_stage(work: Work, uses: Sequence[_Use], show: Callable[[Any], Shown]) -> dict[str, list[Shown]]:
+    """By stage, ``read`` first: what is there of every use."""
+    columns = np.array(
+        [(use.ordinal, use.epoch, use.shard, use.k, use.repeat, use.num_repeats) for use in uses], dtype=np.int64
+    ).T
+    rows = Rows(np.arange(len(uses)), *columns)
+    return {name: [_shown(example, show) for example in as_examples(chunk)] for name, chunk in work.every_stage(rows)}
+
+
+def _shown(example: Any, show: Callable[[Any], Shown]) -> Shown:
+    if isinstance(example, Broken):
+        return Shown(text=f"broken: {example.stage}: {example.reason}", is_right=False)
+    try:
+        return show(example)
+    except Exception as error:  # a damaged record, which the next stage will refuse
+        return Shown(text=f"cannot be shown: {type(error).__name__}: {error}", is_right=False)

@@ -1,0 +1,108 @@
+"""The runs in MLflow that trials belong to: one for each study, and above them one for a sweep of several studies.
+
+Each has a folder with a record of its own, like a training run: whatever MLflow does, nothing is created twice or lost,
+trials know their parent before it has arrived, and ``mode=sync resume=<sweep folder>`` sends later what is missing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dataecho.tracking.mlflow_tracker import MLflowTracker
+from dataecho.tracking.record import FILE_NAME as RECORD
+from dataecho.tracking.record import read_record
+from dataecho.training.contracts import RunInfo
+
+REPORT = "report"
+_MLFLOW = f"{MLflowTracker.__module__}.{MLflowTracker.__qualname__}"
+_SET_HERE = ("_target_", "run_name", "tags", "parent_uuid", "has_children")
+
+
+def report_folder(sweep: Path, study: str = "") -> Path:
+    """Where the report about a study is, or, without one, that about the whole sweep."""
+    parts = study.split("/") if study else []
+    return sweep.joinpath(REPORT, *(re.sub(r"[^\w.,=+-]+", "_", part).strip(".") or "_" for part in parts))
+
+
+def open_sweep(tracking: Mapping[str, Any], sweep: Path, tags: Mapping[str, str]) -> str | None:
+    """Open the run that the studies of ``sweep`` belong to; call it first, where there are several. See
+    :func:`open_parent`."""
+    return _open(tracking, report_folder(sweep), name=sweep.name, tags=tags, parent_uuid=None)
+
+
+def open_parent(tracking: Mapping[str, Any], sweep: Path, study: str, tags: Mapping[str, str]) -> str | None:
+    """Open the run that the study's trials belong to, the same one however often a sweep is continued; returns what the
+    trials take as ``tracking.parent_uuid``, None where nothing is tracked by MLflow.
+
+    Creates database and experiment as well, so that trials need not. Waits at most ``tracking.start_timeout``; a
+    server that does not answer costs a warning, and gets the run from :func:`finish_parent` or later.
+    """
+    folder = report_folder(sweep, study)
+    return _open(tracking, folder, name=f"study {study}", tags=tags, parent_uuid=_uuid(report_folder(sweep)))
+
+
+def trial_settings(parent_uuid: str | None, *, name: str, tags: Mapping[str, str]) -> dict[str, Any]:
+    """What a trial's ``tracking`` has besides the sweep's: nothing, where nothing is tracked by MLflow."""
+    return {"parent_uuid": parent_uuid, "run_name": name, "tags": dict(tags)} if parent_uuid else {}
+
+
+def finish_parent(
+    tracking: Mapping[str, Any],
+    folder: Path,
+    *,
+    artifacts: Sequence[Path],
+    tags: Mapping[str, str],
+    position: int = 0,
+    status: str = "finished",
+) -> None:
+    """Send what a report consists of to the run in ``folder``, if there is one, and end it. ``position``: the bytes of
+    the folder's spool, for the metrics."""
+    if not (folder / RECORD).exists():
+        return
+    tracker = _tracker(tracking, parent_uuid=None)
+    if tracker is None:
+        return
+    tracker.start(RunInfo(folder=folder, name=folder.name, params={}, tags={}, dataset={}))
+    tracker.covered(position)
+    tracker.finish(status=status, artifacts=artifacts, tags=tags)
+
+
+def run_id(folder: Path) -> str:
+    """MLflow's id of the run in ``folder``, empty if it is not known here."""
+    record = read_record(folder)
+    return record.run_id if record else ""
+
+
+def link(folder: Path, text: str) -> str:
+    """Markdown that leads to the run in ``folder`` from another page of the same MLflow; the text alone if unknown."""
+    record = read_record(folder)
+    if record is None or not record.run_id:
+        return text
+    return f"[{text}](#/experiments/{record.experiment_id}/runs/{record.run_id})"
+
+
+def _open(
+    tracking: Mapping[str, Any], folder: Path, *, name: str, tags: Mapping[str, str], parent_uuid: str | None
+) -> str | None:
+    tracker = _tracker(tracking, parent_uuid=parent_uuid)
+    if tracker is None:
+        return None
+    folder.mkdir(parents=True, exist_ok=True)
+    tracker.start(RunInfo(folder=folder, name=name, params={}, tags=tags, dataset={}))
+    tracker.leave()
+    return tracker.uuid or None
+
+
+def _tracker(tracking: Mapping[str, Any], *, parent_uuid: str | None) -> MLflowTracker | None:
+    if tracking.get("_target_") != _MLFLOW:
+        return None
+    options = {key: value for key, value in tracking.items() if key not in _SET_HERE}
+    return MLflowTracker(**options, tags=tracking.get("tags"), parent_uuid=parent_uuid, has_children=True)
+
+
+def _uuid(folder: Path) -> str | None:
+    record = read_record(folder)
+    return record.uuid if record else None
