@@ -81,6 +81,12 @@ def finish_parent(
     tracker.finish(status=status, artifacts=artifacts, tags=tags)
 
 
+def is_complete(folder: Path) -> bool:
+    """Whether nothing of the run in ``folder`` is left to be sent, not even its end."""
+    record = read_record(folder)
+    return record is None or record.complete
+
+
 def run_id(folder: Path) -> str:
     """MLflow's id of the run in ``folder``, empty if it is not known here."""
     record = read_record(folder)

@@ -22,10 +22,11 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class PoolContext:
-    """What a pool is built from besides its own settings. ``num_slots`` jobs at a time, of ``threads_per_trial``
-    compute threads each; ``modules``: what the trials of a backend import anyway, by its name; ``environment``:
-    variables that have to be set before a trial's first import."""
+    """What a pool is built from besides its own settings. ``folder``: the sweep's, in which all run folders are;
+    ``num_slots`` jobs at a time, of ``threads_per_trial`` compute threads each; ``modules``: what the trials of a
+    backend import anyway, by its name; ``environment``: variables that have to be set before a trial's first import."""
 
+    folder: Path
     num_slots: int
     threads_per_trial: int
     modules: Mapping[str, Sequence[str]]

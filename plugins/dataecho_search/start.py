@@ -73,10 +73,11 @@ def run_sweep(
     begun_with = json.loads((folder / _FACTS).read_text()) if (folder / _FACTS).exists() else {}
     threads = threads_per_trial(settings, begun_with.get("threads_per_trial"))
     pool_context = PoolContext(
+        folder=folder,
         num_slots=min(settings.num_parallel_trials, sum(_num_trials(settings, plan) for plan in plans)),
         threads_per_trial=threads,
         modules=_modules(composed.values()),
-        environment={name: str(threads) for name in _THREADS if name not in os.environ},
+        environment={name: os.environ.get(name, str(threads)) for name in _THREADS},
     )
     folder.mkdir(parents=True, exist_ok=True)
     wait = partial(patiently, url=settings.storage, timeout=settings.storage_timeout, results=folder)

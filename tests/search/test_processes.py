@@ -10,6 +10,13 @@ import pytest
 from dataecho_search.pool import Job, PoolContext
 from dataecho_search.processes import ProcessPool
 from tests.search.conftest import alive
+from tests.search.pool_contract import PoolContract
+
+
+class TestProcessPool(PoolContract):
+    @pytest.fixture
+    def pool_source(self):
+        return "ProcessPool(context(folder), preload={})", "from dataecho_search.processes import ProcessPool"
 
 
 def payload(code):
@@ -27,12 +34,12 @@ def job(folder, key, code, backend="one"):
 
 
 @pytest.fixture
-def pool():
+def pool(tmp_path):
     context = PoolContext(
-        num_slots=2, threads_per_trial=1, modules={"one": ["json", "not_installed_anywhere"], "two": ["csv"]},
-        environment={"OF_A_TRIAL": "yes"},
+        folder=tmp_path, num_slots=2, threads_per_trial=1, environment={"OF_A_TRIAL": "yes"},
+        modules={"one": ["json", "not_installed_anywhere"], "two": []},
     )  # fmt: skip
-    with ProcessPool(context, preload=[]) as made:
+    with ProcessPool(context, preload={"two": ["csv"]}) as made:
         yield made
 
 

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
+from dataecho_search.protocol import summarize
 from dataecho_search.settings import cores
-from dataecho_search.tables import winners
 from tests.search.conftest import alive, points
 from tests.support import PROJECT
 
@@ -37,9 +37,9 @@ def test_every_cell_and_repeat_is_searched_by_itself_and_the_table_compares_them
             assert trial.values[0] == round(1000 * (1 + (trial.params["x"] - 0.3) ** 2))
             assert trial.metrics["eval_loss"] == summary["eval_loss"]
         assert result.winner.values[0] == min(trial.values[0] for trial in result.trials)
-    rows = winners(results)
-    assert [(row.cell, len(row.best)) for row in rows] == [("echo=none", 2), ("echo=batch", 2)]
-    assert rows[1].ratio == pytest.approx(rows[1].mean / rows[0].mean) and rows[0].ratio is None
+    cells = summarize(results)
+    assert [(cell.name, len(cell.costs)) for cell in cells] == [("echo=none", 2), ("echo=batch", 2)]
+    assert cells[1].ratio == pytest.approx(cells[1].mean / cells[0].mean) and cells[0].ratio == 1
     assert "Winners: fresh_examples_to_target" in done.out and "Sweep folder" in done.out
     assert done.out.count("trial 3: fresh_examples_to_target 1,") == 4
     before = points(results)

@@ -1,12 +1,8 @@
-"""A person looks at a real sweep: MLflow's own pages, in a real browser.
+"""A person looks at a real sweep: MLflow's own pages, in a real browser."""
 
-With ``DATAECHO_SCREENSHOTS=<folder>`` the pages are kept as pictures; those in ``docs/`` were made so.
-"""
-
-import os
+import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from selenium.webdriver.common.by import By
@@ -26,7 +22,7 @@ def sweep(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pages")
     command = [
         *(sys.executable, str(PROJECT / "train.py"), "-m", "echo=none,before_augmentation", "factor=4"),
-        *("optimizer.learning_rate=tag(log,interval(0.05,0.3))", "task.target=0.5", "accelerator=cpu"),
+        *("optimizer.learning_rate=tag(log,interval(0.05,0.3))", "task.target=0.8", "accelerator=cpu"),
         *("hydra.sweeper.num_trials=2", f"hydra.sweep.dir={folder / 'sweep'}", "backend.compute_threads=1"),
         f"tracking.tracking_uri=sqlite:///{folder / 'mlflow.db'}",
     ]
@@ -71,11 +67,6 @@ class Pages:
     def wait_for_text(self, *texts):
         for text in texts:
             wait_for(lambda text=text: text in self.text(), what=f"{text!r} on {self.driver.current_url}")
-
-    def keep(self, name):
-        """A picture, if pictures are wanted."""
-        if folder := os.environ.get("DATAECHO_SCREENSHOTS"):
-            self.driver.save_screenshot(str(Path(folder) / f"dashboard_{name}.png"))
 
 
 @pytest.fixture(scope="module")
@@ -126,25 +117,23 @@ def test_the_experiment_page_lists_the_runs_with_what_they_cost(pages, runs):
         assert shown == ("-" if cost is None else f"{cost:g}"), name
         assert rows[name]["tags.`echo`"] == run.data.tags.get("echo", "-")
     assert sum("fresh_examples_to_target" in run.data.metrics for run in runs.values()) >= 3
-    assert {row["tags.`task`"] for name, row in rows.items() if "trial" in name} == {"digits"}
-    pages.keep("runs")
+    assert {row["tags.`task`"] for name, row in rows.items() if name.startswith("trial")} == {"digits"}
 
 
 def test_a_run_page_shows_the_learning_curve(pages, runs):
-    run = next(run for name, run in runs.items() if "trial" in name)
+    run = next(run for name, run in runs.items() if name.startswith("trial"))
     pages.open(page_of(run, "/model-metrics"))
     wait_for(lambda: pages.all(".js-plotly-plot .scatterlayer path.js-line"), what="a line in a chart")
     pages.wait_for_text("accuracy")
     drawn = pages.all(".js-plotly-plot .scatterlayer path.js-line")
-    assert max(len(line.get_attribute("d")) for line in drawn) > 50  # a curve, not a point
-    pages.keep("curve")
+    assert max(line.get_attribute("d").count("L") for line in drawn) > 2  # a curve, not a point
 
 
 @pytest.mark.parametrize(
     ("kind", "file"), [("trial", "learning_curve.png"), ("study", "slice.png"), ("sweep", "costs.png")]
 )
 def test_a_run_page_shows_its_pictures(pages, runs, kind, file):
-    run = next(run for name, run in runs.items() if kind in name)
+    run = next(run for name, run in runs.items() if name.startswith(kind))
     pages.open(page_of(run, f"/artifacts/{file}"))
     image = wait_for(lambda: pages.all(f'img[src*="{file}"], .artifact-view img, img[src^="blob:"]'), what=file)[0]
     size = wait_for(
@@ -152,24 +141,20 @@ def test_a_run_page_shows_its_pictures(pages, runs, kind, file):
         what="the picture",
     )
     assert min(size) > 200
-    pages.keep(f"{kind}_picture")
 
 
 def test_the_parent_shows_its_children_and_leads_to_the_best(pages, runs):
     name, study = next((name, run) for name, run in runs.items() if name.startswith("study echo=before"))
-    children = [other for other in runs if other.startswith(name.removeprefix("study ") + " trial")]
+    children = [other for other in runs if other.endswith(f" of {name.removeprefix('study ')}")]
     assert len(children) == 2
     pages.open(page_of(study))
     pages.wait_for_text("Child runs", *children, "Parent run", "Best trial")
-    pages.keep("study")
     best = study.data.tags["best_run"]
     link = wait_for(lambda: pages.all(f'a[href$="runs/{best}"]'), what="a link to the best trial")
     assert f"trial {study.data.tags['best_trial']}" in {element.text for element in link}
 
 
 def test_the_pages_asked_nobody_but_this_machine(pages):
-    import json
-
     asked = set()
     for entry in pages.driver.get_log("performance"):
         message = json.loads(entry["message"])["message"]
