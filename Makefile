@@ -3,6 +3,9 @@
 PYTHON ?= python3
 ARGS ?=
 PORT ?= 5000
+OPTUNA_PORT ?= 8080
+# What `make optuna-dashboard` shows: a sweep's folder, its journal file or a database's URL; by default the last sweep.
+STORAGE ?= $(shell ls -t runs/*/*/journal.log 2> /dev/null | head -n 1)
 WORKERS ?= 2
 # Where torch alone comes from, for instance an index of wheels for one accelerator. Empty: pip's ordinary index.
 TORCH_INDEX ?=
@@ -13,11 +16,11 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help train test lint dashboard lock clean
+.PHONY: help train test lint dashboard optuna-dashboard lock clean
 
 help:  ## print this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
-	@echo '  Variables, explained at the top of the Makefile: ARGS LOCK_ARGS PORT PYTHON TORCH_INDEX WORKERS'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
+	@echo '  Variables, explained at the top of the Makefile: ARGS LOCK_ARGS OPTUNA_PORT PORT PYTHON STORAGE TORCH_INDEX WORKERS'
 
 train: .venv/.stamp-train  ## train; by default seconds on a laptop, offline. ARGS="echo=batch factor=4" says what
 	@$(BIN)/python train.py $(ARGS)
@@ -34,9 +37,18 @@ lint: .venv/.stamp-test  ## check style, the types of the core, and which layer 
 # One worker and no job runner: 2 processes, not 15. The database is the one that train.py writes to.
 dashboard: .venv/.stamp-train  ## show the tracked runs in MLflow's page, on PORT (5000)
 	@echo 'The dashboard: http://127.0.0.1:$(PORT), ready in 10 to 30 seconds. Ctrl-C ends it.'
+	@echo 'The runs with the columns that matter: http://127.0.0.1:$(PORT)/#/experiments/1/runs?viewStateShareKey=dataecho'
 	@exec env MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow server \
 		--backend-store-uri 'sqlite:///$(CURDIR)/mlflow.db' --default-artifact-root '$(CURDIR)/mlruns' \
 		--host 127.0.0.1 --port $(PORT) --workers 1
+
+optuna-dashboard: .venv/.stamp-train  ## show a sweep's studies in Optuna's page, on OPTUNA_PORT (8080). STORAGE=<sweep folder>
+	@storage='$(STORAGE)'; test -n "$$storage" || { echo 'No sweep was found in runs/. Allowed: a sweep folder, its' \
+		'journal.log, or the URL of a database. For instance: make optuna-dashboard STORAGE=runs/my-sweep' >&2; exit 1; }; \
+	test ! -d "$$storage" || storage="$$storage/journal.log"; \
+	case "$$storage" in *://*) ;; *) test -f "$$storage" || { echo "STORAGE=$$storage is no file." >&2; exit 1; };; esac; \
+	echo 'The studies: http://127.0.0.1:$(OPTUNA_PORT), ready in a few seconds. Ctrl-C ends it.'; \
+	exec $(BIN)/optuna-dashboard --host 127.0.0.1 --port $(OPTUNA_PORT) "$$storage"
 
 # ---- the environment
 

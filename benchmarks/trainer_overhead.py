@@ -32,7 +32,7 @@ from dataecho.report.display import NoDisplay
 from dataecho.tracking.mlflow_tracker import MLflowTracker
 from dataecho.training.auto_factor import FixedFactor
 from dataecho.training.budget import Budget
-from dataecho.training.contracts import Backend, RunInfo
+from dataecho.training.contracts import Backend, NoPruner, RunInfo
 from dataecho.training.schedule import ConstantSchedule
 from dataecho.training.target import Target
 from dataecho.training.timing import TimeModel
@@ -110,6 +110,7 @@ def trained(backend: Backend, open_feed: Any, folder: Path, database: Path) -> f
         factor_control=FixedFactor(),
         tracker=tracker,
         display=NoDisplay(),
+        pruner=NoPruner(),
         identity={},
         settings=TrainerSettings(learning_rate=RATE, eval_interval=TASK.eval_interval),
     )

@@ -36,6 +36,7 @@ from dataecho.training.contracts import (
     BackendContext,
     Display,
     OptimizerSettings,
+    Pruner,
     RunInfo,
     Task,
     Tracker,
@@ -60,6 +61,8 @@ _FREE = frozenset(
         "runs",
         "display",
         "stop_at_target",
+        "max_loss_ratio",
+        "pruner",
         "pipeline",
         "tracking",
         "diagnose",
@@ -78,6 +81,7 @@ class Workload:
     task: Task
     schedule: Schedule
     tracker: Tracker
+    pruner: Pruner
     backend: Backend
     train_source: Source
     eval_source: Source
@@ -132,6 +136,7 @@ class TrainingRun:
             time_model=time_model,
             factor_control=_factor_control(workload, time_model),
             tracker=workload.tracker,
+            pruner=workload.pruner,
             display=display if workload.backend.ranks.is_first else NoDisplay(),
             identity=_identity(workload),
             settings=TrainerSettings(
@@ -140,6 +145,7 @@ class TrainingRun:
                 checkpoint_interval=settings.checkpoints.interval,
                 keep_checkpoints=settings.checkpoints.keep,
                 stop_at_target=settings.stop_at_target,
+                max_loss_ratio=settings.max_loss_ratio,
             ),
             resume_from=self.resume_from,
         )
@@ -176,6 +182,7 @@ def compose_workload(config: Node) -> Workload:
     task = build(settings.task, Task, key="task")
     schedule = build(settings.schedule, Schedule, key="schedule")
     tracker = build(settings.tracking, Tracker, key="tracking")
+    pruner = build(settings.pruner, Pruner, key="pruner")
     _check(settings, task, schedule)
     backend = _backend(settings, task)
     _check_ranks(settings, task, backend.ranks)
@@ -189,6 +196,7 @@ def compose_workload(config: Node) -> Workload:
         task,
         schedule,
         tracker,
+        pruner,
         backend,
         throttle.slow_down(task.train_source()),
         task.eval_source(),

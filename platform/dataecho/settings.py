@@ -109,6 +109,7 @@ class Settings(_Strict):
     max_factor: Annotated[float, Field(ge=1)] | None
     seed: int = Field(ge=0)
     stop_at_target: bool
+    max_loss_ratio: Annotated[float, Field(gt=1)] | None
     run_dir: _Path | None
     resume: _Path | None
     checkpoint: _Path | None
@@ -124,6 +125,7 @@ class Settings(_Strict):
     schedule: Node
     budget: BudgetNode
     tracking: Node
+    pruner: Node
     checkpoints: CheckpointsNode
     diagnose: DiagnoseNode
     preview: PreviewNode

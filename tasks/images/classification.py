@@ -59,7 +59,7 @@ class ImageClassification(Task, abc.ABC):
             cure="Leave it out for the names of the source, or the numbers.",
         )
         for name in ("train", "eval"):
-            object.__setattr__(self, name, _as_source(getattr(self, name), key=f"task.{name}"))
+            object.__setattr__(self, name, as_source(getattr(self, name), key=f"task.{name}"))
 
     def train_source(self) -> Source:
         return self.train
@@ -93,7 +93,8 @@ class ImageClassification(Task, abc.ABC):
         return self.train.classes if isinstance(self.train, NamedClasses) else None
 
 
-def _as_source(data: Any, *, key: str) -> Source:
+def as_source(data: Any, *, key: str) -> Source:
+    """``data`` if it is a source, else a source of an object with a length and an index."""
     if isinstance(data, Source):
         return data
     require(

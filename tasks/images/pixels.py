@@ -67,7 +67,7 @@ def random_crop(image: Images, key: np.uint64, *, size: int, min_area: float, ma
     piece_width = max(1, min(width, round((share * ratio) ** 0.5)))
     piece_height = max(1, min(height, round((share / ratio) ** 0.5)))
     top, left = int(down * (height - piece_height + 1)), int(right * (width - piece_width + 1))
-    return _scaled(image[top : top + piece_height, left : left + piece_width], size)
+    return scaled(image[top : top + piece_height, left : left + piece_width], height=size, width=size)
 
 
 def padded_crop(images: Images, keys: Keys, *, padding: int) -> Images:
@@ -88,13 +88,18 @@ def central_crop(image: Images, *, size: int, share: float) -> Images:
     height, width = image.shape[:2]
     side = max(1, round(share * min(height, width)))
     top, left = (height - side) // 2, (width - side) // 2
-    return _scaled(image[top : top + side, left : left + side], size)
+    return scaled(image[top : top + side, left : left + side], height=size, width=size)
 
 
 def random_flip(images: Images, keys: Keys) -> Images:
     """Every second of [n, height, width, 3], on average, seen in a mirror."""
-    mirrored = draws.uniform(keys, draw=0) < 0.5
-    return np.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
+    return np.where(is_mirrored(keys)[:, None, None, None], images[:, :, ::-1], images)
+
+
+def is_mirrored(keys: Keys) -> NDArray[np.bool_]:
+    """Whether :func:`random_flip` mirrors the image of each key."""
+    mirrored: NDArray[np.bool_] = draws.uniform(keys, draw=0) < 0.5
+    return mirrored
 
 
 def random_colour(images: Images, keys: Keys, *, strength: float) -> Images:
@@ -113,7 +118,8 @@ def random_colour(images: Images, keys: Keys, *, strength: float) -> Images:
     return coloured
 
 
-def _scaled(piece: Images, size: int) -> Images:
+def scaled(piece: Images, *, height: int, width: int) -> Images:
+    """[height, width, 3]."""
     # Averaging costs five times as much, and is worth it only where most pixels would be left out.
-    method = cv2.INTER_AREA if min(piece.shape[:2]) > 2 * size else cv2.INTER_LINEAR
-    return cv2.resize(piece, (size, size), interpolation=method)
+    method = cv2.INTER_AREA if piece.shape[0] > 2 * height and piece.shape[1] > 2 * width else cv2.INTER_LINEAR
+    return cv2.resize(piece, (width, height), interpolation=method)

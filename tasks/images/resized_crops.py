@@ -45,7 +45,7 @@ class ResizedCrops(ImageClassification, abc.ABC):
     def stages(self) -> Sequence[Stage]:
         crop = partial(_crop, size=self.image_size, min_area=self.min_area)
         flip = [Stage("flip", flipped, random=True, batched=True)] if self.flip else []
-        colour = [Stage("colour", partial(_colour, strength=self.colour), random=True, batched=True)]
+        colour = [Stage("colour", partial(coloured, strength=self.colour), random=True, batched=True)]
         return (self.decode(), Stage("crop", crop, random=True), *flip, *(colour if self.colour else []))
 
     def eval_stages(self) -> Sequence[Stage]:
@@ -57,13 +57,14 @@ def flipped(chunk: Arrays, keys: Keys) -> Arrays:
     return {**chunk, "image": random_flip(chunk["image"], keys)}
 
 
+def coloured(chunk: Arrays, keys: Keys, *, strength: float) -> Arrays:
+    """The stage's function: brightness, contrast and saturation changed by up to ``strength``."""
+    return {**chunk, "image": random_colour(chunk["image"], keys, strength=strength)}
+
+
 def _crop(example: dict[str, Any], key: np.uint64, *, size: int, min_area: float) -> dict[str, Any]:
     return {**example, "image": random_crop(example["image"], key, size=size, min_area=min_area)}
 
 
 def _centre(example: dict[str, Any], *, size: int, share: float) -> dict[str, Any]:
     return {**example, "image": central_crop(example["image"], size=size, share=share)}
-
-
-def _colour(chunk: Arrays, keys: Keys, *, strength: float) -> Arrays:
-    return {**chunk, "image": random_colour(chunk["image"], keys, strength=strength)}

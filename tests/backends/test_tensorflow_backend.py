@@ -296,6 +296,18 @@ def test_a_step_is_traced_once_for_all_rates_and_batches():
     assert len(models[0].traced_in) == 2
 
 
+def test_batches_of_different_lengths_take_turns_and_each_length_is_traced_once():
+    models = []
+    trained = backend(lambda: models.append(Linear()) or models[0])
+    for num_rows in (6, 4, 6, 4):
+        batch = linear_batch(num_rows=num_rows)
+        expected = trained.eval_step(trained.put(batch))["loss"]
+        trained.train_step(trained.put(batch), learning_rate=0.1)
+        assert expected.shape == (num_rows,)
+        assert trained.take_loss() == pytest.approx(float(expected.mean()), rel=1e-5)
+    assert len(models[0].traced_in) == 4  # two lengths, training and evaluation
+
+
 def test_compiled_and_not_give_the_same_losses():
     for model in (Linear, Ghosts):
         plain, compiled = (losses(backend(model, jit_compile=compile)) for compile in (False, True))

@@ -4,7 +4,7 @@ import pytest
 
 from dataecho.errors import SettingError
 from dataecho.testing.schedule_contract import ScheduleContract
-from dataecho.training.schedule import ConstantSchedule, LinearDecay
+from dataecho.training.schedule import ConstantSchedule, LinearDecay, WarmUpDrops
 from dataecho_cosine.schedule import CosineSchedule
 
 
@@ -18,6 +18,20 @@ class TestLinearDecay(ScheduleContract):
     @pytest.fixture(params=[{}, {"final_fraction": 0.0}, {"final_fraction": 0.5}])
     def schedule(self, request):
         return LinearDecay(**request.param)
+
+
+class TestWarmUpDrops(ScheduleContract):
+    decays = False
+
+    @pytest.fixture(params=[{}, {"drop": 0.5}])
+    def schedule(self, request):
+        return WarmUpDrops(warm_up=0.05, drops=[0.5, 0.8], **request.param)
+
+
+class TestWarmUpDropsWithoutWarmUp(ScheduleContract):
+    @pytest.fixture
+    def schedule(self):
+        return WarmUpDrops(warm_up=0.0, drops=[0.5])
 
 
 class TestCosineSchedule(ScheduleContract):

@@ -311,18 +311,3 @@ def test_an_echoed_run_from_the_command_line(name, cache, tmp_path):
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["steps"] == 4 and summary["delivered_examples"] == 128
     assert 0 < summary["fresh_examples"] < 100 and 0 <= summary["accuracy"] <= 1
-
-
-@pytest.mark.slow
-def test_the_full_network_trains_on_the_published_files(tmp_path):
-    folder = tmp_path / "cifar-10-batches-bin"
-    write_official(folder)
-    overrides = ["experiment=cifar10_resnet32", "task/cifar10_resnet32_data=official", f"task.train.folder={folder}"]
-    overrides += ["task.batch_size=8", "budget=steps", "budget.steps=2", f"run_dir={tmp_path / 'run'}"]
-    held_out = f"{{_target_:tasks.cifar10_resnet32.binary.CifarBinarySource,urls:'{write_files(tmp_path / 'few')}'}}"
-    node = config(*QUIET, *overrides, "~task.eval", f"+task.eval={held_out}")  # 10,000 would take a minute
-    assert node["task"]["shuffle_buffer"] == 10_000 and node["task"]["target"] == 0.91 and node["task"]["flip"]
-    assert node["task"]["budget"] == 150_000 * 128
-    assert node["optimizer"]["weight_decay"] == 0.0001 and node["schedule"]["final_fraction"] == 0.01
-    run_mode(node, folder=None, project=PROJECT)
-    assert json.loads((tmp_path / "run" / "summary.json").read_text())["steps"] == 2

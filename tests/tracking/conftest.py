@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import socket
 import threading
 import time
 from collections import deque
@@ -72,7 +73,8 @@ class Calls:
 
     METHODS = (
         *("get_experiment_by_name", "create_experiment", "create_run", "search_runs", "get_run", "update_run"),
-        *("delete_run", "log_batch", "log_inputs", "get_metric_history", "log_artifact", "set_terminated"),
+        *("delete_run", "log_batch", "log_inputs", "get_metric_history", "log_artifact", "set_terminated", "set_tag"),
+        *("get_experiment", "set_experiment_tag"),
     )
 
     def __init__(self, monkeypatch):
@@ -187,6 +189,13 @@ def only_run(client):
 def all_runs(client):
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     return client.search_runs(experiments)
+
+
+def dead_address():
+    """An address on which nobody listens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{free.getsockname()[1]}"
 
 
 @pytest.fixture

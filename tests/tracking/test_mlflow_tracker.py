@@ -5,7 +5,6 @@ import logging
 import math
 import os
 import shutil
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from dataecho.tracking import delivery
 from dataecho.tracking.connection import open_client
 from dataecho.tracking.mlflow_tracker import MLflowTracker, send_later
 from dataecho.tracking.record import FILE_NAME
+from tests.tracking.conftest import dead_address
 
 CLOCK = 1_700_000_000_000
 
@@ -63,13 +63,6 @@ def train(uri, run, *marks, status="finished", artifacts=(), tags=None, **option
 
 def warnings(caplog):
     return [entry.getMessage() for entry in caplog.records if entry.levelno >= logging.WARNING]
-
-
-def dead_address():
-    """An address on which nobody listens."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{free.getsockname()[1]}"
 
 
 class TestContract(TrackerContract):
@@ -759,3 +752,15 @@ def test_make_dashboard_is_named_for_the_file_that_it_opens(tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     assert new_tracker(f"sqlite:///{Path.cwd() / 'mlflow.db'}").where == "make dashboard"
     assert new_tracker("http://me:pw@host:5000").where == "http://host:5000"
+
+
+def test_an_experiment_has_a_view_with_the_columns_that_matter_and_keeps_a_changed_one(uri, run, new_run, client):
+    train(uri, run, 1)
+    view = json.loads(client.get_experiment_by_name("echo").tags["mlflow.sharedViewState.dataecho"])
+    assert {"metrics.`fresh_examples_to_target`", "metrics.`upstream_downstream_ratio`", "tags.`echo`"} <= set(
+        view["selectedColumns"]
+    )
+    experiment = client.get_experiment_by_name("echo")
+    client.set_experiment_tag(experiment.experiment_id, "mlflow.sharedViewState.dataecho", "mine")
+    train(uri, new_run("other"), 1)
+    assert client.get_experiment_by_name("echo").tags["mlflow.sharedViewState.dataecho"] == "mine"

@@ -22,7 +22,7 @@ from dataecho.training.auto_factor import FixedFactor
 from dataecho.training.budget import Budget
 from dataecho.training.checkpoint import CheckpointStore
 from dataecho.training.clock import Clock
-from dataecho.training.contracts import Backend, Display, Task, Tracker, WeightedMeans
+from dataecho.training.contracts import Backend, Display, NoPruner, Task, Tracker, WeightedMeans
 from dataecho.training.evaluation import evaluate
 from dataecho.training.heartbeat import Heartbeat
 from dataecho.training.ranks import OneRank, Ranks
@@ -280,6 +280,7 @@ class Run:
         num_threads=2,
         keeps_host_arrays=False,
         factor_control=None,
+        pruner=None,
         ranks=None,
         on_train=lambda: None,
         on_step=lambda steps: None,
@@ -320,6 +321,7 @@ class Run:
             factor_control=factor_control or FixedFactor(),
             tracker=self.tracker,
             display=self.display,
+            pruner=pruner or NoPruner(),
             identity=identity or {"seed": seed},
             settings=TrainerSettings(**{"learning_rate": 0.1, "eval_interval": 8, **settings}),
             resume_from=resume_from,

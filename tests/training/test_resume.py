@@ -210,6 +210,16 @@ def test_a_run_that_diverged_is_not_trained_further(new_run):
     assert [step for step, _ in again.spool] == [8]
 
 
+def test_a_loss_that_explodes_ends_the_run_also_where_the_first_mark_was_before_a_resume(new_run):
+    def explode(steps):
+        second.backend.poison = 1e6 if steps == 3 else second.backend.poison
+
+    settings = {"budget": Budget(fresh=100), "max_loss_ratio": 10.0}
+    first = interrupted(new_run(on_step=at(2, sigterm), **settings))
+    second = new_run(on_step=explode, resume_from=first.checkpoint(), **settings)
+    assert second.run().outcome.diverged and [step for step, _ in second.spool] == [8, 16]
+
+
 # What a signal does
 
 

@@ -11,6 +11,7 @@ from dataecho.errors import SettingError
 from dataecho.pipeline.batch import Batch
 from dataecho.training.budget import Budget
 from dataecho.training.checkpoint import list_checkpoints
+from dataecho.training.contracts import Pruner
 from dataecho.training.schedule import LinearDecay
 
 POINTS = ["read", "decode", "crop", "color", "batch", "device"]
@@ -234,6 +235,35 @@ def test_a_run_whose_loss_is_no_number_ends_at_the_next_mark(new_run, loss):
     assert run.num_steps_at_marks == [2, 4]
     assert not math.isfinite(run.spool[-1][1]["train_loss"])
     assert run.checkpoint()["diverged"]
+
+
+class PrunesAt(Pruner):
+    """At a mark; remembers what it was asked."""
+
+    def __init__(self, mark):
+        self.mark, self.asked = mark, []
+
+    def should_prune(self, *, fresh_examples, value, higher_is_better):
+        self.asked.append((fresh_examples, value, higher_is_better))
+        return fresh_examples == self.mark
+
+
+def test_a_run_is_pruned_after_a_mark_with_a_checkpoint_that_goes_on(new_run):
+    settings = {"budget": Budget(fresh=32), "checkpoint_interval": 0}
+    run = new_run(pruner=PrunesAt(16), scores=[0.1, 0.2, 0.3, 0.4], **settings).run()
+    assert run.outcome.pruned and not run.outcome.reached_target and not run.outcome.diverged
+    assert [step for step, _ in run.spool] == [8, 16] and len(run.trained) == 4
+    assert run.trainer._pruner.asked == [(8, 0.1, True), (16, 0.2, True)]
+    again = new_run(resume_from=run.checkpoint(), scores=[0.3, 0.4], **settings).run()
+    assert not again.outcome.pruned and [step for step, _ in again.spool] == [8, 16, 24, 32]
+
+
+def test_no_run_is_pruned_that_has_reached_its_target_or_ends_anyway(new_run):
+    run = new_run(pruner=PrunesAt(16), target=0.2, scores=[0.1, 0.2]).run()
+    assert run.outcome.reached_target and not run.outcome.pruned
+    assert run.trainer._pruner.asked == [(8, 0.1, True)]
+    last = new_run(pruner=PrunesAt(16), budget=Budget(fresh=16), scores=[0.1, 0.2]).run()
+    assert not last.outcome.pruned and last.trainer._pruner.asked == [(8, 0.1, True)]
 
 
 # Clocks

@@ -39,10 +39,33 @@ _Tensor = Any
 _Fields = dict[str, _Tensor]
 
 
+#: Name, shape and type of every field of a batch.
+_Layout = tuple[tuple[str, tuple[int, ...], np.dtype], ...]
+
+
 @dataclass(frozen=True)
 class _Placed:
     fields: _Fields
     weights: _Tensor
+    layout: _Layout
+
+
+class _Graph:
+    """A Python function as a graph, traced once for every layout of the batches it is called with.
+
+    A ``tf.function`` finds out at every call which of its traces fits all arguments: on a CPU that takes 0.2 ms, more
+    than everything else that Python does around a step.
+    """
+
+    def __init__(self, python_function: Callable[..., Any]) -> None:
+        self._function = _function(python_function)
+        self._traced: dict[_Layout, Callable[..., Any]] = {}
+
+    def __call__(self, placed: _Placed, *tensors: _Tensor) -> Any:
+        arguments = (placed.fields, placed.weights, *tensors)
+        if placed.layout not in self._traced:
+            self._traced[placed.layout] = self._function.get_concrete_function(*arguments)
+        return self._traced[placed.layout](*arguments)
 
 
 class TensorflowBackend(Backend):
@@ -100,7 +123,7 @@ class TensorflowBackend(Backend):
         self._gradients = (
             _function(self._loss_and_gradients, jit_compile=True) if jit_compile else (self._loss_and_gradients)
         )
-        self._train, self._evaluate = _function(self._train_everywhere), _function(self._evaluate_everywhere)
+        self._train, self._evaluate = _Graph(self._train_everywhere), _Graph(self._evaluate_everywhere)
         self._loss_sum = _zero()
         self._num_losses = 0
         self._noise_seed, self._num_steps = context.seed, 0
@@ -125,15 +148,14 @@ class TensorflowBackend(Backend):
 
     def put(self, batch: Batch) -> _Placed:
         fields = {name: self._place(values) for name, values in batch.arrays.items()}
-        return _Placed(fields, self._place(batch.weights))
+        layout = tuple((name, values.shape, values.dtype) for name, values in batch.arrays.items())
+        return _Placed(fields, self._place(batch.weights), layout)
 
     def train_step(self, placed: _Placed, *, learning_rate: float) -> None:
         self._num_steps += 1
         scalars = np.array([learning_rate, self._num_steps], dtype=np.float64)
         with talking(self._ranks):
-            self._loss_sum = self._train(
-                placed.fields, placed.weights, tf.constant(scalars), self._seeds(), self._loss_sum
-            )
+            self._loss_sum = self._train(placed, tf.constant(scalars), self._seeds(), self._loss_sum)
         self._num_losses += 1
 
     def take_loss(self) -> float:
@@ -145,7 +167,7 @@ class TensorflowBackend(Backend):
         return mean
 
     def eval_step(self, placed: _Placed) -> dict[str, NDArray[Any]]:
-        outputs = self._evaluate(placed.fields)
+        outputs = self._evaluate(placed)
         return {name: _all_rows(self._strategy, values) for name, values in outputs.items()}
 
     def synchronize(self) -> None:
@@ -241,7 +263,7 @@ class TensorflowBackend(Backend):
         """Change every device's copy of ``variable``."""
         self._strategy.extended.update(variable.value, change, args=values)
 
-    def _evaluate_everywhere(self, fields: _Fields) -> dict[str, _Tensor]:
+    def _evaluate_everywhere(self, fields: _Fields, _: _Tensor) -> dict[str, _Tensor]:
         return self._strategy.run(self._outputs, args=(fields,))
 
     def _outputs(self, fields: _Fields) -> dict[str, tf.Tensor]:

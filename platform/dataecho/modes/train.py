@@ -45,9 +45,10 @@ def train(config: Node, *, folder: Path | None, project: Path) -> float:
         tags = {
             "reached_target": str(outcome.reached_target).lower(),
             "diverged": str(outcome.diverged).lower(),
+            "pruned": str(outcome.pruned).lower(),
             "final_factor": f"{outcome.metrics['factor']:g}",
         }
-        artifacts.append(_write_summary(run, trainer, outcome.metrics, diverged=outcome.diverged))
+        artifacts.append(_write_summary(run, trainer, outcome))
         artifacts.append(
             learning_curves(
                 [(run.info.name, run.folder)],
@@ -132,14 +133,15 @@ def _parts(run: TrainingRun) -> str:
     return f"Batch of {workload.task.batch_size} rows: {num_ranks} processes x {devices} devices x {rows} rows"
 
 
-def _write_summary(run: TrainingRun, trainer: Trainer, metrics: dict[str, float | None], *, diverged: bool) -> Path:
+def _write_summary(run: TrainingRun, trainer: Trainer, outcome: Outcome) -> Path:
     settings, reading = run.workload.settings, trainer.reading
     return write_summary(
         run.folder,
         {
-            **{name: value for name, value in metrics.items() if name != "reached_target"},
-            "reached_target": bool(metrics["reached_target"]),
-            "diverged": diverged,
+            **{name: value for name, value in outcome.metrics.items() if name != "reached_target"},
+            "reached_target": outcome.reached_target,
+            "diverged": outcome.diverged,
+            "pruned": outcome.pruned,
             "metric": run.workload.task.metric,
             "higher_is_better": run.workload.task.higher_is_better,
             "seed": settings.seed,

@@ -373,7 +373,7 @@ class Executor:
             return
         if self._pool is None and batches:
             self._batch_size = len(batches[0])
-            self._pool = BatchPool(partial(self._allocate, self._batch_size))
+            self._pool = BatchPool(self._allocate)
         for is_repeated, group in itertools.groupby(batches, key=lambda planned: planned.num_batch_repeats > 1):
             some = list(group)
             self._jobs.extend(map(self._repeat, some) if is_repeated else self._assemble(some))
@@ -396,8 +396,8 @@ class Executor:
             self._read(items, _READS_AT_ONCE, is_entry=True)
             self._has_work.notify_all()
 
-    def _allocate(self, batch_size: int, layout: Layout) -> Arrays:
-        arrays = self._crew.allocate(layout, batch_size)
+    def _allocate(self, layout: Layout, num_batches: int) -> Arrays:
+        arrays = self._crew.allocate(layout, num_batches * self._batch_size)
         self.meter.add_batches(sum(values.nbytes for values in arrays.values()))
         return arrays
 

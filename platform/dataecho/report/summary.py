@@ -54,9 +54,12 @@ def print_summary(
     """The run in a dozen lines, and where to look next."""
     metrics = outcome.metrics
     if outcome.diverged:
-        headline = "[red]Diverged[/]: the training loss is no number any more. Try a lower optimizer.learning_rate."
+        headline = "[red]Diverged[/]: the training loss is no number any more, or far above where it began. "
+        headline += "Try a lower optimizer.learning_rate."
     elif outcome.reached_target:
         headline = f"[green]Reached[/] {task.metric} {task.target:g}"
+    elif outcome.pruned:
+        headline = f"[yellow]Pruned[/] on the way to {task.metric} {task.target:g}: other trials were better by then."
     else:
         headline = f"[yellow]Did not reach[/] {task.metric} {task.target:g} within the budget: its cost is infinite."
     table = Table(show_header=False, box=None, pad_edge=False)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from dataecho.tracking.connection import experiment_id, open_client
+from dataecho.tracking.family import PARENT_UUID_TAG, UUID_TAG, adopt_children, join_parent
 from dataecho.tracking.record import NOTHING_SENT, RecordFile
 from dataecho.training.spool import Entry, read_spool
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("dataecho.tracking")
 
-UUID_TAG = "dataecho.uuid"
 MLFLOW_STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
 
 # MLflow's limits; older servers take 5000 characters in a tag.
@@ -115,6 +115,7 @@ class Delivery:
         if not run_id:
             self._file.update(creating=True)  # on disk before the call: a crash between the two must be seen
             tags = {"mlflow.runName": now.name, "mlflow.source.type": "LOCAL", UUID_TAG: now.uuid}
+            tags |= {PARENT_UUID_TAG: now.parent_uuid} if now.parent_uuid else {}
             run = self._client().create_run(found, start_time=now.start_time_ms, tags=tags, run_name=now.name)
             run_id = run.info.run_id
             if now.creating:  # the first attempt may have arrived while the second was made
@@ -132,7 +133,8 @@ class Delivery:
         return run_ids[0] if run_ids else ""
 
     def _describe(self) -> None:
-        """Send parameters, tags and dataset. MLflow takes the same again without a trace, so a repetition is safe."""
+        """Send parameters, tags, dataset and kinship. MLflow takes the same again without a trace, so a repetition is
+        safe."""
         from mlflow.entities import Param
 
         now = self._file.now
@@ -142,6 +144,11 @@ class Delivery:
         self._send_tags(_with_mlflow_names(now.tags))
         if now.dataset:
             self._send_dataset(now.dataset)
+        if now.parent_uuid:
+            self._send_tags({PARENT_UUID_TAG: now.parent_uuid})  # known since a resume only, perhaps
+            join_parent(self._client(), now.run_id, experiment_id=now.experiment_id, parent_uuid=now.parent_uuid)
+        if now.has_children:
+            adopt_children(self._client(), now.run_id, experiment_id=now.experiment_id, uuid=now.uuid)
         self._file.update(described=True)
 
     def _send_tags(self, tags: Mapping[str, str]) -> None:

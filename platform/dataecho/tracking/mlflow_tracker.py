@@ -6,6 +6,7 @@ import dataclasses
 import importlib.util
 import logging
 import os
+import re
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from filelock import FileLock, Timeout
 from dataecho.errors import SettingError, require
 from dataecho.tracking.connection import check_settings, dashboard
 from dataecho.tracking.delivery import MLFLOW_STATUS
+from dataecho.tracking.family import PARENT_UUID_TAG, UUID_TAG
 from dataecho.tracking.record import FILE_NAME, NOTHING_SENT, Record, RecordFile, read_record
 from dataecho.tracking.redact import masked, masked_error, masked_text, without_credentials
 from dataecho.tracking.sender import Sender
@@ -26,6 +28,7 @@ from dataecho.training.spool import read_spool
 
 logger = logging.getLogger("dataecho.tracking")
 
+_TAKEN = (UUID_TAG, PARENT_UUID_TAG, "mlflow.runName")
 _LOCK_NAME = "tracking.lock"
 _SECONDS_FOR_ANOTHER_PROCESS_TO_LEAVE = 5.0
 
@@ -40,6 +43,9 @@ class MLflowTracker(Tracker):
     database do not take the cores from training. ``finish_timeout`` bounds :meth:`finish`.
     ``send_interval``: metrics are collected for so long, so that sending takes next to nothing from training. All times
     in seconds.
+    ``run_name``: instead of the run's own. ``tags``: more of them; they count before the run's own.
+    ``parent_uuid``: the tag ``dataecho.uuid`` of the run that this one is shown below, as soon as both are there;
+    ``has_children``: whether other runs name this one so.
 
     Use one tracker for one run: ``start`` once, ``covered`` any number of times, ``finish`` once. ``covered`` comes
     after the spool was cut at the checkpoint's position. What was not sent by the end is sent by :func:`send_later`.
@@ -55,6 +61,10 @@ class MLflowTracker(Tracker):
         finish_timeout: float = 30.0,
         retry_interval: float = 1.0,
         send_interval: float = 5.0,
+        run_name: str | None = None,
+        tags: Mapping[str, str | int | float | bool] | None = None,
+        parent_uuid: str | None = None,
+        has_children: bool = False,
     ) -> None:
         check_settings(tracking_uri=tracking_uri, experiment=experiment, artifact_root=artifact_root)
         times = {"start_timeout": start_timeout, "finish_timeout": finish_timeout, "retry_interval": retry_interval}
@@ -67,6 +77,7 @@ class MLflowTracker(Tracker):
             allowed="seconds >= 0",
             cure="0 sends every evaluation by itself.",
         )
+        _check_own(tags or {}, parent_uuid)
         _require_mlflow()
         self._uri = tracking_uri
         self._experiment = experiment
@@ -75,10 +86,20 @@ class MLflowTracker(Tracker):
         self._finish_timeout = finish_timeout
         self._retry_interval = retry_interval
         self._send_interval = send_interval
+        self._run_name = run_name
+        self._tags = masked(tags or {})
+        self._parent_uuid = parent_uuid or ""
+        self._has_children = has_children
         self._folder = Path()
         self._file: RecordFile | None = None
         self._sender: Sender | None = None
         self._lock: FileLock | None = None
+
+    @property
+    def uuid(self) -> str:
+        """What children name as their ``parent_uuid``; empty if the run is not tracked. Known after :meth:`start`,
+        whatever the server does."""
+        return self._file.now.uuid if self._file else ""
 
     @property
     def where(self) -> str:
@@ -89,8 +110,8 @@ class MLflowTracker(Tracker):
     def start(self, run: RunInfo) -> None:
         """Begin, or continue, the record of ``run``; returns when MLflow is ready, fails, or after ``start_timeout``.
 
-        Parameters, tags and dataset are those of the first start. If another process is recording the folder, or it
-        cannot be written, the run goes on untracked, with a warning.
+        Parameters, the run's tags and dataset are those of the first start. If another process is recording the folder,
+        or it cannot be written, the run goes on untracked, with a warning.
         """
         self._folder = run.folder
         try:
@@ -136,6 +157,13 @@ class MLflowTracker(Tracker):
         sender.finish(timeout=self._finish_timeout)
         self._release()
 
+    def leave(self) -> None:
+        """Stop recording, but end nothing: in MLflow the run stays as it is, and a later start continues it."""
+        if self._sender is not None:
+            self._sender.stop()
+            self._sender = None
+        self._release()
+
     def _release(self) -> None:
         if self._lock is not None:
             self._lock.release()
@@ -159,10 +187,12 @@ class MLflowTracker(Tracker):
             tracking_uri=without_credentials(self._uri),
             experiment=self._experiment,
             artifact_root=self._artifact_root,
-            name=masked_text(run.name),
+            name=masked_text(self._run_name or run.name),
             start_time_ms=_now_ms(),
+            parent_uuid=self._parent_uuid,
+            has_children=self._has_children,
             params=masked(run.params),
-            tags=masked(run.tags),
+            tags={**masked(run.tags), **self._tags},
             dataset={key: _json_value(value) for key, value in run.dataset.items()},
         )
 
@@ -170,6 +200,13 @@ class MLflowTracker(Tracker):
         changes: dict[str, Any] = {"status": "", "end_time_ms": 0, "terminated": False, "complete": False}
         # A checkpoint older than the last one may have cut the spool below what was covered.
         changes["covered"] = min(record.covered, _size(self._folder / spool.FILE_NAME))
+        own = {
+            "tags": {**record.tags, **self._tags},
+            "parent_uuid": self._parent_uuid or record.parent_uuid,
+            "has_children": self._has_children or record.has_children,
+        }
+        if any(getattr(record, name) != value for name, value in own.items()):
+            changes |= {**own, "described": False}
         here = without_credentials(self._uri)
         if record.tracking_uri != here:
             if record.run_id or record.creating:
@@ -262,6 +299,24 @@ def _lock(folder: Path, *, timeout: float) -> FileLock:
     lock = FileLock(folder / _LOCK_NAME, thread_local=False)
     lock.acquire(timeout=timeout)
     return lock
+
+
+def _check_own(tags: Mapping[str, str | int | float | bool], parent_uuid: str | None) -> None:
+    for name in tags:
+        require(
+            name not in _TAKEN,
+            f"tracking.tags.{name}",
+            tags[name],
+            allowed=f"other names than {', '.join(_TAKEN)}",
+            cure="Set tracking.run_name or tracking.parent_uuid, or choose another name.",
+        )
+    require(
+        parent_uuid is None or re.fullmatch(r"[0-9a-f]{32}", parent_uuid) is not None,
+        "tracking.parent_uuid",
+        parent_uuid,
+        allowed="the tag dataecho.uuid of another run: 32 digits and letters a to f",
+        cure="MLflow's page shows it among the run's tags; without a parent leave it out.",
+    )
 
 
 def _require_mlflow() -> None:

@@ -28,6 +28,8 @@ class Record:
 
     ``status`` is empty until the run ends. ``artifacts`` (relative to the run folder if inside it), ``final_tags`` and,
     while not ``terminated``, the status still have to be sent. ``complete``: nothing is left.
+
+    ``parent_uuid``: the ``uuid`` of the run that this one is a child of; ``has_children``: others may name this one so.
     """
 
     uuid: str
@@ -36,6 +38,8 @@ class Record:
     name: str
     start_time_ms: int
     artifact_root: str | None = None
+    parent_uuid: str = ""
+    has_children: bool = False
     params: Mapping[str, str] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
     dataset: Mapping[str, Any] = field(default_factory=dict)
@@ -85,6 +89,11 @@ def read_record(folder: Path) -> Record | None:
         return Record(**{**fields, **lists})
     except (AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"{folder / FILE_NAME} is not a tracking record: {error}") from error
+
+
+def tracked_folders(root: Path) -> list[Path]:
+    """``root`` and the folders below it that have a record, in order of their names."""
+    return sorted(path.parent for path in root.rglob(FILE_NAME))
 
 
 @final

@@ -102,22 +102,26 @@ class Sender:
             self._wake.notify()
 
     def finish(self, *, timeout: float) -> bool:
-        """Send everything that is left, within ``timeout`` seconds; return whether that was possible. Then the record
-        is no longer written, though a call that hangs keeps its thread until it returns."""
+        """Send everything that is left, within ``timeout`` seconds, then :meth:`stop`; return whether all was sent."""
         with self._wake:
             self._finishing = self._has_work = True
             self._next_attempt = 0.0
             self._num_failures = 0
             self._wake.notify()
         self._ended.wait(timeout)
+        self.stop()
+        if not self._file.now.complete:
+            self._warn_incomplete()
+        return self._file.now.complete
+
+    def stop(self) -> None:
+        """Send nothing more. The record is no longer written, though a call that hangs keeps its thread until it
+        returns."""
         self._file.release()
         with self._wake:
             self._stopped = True
             self._wake.notify()
         self._thread.join(_SECONDS_TO_LEAVE)
-        if not self._file.now.complete:
-            self._warn_incomplete()
-        return self._file.now.complete
 
     def _warn_incomplete(self) -> None:
         logger.warning(

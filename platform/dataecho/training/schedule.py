@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import abc
+from bisect import bisect_right
+from collections.abc import Sequence
 
 from dataecho.errors import require
 
@@ -47,3 +49,33 @@ class LinearDecay(Schedule):
 
     def factor(self, spent_fraction: float) -> float:
         return 1.0 - (1.0 - self._final_fraction) * spent_fraction
+
+
+class WarmUpDrops(Schedule):
+    """From 0 up to 1 in a straight line over the first ``warm_up`` of the budget; then 1, times ``drop`` at each of
+    ``drops``, shares of the budget (paper, section 2: a warm-up of 3.5 epochs and two drops by 10 for SSD)."""
+
+    is_constant = False
+
+    def __init__(self, *, warm_up: float, drops: Sequence[float], drop: float = 0.1) -> None:
+        require(
+            0 <= warm_up < 1,
+            "schedule.warm_up",
+            warm_up,
+            allowed="[0, 1), a share of the budget",
+            cure="0.05 warms up for a twentieth of it.",
+        )
+        require(
+            len(drops) > 0 and list(drops) == sorted(set(drops)) and warm_up <= drops[0] and drops[-1] < 1,
+            "schedule.drops",
+            list(drops),
+            allowed=f"one or more shares of the budget, rising, from schedule.warm_up={warm_up} to below 1",
+            cure="[0.66, 0.83] drops after two thirds and after five sixths; schedule=constant never.",
+        )
+        require(0 < drop < 1, "schedule.drop", drop, allowed="(0, 1)", cure="0.1 leaves a tenth at every drop.")
+        self._warm_up, self._drops, self._drop = warm_up, list(drops), drop
+
+    def factor(self, spent_fraction: float) -> float:
+        if spent_fraction < self._warm_up:
+            return spent_fraction / self._warm_up
+        return self._drop ** bisect_right(self._drops, spent_fraction)

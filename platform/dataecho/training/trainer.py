@@ -6,7 +6,7 @@
         batch = next(feed)                       # only this call is timed as input wait; ranks agree on the rest
         if batch would exceed the budget: break
         if batch would carry the fresh examples past the next mark:
-            stop train_time and the feed; evaluate the mark; save; stop if the target is reached
+            stop train_time and the feed; evaluate the mark; save; stop if the target is reached or the run is pruned
         train on batch; count it
     evaluate the open mark; save
 
@@ -36,7 +36,8 @@ from dataecho.training.auto_factor import FactorControl
 from dataecho.training.budget import Budget
 from dataecho.training.checkpoint import CheckpointStore, gather_states
 from dataecho.training.clock import Clock
-from dataecho.training.contracts import Backend, Display, Progress, Tracker
+from dataecho.training.contracts import Backend, Display, Progress, Pruner, Tracker
+from dataecho.training.divergence import Divergence
 from dataecho.training.heartbeat import Heartbeat, read_heartbeat
 from dataecho.training.interruption import Interrupted, Interruption
 from dataecho.training.schedule import Schedule
@@ -52,23 +53,26 @@ _OWN = "rank/"  # names of a backend's arrays that differ from rank to rank
 @dataclass(frozen=True, kw_only=True)
 class TrainerSettings:
     """``eval_interval`` in fresh examples; ``checkpoint_interval`` in evaluations, 0 for only at the end and on a
-    signal; the last ``keep_checkpoints`` and the best stay."""
+    signal; the last ``keep_checkpoints`` and the best stay; ``max_loss_ratio`` as in :class:`Divergence`."""
 
     learning_rate: float
     eval_interval: int
     checkpoint_interval: int = 1
     keep_checkpoints: int = 2
     stop_at_target: bool = True
+    max_loss_ratio: float | None = None
 
 
 @dataclass(frozen=True)
 class Outcome:
     """How a run ended: ``metrics`` by their names in DESIGN section 5, over the whole run, None where a target was
-    never reached; ``diverged``: the training loss was no finite number any more."""
+    never reached; ``diverged``: the training loss was no finite number any more, or far above where it began;
+    ``pruned``: it was ended as not worth going on."""
 
     metrics: dict[str, float | None]
     reached_target: bool
     diverged: bool
+    pruned: bool
 
 
 class Trainer:
@@ -91,6 +95,7 @@ class Trainer:
         factor_control: FactorControl,
         tracker: Tracker,
         display: Display,
+        pruner: Pruner,
         identity: dict[str, Any],
         settings: TrainerSettings,
         resume_from: dict[str, Any] | None = None,
@@ -99,7 +104,7 @@ class Trainer:
         self._evaluate, self._backend, self._ranks = evaluate, backend, backend.ranks
         self._budget, self._schedule, self._target = budget, schedule, target
         self._time_model, self._tracker, self._display = time_model, tracker, display
-        self._factor_control = factor_control
+        self._factor_control, self._pruner = factor_control, pruner
         self._identity, self._settings = identity, settings
         self._store = CheckpointStore(folder, keep=settings.keep_checkpoints)
         self._heartbeat = Heartbeat(folder)
@@ -109,7 +114,8 @@ class Trainer:
         self._evaluated_steps = 0
         self._best: dict[str, Any] = {"steps": None, "value": None}
         self._metrics: dict[str, float] = {}
-        self._diverged = False
+        self._divergence = Divergence(settings.max_loss_ratio)
+        self._diverged = self._pruned = False
         self._resident: dict[int, Any] = {}
         self._clock, position, skips_position, feed_state = Clock(), 0, 0, None
         if resume_from is not None:
@@ -200,7 +206,7 @@ class Trainer:
         return batch, step
 
     def _has_arrived(self) -> bool:
-        return self._diverged or (self._target.reached and self._settings.stop_at_target)
+        return self._diverged or self._pruned or (self._target.reached and self._settings.stop_at_target)
 
     def _would_exceed(self, step: Step) -> bool:
         return self._budget.forbids(
@@ -254,7 +260,7 @@ class Trainer:
         self._keeper.stop()
         with self._clock.stopped():
             loss = self._backend.take_loss()
-            self._diverged = not math.isfinite(loss)
+            self._diverged = self._divergence.found_in(loss)
             held_out = self._evaluate()
             self._metrics = {"train_loss": loss, **held_out}
             self._num_evaluations += 1
@@ -276,6 +282,7 @@ class Trainer:
                 },
                 time_ms=int(time.time() * 1000),
             )
+            self._pruned = not (last or self._has_arrived()) and self._should_prune(value)
             self._mark += 1
             self._window_start = Sums(**asdict(self._sums))
             interval = self._settings.checkpoint_interval
@@ -287,6 +294,15 @@ class Trainer:
         self._keeper.start()
         if not (last or self._has_arrived()):
             self._feed.resume()
+
+    def _should_prune(self, value: float) -> bool:
+        """What the first rank's pruner thinks of the open mark: those of all ranks could be told different things."""
+        prune = self._ranks.is_first and self._pruner.should_prune(
+            fresh_examples=self._mark * self._settings.eval_interval,
+            value=value,
+            higher_is_better=self._target.higher_is_better,
+        )
+        return bool(self._ranks.gather([float(prune)])[0, 0])
 
     def _save(self) -> None:
         """Everything a continuation needs; then the tracker may send what this covers."""
@@ -318,6 +334,7 @@ class Trainer:
                 "num_evaluations": self._num_evaluations,
                 "evaluated_steps": self._evaluated_steps,
                 "diverged": self._diverged,
+                "first_loss": self._divergence.first_loss,
                 "spool_position": self._spool.position,
                 "skips_position": self._skips.position,
             },
@@ -353,6 +370,7 @@ class Trainer:
         self._best, self._metrics = state["best"], state["metrics"]
         self._mark, self._num_evaluations = state["mark"], state["num_evaluations"]
         self._evaluated_steps, self._diverged = state["evaluated_steps"], state["diverged"]
+        self._divergence.first_loss = state.get("first_loss")  # of an older checkpoint: begins anew
         # Time and reads that a killed process spent after this checkpoint are spent.
         lost = read_heartbeat(self._folder)
         self._reads_before = max(self._counts.read_examples, int(lost["read_examples"]))
@@ -401,4 +419,5 @@ class Trainer:
             },
             reached_target=self._target.reached,
             diverged=self._diverged,
+            pruned=self._pruned,
         )

@@ -1,0 +1,125 @@
+"""The runs in MLflow that trials belong to: one for each study, and above them one for a sweep of several studies.
+
+Each has a folder with a record of its own, like a training run: whatever MLflow does, nothing is created twice or lost,
+trials know their parent before it has arrived, and ``mode=sync resume=<sweep folder>`` sends later what is missing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dataecho.tracking.mlflow_tracker import MLflowTracker
+from dataecho.tracking.record import FILE_NAME as RECORD
+from dataecho.tracking.record import read_record
+from dataecho.training.contracts import RunInfo
+
+REPORT = "report"
+_MLFLOW = f"{MLflowTracker.__module__}.{MLflowTracker.__qualname__}"
+_SET_HERE = ("_target_", "run_name", "tags", "parent_uuid", "has_children")
+
+
+def report_folder(sweep: Path, study: str = "") -> Path:
+    """Where the report about a study is, or, without one, that about the whole sweep."""
+    parts = study.split("/") if study else []
+    return sweep.joinpath(REPORT, *(re.sub(r"[^\w.,=+-]+", "_", part).strip(".") or "_" for part in parts))
+
+
+def open_sweep(tracking: Mapping[str, Any], sweep: Path, tags: Mapping[str, str]) -> str | None:
+    """Open the run that the studies of ``sweep`` belong to; call it first, where there are several. See
+    :func:`open_parent`."""
+    return _open(tracking, report_folder(sweep), name=sweep.name, tags=tags, parent_uuid=None)
+
+
+def open_parent(tracking: Mapping[str, Any], sweep: Path, study: str, tags: Mapping[str, str]) -> str | None:
+    """Open the run that the study's trials belong to, the same one however often a sweep is continued; returns what the
+    trials take as ``tracking.parent_uuid``, None where nothing is tracked by MLflow.
+
+    Creates database and experiment as well, so that trials need not. Waits at most ``tracking.start_timeout``, and
+    where the sweep's run has waited in vain, a second: a server that does not answer costs a warning, and gets the
+    run from :func:`finish_parent` or later.
+    """
+    above = read_record(report_folder(sweep))
+    if above is not None and not above.run_id:
+        tracking = {**tracking, "start_timeout": min(tracking.get("start_timeout", 1.0), 1.0)}
+    folder, uuid = report_folder(sweep, study), above.uuid if above else None
+    return _open(tracking, folder, name=f"study {study}", tags=tags, parent_uuid=uuid)
+
+
+def trial_overrides(parent_uuid: str | None, *, name: str, tags: Mapping[str, str]) -> list[str]:
+    """What makes a trial a child of its study: nothing, where nothing is tracked by MLflow."""
+    if parent_uuid is None:
+        return []
+    quoted = ",".join(f"{key}:{_quoted(value)}" for key, value in tags.items())
+    return [
+        f"tracking.parent_uuid='{parent_uuid}'",  # of digits only, it would be a number
+        f"tracking.run_name={_quoted(name)}",
+        f"++tracking.tags={{{quoted}}}",  # besides those of the user
+    ]
+
+
+def finish_parent(
+    tracking: Mapping[str, Any],
+    folder: Path,
+    *,
+    artifacts: Sequence[Path],
+    tags: Mapping[str, str],
+    position: int = 0,
+    status: str = "finished",
+) -> None:
+    """Send what a report consists of to the run in ``folder``, if there is one, and end it. ``position``: the bytes of
+    the folder's spool, for the metrics."""
+    if not (folder / RECORD).exists():
+        return
+    tracker = _tracker(tracking, parent_uuid=None)
+    if tracker is None:
+        return
+    tracker.start(RunInfo(folder=folder, name=folder.name, params={}, tags={}, dataset={}))
+    tracker.covered(position)
+    tracker.finish(status=status, artifacts=artifacts, tags=tags)
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether nothing of the run in ``folder`` is left to be sent, not even its end."""
+    record = read_record(folder)
+    return record is None or record.complete
+
+
+def run_id(folder: Path) -> str:
+    """MLflow's id of the run in ``folder``, empty if it is not known here."""
+    record = read_record(folder)
+    return record.run_id if record else ""
+
+
+def link(folder: Path, text: str) -> str:
+    """Markdown that leads to the run in ``folder`` from another page of the same MLflow; the text alone if unknown."""
+    record = read_record(folder)
+    if record is None or not record.run_id:
+        return text
+    return f"[{text}](#/experiments/{record.experiment_id}/runs/{record.run_id})"
+
+
+def _open(
+    tracking: Mapping[str, Any], folder: Path, *, name: str, tags: Mapping[str, str], parent_uuid: str | None
+) -> str | None:
+    tracker = _tracker(tracking, parent_uuid=parent_uuid)
+    if tracker is None:
+        return None
+    folder.mkdir(parents=True, exist_ok=True)
+    tracker.start(RunInfo(folder=folder, name=name, params={}, tags=tags, dataset={}))
+    tracker.leave()
+    return tracker.uuid or None
+
+
+def _tracker(tracking: Mapping[str, Any], *, parent_uuid: str | None) -> MLflowTracker | None:
+    if tracking.get("_target_") != _MLFLOW:
+        return None
+    options = {key: value for key, value in tracking.items() if key not in _SET_HERE}
+    return MLflowTracker(**options, tags=tracking.get("tags"), parent_uuid=parent_uuid, has_children=True)
+
+
+def _quoted(text: str) -> str:
+    """``text`` as Hydra's grammar reads it back: only a quote, and a backslash before one, have to be escaped."""
+    return "'" + re.sub(r"(\\*)(?='|$)", lambda found: found[1] * 2, text).replace("'", "\\'") + "'"

@@ -1,0 +1,192 @@
+"""COCO: photographs of any size with boxes around objects of 80 classes; cropped, mirrored, in other colours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from dataecho.errors import require
+from dataecho.pipeline.source import Source
+from dataecho.pipeline.stage import Stage, as_examples
+from dataecho.plan.keys import Keys
+from dataecho.training.contracts import Arrays, Evaluator, Predict, Task
+from dataecho.training.shown import Box, Shown
+from tasks.coco_ssd.boxes import DefaultBoxes
+from tasks.coco_ssd.detections import MeanAveragePrecision, detected
+from tasks.coco_ssd.matching import targets
+from tasks.coco_ssd.windows import crop, cut, expand, seen, whole_pixels
+from tasks.images.classification import NamedClasses, as_source
+from tasks.images.pixels import decode_image, is_mirrored, random_flip
+from tasks.images.resized_crops import coloured
+
+_SHOWN_SCORE = 0.3  # what a model is less sure of is not drawn
+
+
+@dataclass(frozen=True, kw_only=True)
+class CocoSsd(Task):
+    """Batches of ``image`` uint8 [b, size, size, 3], RGB; what the network should say of every default box, ``offsets``
+    float32 [b, n, 4] and ``classes`` int64 [b, n] (0: nothing); and the objects themselves, for the metric: ``boxes``
+    float32 [b, max_objects, 4] (corners, as shares of the image), ``labels`` int64 and ``crowd`` bool
+    [b, max_objects], filled up with label 0.
+
+    Augmentation, each a stage: the window may ``expand`` (up to ``max_expand``; 1: never), is ``crop``-ped (to sides of
+    ``min_crop`` at least; 1: never), and is cut out (``resize``); a mirror image (``flip``); colours changed by up to
+    ``colour``. Then ``targets``. ``train`` and ``eval`` are sources of records as those of
+    :class:`tasks.coco_ssd.source.CocoSource`.
+    """
+
+    train: Any
+    eval: Any
+    default_boxes: Any
+    num_classes: int = 80
+    max_objects: int = 100
+    max_expand: float = 4.0
+    min_crop: float = 0.3
+    flip: bool = True
+    colour: float = 0.4
+    max_pixels: int = 89_478_485  # as PIL has it: 256 MiB of RGB
+
+    name = "coco_ssd"
+    metric = "mAP"
+    higher_is_better = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, allowed, fits in (
+            ("num_classes", ">= 1", self.num_classes >= 1),
+            ("max_objects", ">= 1", self.max_objects >= 1),
+            ("max_expand", ">= 1", self.max_expand >= 1),
+            ("min_crop", "shares in (0, 1]", 0 < self.min_crop <= 1),
+            ("colour", "shares in [0, 1)", 0 <= self.colour < 1),
+            ("max_pixels", ">= 1", self.max_pixels >= 1),
+        ):
+            require(fits, f"task.{name}", getattr(self, name), allowed=allowed, cure=f"Set task.{name}.")
+        require(
+            isinstance(self.default_boxes, DefaultBoxes),
+            "task.default_boxes",
+            type(self.default_boxes).__name__,
+            allowed="a node whose _target_ is tasks.coco_ssd.boxes.DefaultBoxes",
+            cure="See conf/task/coco_ssd.yaml.",
+        )
+        for name in ("train", "eval"):
+            object.__setattr__(self, name, as_source(getattr(self, name), key=f"task.{name}"))
+
+    def train_source(self) -> Source:
+        return self.train
+
+    def eval_source(self) -> Source:
+        return self.eval
+
+    def stages(self) -> Sequence[Stage]:
+        larger = Stage("expand", partial(expand, largest=self.max_expand), random=True)
+        smaller = Stage("crop", partial(crop, least_side=self.min_crop), random=True)
+        flip = Stage("flip", _flipped, random=True, batched=True)
+        colour = Stage("colour", partial(coloured, strength=self.colour), random=True, batched=True)
+        return (
+            self._decode(),
+            *([larger] if self.max_expand > 1 else []),
+            *([smaller] if self.min_crop < 1 else []),
+            self._resize(),
+            *([flip] if self.flip else []),
+            *([colour] if self.colour else []),
+            self._targets(),
+        )
+
+    def eval_stages(self) -> Sequence[Stage]:
+        return (self._decode(), self._resize(), self._targets())
+
+    def evaluator(self) -> Evaluator:
+        return MeanAveragePrecision(self.default_boxes, num_classes=self.num_classes)
+
+    def show(self, example: Mapping[str, Any]) -> Shown:
+        image = example["image"]
+        if isinstance(image, bytes):
+            words = f"{len(image) / 1000:.1f} kB"
+            pixels, origin, scale = decode_image(image, max_pixels=self.max_pixels), (0, 0), 1.0
+        elif "window" in example:
+            window = whole_pixels(example["window"])
+            left, top, right, bottom = window
+            pixels, origin, scale = seen(image, window, height=bottom - top, width=right - left), (left, top), 1.0
+            words = "{1} x {0}".format(*pixels.shape)
+        else:
+            pixels, origin, scale = image, (0, 0), float(len(image))
+            words = "{1} x {0}".format(*pixels.shape)
+        if "classes" in example:
+            words = f"{np.count_nonzero(example['classes'])} of {len(example['classes']):,} default boxes"
+        boxes = scale * example["boxes"] - np.array(origin * 2)
+        objects = zip(boxes.tolist(), example["labels"].tolist(), example["crowd"].tolist(), strict=True)
+        drawn = tuple(self._box(box, label, is_crowd=is_crowd) for box, label, is_crowd in objects if label > 0)
+        return Shown(image=pixels, boxes=drawn, caption=words)
+
+    def show_predictions(self, examples: Arrays, predict: Predict) -> list[Shown]:
+        outputs = predict(examples)
+        shown = []
+        for number, example in enumerate(as_examples(examples)):
+            row = {name: values[number] for name, values in outputs.items()}
+            labels, boxes, scores = detected(row, self.default_boxes, num_classes=self.num_classes)
+            found = zip((len(example["image"]) * boxes).tolist(), labels.tolist(), scores.tolist(), strict=True)
+            drawn = [self._box(box, label, score=score) for box, label, score in found if score >= _SHOWN_SCORE]
+            true = self.show(example)
+            words = f"{len(drawn)} found, {len(true.boxes)} there"
+            shown.append(replace(true, boxes=(*true.boxes, *drawn), caption=words))
+        return shown
+
+    def _box(self, corners: list[float], label: int, *, is_crowd: bool = False, score: float | None = None) -> Box:
+        left, top, right, bottom = corners
+        name = self.train.classes[label - 1] if isinstance(self.train, NamedClasses) else str(label)
+        name = f"crowd: {name}" if is_crowd else name
+        return Box(left=left, top=top, right=right, bottom=bottom, label=name, score=score)
+
+    def _decode(self) -> Stage:
+        facts = {"num_classes": self.num_classes, "max_objects": self.max_objects, "max_pixels": self.max_pixels}
+        return Stage("decode", partial(_decode, **facts))
+
+    def _resize(self) -> Stage:
+        return Stage("resize", partial(cut, size=self.default_boxes.image_size))
+
+    def _targets(self) -> Stage:
+        return Stage("targets", partial(_with_targets, defaults=self.default_boxes))
+
+
+def _decode(record: Mapping[str, Any], *, num_classes: int, max_objects: int, max_pixels: int) -> dict[str, Any]:
+    missing = [name for name in ("image", "size", "boxes", "labels", "crowd") if name not in record]
+    if missing:
+        raise ValueError(f"no {' and no '.join(missing)} in a record of {', '.join(record)}")
+    image = decode_image(record["image"], max_pixels=max_pixels)
+    height, width = image.shape[:2]
+    if (height, width) != tuple(record["size"].tolist()):
+        raise ValueError(
+            f"the image has {width} x {height} pixels, its annotations are for {record['size'][1]} x "
+            f"{record['size'][0]}: the boxes do not fit"
+        )
+    labels, number = record["labels"], len(record["labels"])
+    if number > max_objects:
+        raise ValueError(f"{number} objects are more than task.max_objects={max_objects}")
+    if number and not 1 <= labels.min() <= labels.max() <= num_classes:
+        raise ValueError(f"label {labels.max()} is no whole number from 1 to {num_classes}: see task.num_classes")
+    padding = (0, max_objects - number)
+    return {
+        "image": image,
+        "window": np.array([0, 0, width, height], dtype=np.float32),
+        "boxes": np.pad(record["boxes"].astype(np.float32), (padding, (0, 0))),
+        "labels": np.pad(labels.astype(np.int64), padding),
+        "crowd": np.pad(record["crowd"].astype(np.bool_), padding),
+    }
+
+
+def _flipped(chunk: Arrays, keys: Keys) -> Arrays:
+    boxes = chunk["boxes"]
+    mirrored = np.stack([1 - boxes[..., 2], boxes[..., 1], 1 - boxes[..., 0], boxes[..., 3]], axis=-1)
+    turned = is_mirrored(keys)[:, None, None] & (chunk["labels"] > 0)[..., None]
+    return {**chunk, "image": random_flip(chunk["image"], keys), "boxes": np.where(turned, mirrored, boxes)}
+
+
+def _with_targets(example: dict[str, Any], *, defaults: DefaultBoxes) -> dict[str, Any]:
+    boxes = example["boxes"]
+    real = (example["labels"] > 0) & ~example["crowd"] & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    offsets, classes = targets(boxes[real], example["labels"][real], defaults)
+    return {**example, "offsets": offsets, "classes": classes}

@@ -1,0 +1,161 @@
+"""Where studies are kept: a journal that outlives torn writes, and databases that come and go."""
+
+import logging
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+
+from dataecho.errors import SettingError
+from dataecho_search.results import read_results
+from dataecho_search.storage import JOURNAL, StorageLost, open_storage, patiently
+from tests.search.conftest import points
+
+
+def test_a_journal_that_ended_in_a_torn_line_is_read_and_goes_on(tmp_path, caplog):
+    optuna.create_study(study_name="first", storage=open_storage(None, tmp_path))
+    with open(tmp_path / JOURNAL, "ab") as file:
+        file.write(b'{"op_code":0,"worker_id":"x","study_na')
+    storage = open_storage(None, tmp_path)
+    optuna.create_study(study_name="second", storage=storage)
+    assert "torn line" in caplog.text
+    names = [study.study_name for study in open_storage(None, tmp_path).get_all_studies()]
+    assert names == ["first", "second"]
+
+
+def test_a_process_that_dies_while_it_writes_holds_nobody_up(tmp_path):
+    storage = open_storage(None, tmp_path)
+    code = (
+        "import sys, time; from pathlib import Path; from dataecho_search.storage import open_storage\n"
+        f"open_storage(None, Path({str(tmp_path)!r}))._backend._lock.acquire()\n"
+        "print('held', flush=True); time.sleep(60)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == "held\n"
+    holder.kill()
+    holder.wait()
+    begun = time.monotonic()
+    optuna.create_study(study_name="first", storage=storage)
+    assert time.monotonic() - begun < 2
+
+
+@pytest.mark.parametrize("url", ["sqlite:///relative.db", "mysql://user:secret@host/db", "nothing"])
+def test_a_storage_that_cannot_be_used_is_refused_without_its_password(url, tmp_path):
+    with pytest.raises(SettingError, match=r"hydra.sweeper.storage=.*sqlite:////absolute/path.db") as raised:
+        open_storage(url, tmp_path)
+    assert "secret" not in str(raised.value)
+
+
+def test_what_does_not_answer_is_asked_again_and_then_told(tmp_path, caplog):
+    answers = [ConnectionError("no"), ConnectionError("no"), 7]
+
+    def call():
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    assert patiently(call, url=None, timeout=5, results=tmp_path) == 7
+    answers += [ConnectionError("not today")] * 99
+    with pytest.raises(StorageLost, match=r"postgresql://host/db has not answered .*their results in /.*not today"):
+        patiently(call, url="postgresql://me:secret@host/db", timeout=0.3, results=tmp_path)
+
+
+# A real PostgreSQL server
+
+
+def _binaries():
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres")) or [Path(shutil.which("postgres") or "")]
+    return found[-1].parent
+
+
+class Postgres:
+    """A server of its own, on a free port of this machine alone."""
+
+    def __init__(self, folder):
+        self.binaries, self.folder = _binaries(), folder
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        # As root it refuses to run.
+        self.user = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
+        self.url = f"postgresql://dataecho@127.0.0.1:{self.port}/postgres"
+        folder.mkdir()
+        if self.user:
+            shutil.chown(folder, "postgres")
+        self._run("initdb", "-D", folder / "data", "-U", "dataecho", "-A", "trust", "--no-sync", "-E", "UTF8")
+
+    def start(self):
+        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={self.folder} -c fsync=off"
+        self._run("pg_ctl", "-D", self.folder / "data", "-o", options, "-l", self.folder / "log", "-w", "start")
+
+    def stop(self):
+        self._run("pg_ctl", "-D", self.folder / "data", "-m", "immediate", "-w", "stop")
+
+    def _run(self, program, *arguments):
+        command = [*self.user, self.binaries / program, *arguments]
+        done = subprocess.run(list(map(str, command)), cwd="/", capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory):
+    if not (_binaries() / "initdb").exists():
+        pytest.skip("PostgreSQL is not installed")
+    # Its owner has to reach the folder.
+    folder = Path("/tmp") / f"dataecho-postgres-{os.getpid()}"
+    server = Postgres(folder)
+    server.start()
+    yield server
+    try:
+        server.stop()
+    except AssertionError:
+        logging.getLogger(__name__).warning("it had stopped already")
+    shutil.rmtree(folder)
+
+
+def test_a_sweep_in_postgresql_outlives_a_restart_of_the_server_and_a_kill(postgres, app):
+    arguments = (
+        "x=interval(0,1)", "echo=a,b", "seconds=0.3", "hydra.sweeper.num_trials=4",
+        "hydra.sweeper.num_parallel_trials=2",
+        f"hydra.sweeper.storage={postgres.url}",
+    )  # fmt: skip
+    first = app.start(*arguments)
+    app.until(lambda: len(app.pids()) >= 2)
+    postgres.stop()
+    time.sleep(1.0)
+    postgres.start()
+    app.until(lambda: len(app.pids()) >= 5)
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    last = app.run(*arguments)
+    assert last.returncode == 0, last.err
+    results = read_results(open_storage(postgres.url, app.sweep_dir))
+    assert [[trial.state for trial in result.trials] for result in results] == [["completed"] * 4] * 2
+    assert len(points(results)) == 8 and sum(app.attempts().values()) <= 10
+    assert not (app.sweep_dir / JOURNAL).exists()
+
+
+def test_a_database_that_stays_away_ends_the_sweep_and_its_results_are_told_later(postgres, app):
+    arguments = (
+        "x=interval(0,1)", "seconds=1.5", "hydra.sweeper.num_trials=2", "hydra.sweeper.storage_timeout=3",
+        f"hydra.sweeper.storage={postgres.url}", "y=7",
+    )  # fmt: skip
+    first = app.start(*arguments)
+    app.until(lambda: len(app.pids()) >= 1)
+    postgres.stop()
+    _, error = first.communicate(timeout=30)
+    postgres.start()
+    assert first.returncode == 1 and "has not answered for" in error and "tells them to the study" in error
+    summaries = list(app.sweep_dir.rglob("summary.json"))
+    assert len(summaries) == 1
+    last = app.run(*arguments)
+    assert last.returncode == 0, last.err
+    assert set(app.attempts().values()) == {1}
