@@ -15,7 +15,7 @@ import cloudpickle
 
 from dataecho_search import pruning
 
-#: In a run folder: everything the trial printed, and why it failed if it did.
+#: In a run folder: everything the trial printed, why it failed if it did, and when it was submitted and began.
 OUTPUT, ERROR, STARTED = "output.log", "error.txt", "started.txt"
 
 
@@ -31,13 +31,15 @@ class Sweep:
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """``overrides`` of this trial; ``number`` as Hydra counts jobs; ``link`` to the study, for pruning."""
+    """``overrides`` of this trial; ``number`` as Hydra counts jobs; ``link`` to the study, for pruning;
+    ``submitted``: when, in seconds since the Unix epoch."""
 
     overrides: Sequence[str]
     number: int
     sweep_dir: Path
     subdir: str
     link: pruning.Link | None
+    submitted: float
 
 
 def new_sweep(hydra_context: Any, task_function: Any, config: Any) -> bytes:
@@ -92,7 +94,7 @@ def _run(sweep: Sweep, trial: Trial, folder: Path) -> int:
     with open_dict(config):
         config.hydra.job.id = config.hydra.job.num = trial.number
         config.hydra.sweep.dir, config.hydra.sweep.subdir = str(trial.sweep_dir), trial.subdir
-    (folder / STARTED).write_text(f"{time.time()}\n")
+    (folder / STARTED).write_text(f"{trial.submitted} {time.time()}\n")
     done = run_job(
         hydra_context=sweep.hydra_context,
         task_function=sweep.task_function,

@@ -37,16 +37,27 @@ def open_parent(tracking: Mapping[str, Any], sweep: Path, study: str, tags: Mapp
     """Open the run that the study's trials belong to, the same one however often a sweep is continued; returns what the
     trials take as ``tracking.parent_uuid``, None where nothing is tracked by MLflow.
 
-    Creates database and experiment as well, so that trials need not. Waits at most ``tracking.start_timeout``; a
-    server that does not answer costs a warning, and gets the run from :func:`finish_parent` or later.
+    Creates database and experiment as well, so that trials need not. Waits at most ``tracking.start_timeout``, and
+    where the sweep's run has waited in vain, a second: a server that does not answer costs a warning, and gets the
+    run from :func:`finish_parent` or later.
     """
-    folder = report_folder(sweep, study)
-    return _open(tracking, folder, name=f"study {study}", tags=tags, parent_uuid=_uuid(report_folder(sweep)))
+    above = read_record(report_folder(sweep))
+    if above is not None and not above.run_id:
+        tracking = {**tracking, "start_timeout": min(tracking.get("start_timeout", 1.0), 1.0)}
+    folder, uuid = report_folder(sweep, study), above.uuid if above else None
+    return _open(tracking, folder, name=f"study {study}", tags=tags, parent_uuid=uuid)
 
 
-def trial_settings(parent_uuid: str | None, *, name: str, tags: Mapping[str, str]) -> dict[str, Any]:
-    """What a trial's ``tracking`` has besides the sweep's: nothing, where nothing is tracked by MLflow."""
-    return {"parent_uuid": parent_uuid, "run_name": name, "tags": dict(tags)} if parent_uuid else {}
+def trial_overrides(parent_uuid: str | None, *, name: str, tags: Mapping[str, str]) -> list[str]:
+    """What makes a trial a child of its study: nothing, where nothing is tracked by MLflow."""
+    if parent_uuid is None:
+        return []
+    quoted = ",".join(f"{key}:{_quoted(value)}" for key, value in tags.items())
+    return [
+        f"tracking.parent_uuid='{parent_uuid}'",  # of digits only, it would be a number
+        f"tracking.run_name={_quoted(name)}",
+        f"++tracking.tags={{{quoted}}}",  # besides those of the user
+    ]
 
 
 def finish_parent(
@@ -68,6 +79,12 @@ def finish_parent(
     tracker.start(RunInfo(folder=folder, name=folder.name, params={}, tags={}, dataset={}))
     tracker.covered(position)
     tracker.finish(status=status, artifacts=artifacts, tags=tags)
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether nothing of the run in ``folder`` is left to be sent, not even its end."""
+    record = read_record(folder)
+    return record is None or record.complete
 
 
 def run_id(folder: Path) -> str:
@@ -103,6 +120,6 @@ def _tracker(tracking: Mapping[str, Any], *, parent_uuid: str | None) -> MLflowT
     return MLflowTracker(**options, tags=tracking.get("tags"), parent_uuid=parent_uuid, has_children=True)
 
 
-def _uuid(folder: Path) -> str | None:
-    record = read_record(folder)
-    return record.uuid if record else None
+def _quoted(text: str) -> str:
+    """``text`` as Hydra's grammar reads it back: only a quote, and a backslash before one, have to be escaped."""
+    return "'" + re.sub(r"(\\*)(?='|$)", lambda found: found[1] * 2, text).replace("'", "\\'") + "'"

@@ -26,11 +26,15 @@ serve(Connection({handle}), {modules!r}, parent={parent})
 
 @final
 class ProcessPool(Pool):
-    """``preload``: modules that every server imports besides its backend's, where they are installed."""
+    """``preload``: what a backend's server imports besides the modules of its runs, where it is installed: by the
+    backend's name, and under ``all`` for every one."""
 
-    def __init__(self, context: PoolContext, *, preload: list[str]) -> None:
+    def __init__(self, context: PoolContext, *, preload: dict[str, list[str]]) -> None:
         self._context = context
-        self._modules = {backend: [*modules, *preload] for backend, modules in context.modules.items()}
+        self._modules = {
+            backend: [*modules, *preload.get("all", []), *preload.get(backend, [])]
+            for backend, modules in context.modules.items()
+        }
         self._lost: list[Completion] = []
         # At once: they import while the first points are asked for.
         self._servers = {backend: self._new_server(backend) for backend in self._modules}

@@ -26,6 +26,16 @@ class CellSummary:
     baseline: float | None = None
 
     @property
+    def objective(self) -> str:
+        """What ``costs`` are, by its name."""
+        return self.studies[0].objectives[0] if self.studies else ""
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether it has no echo."""
+        return self.cell.get("echo") == NO_ECHO
+
+    @property
     def mean(self) -> float:
         """Mean of ``costs``: infinite if one repeat missed, NaN without a finished repeat."""
         return sum(self.costs) / len(self.costs) if self.costs else math.nan
@@ -74,7 +84,7 @@ def summarize(results: Sequence[StudyResult]) -> list[CellSummary]:
         if len(result.objectives) == 1:
             by_name.setdefault(result.cell_name, []).append(result)
     cells = [_summary(name, studies) for name, studies in by_name.items()]
-    baselines = {cell.workload: cell.mean for cell in cells if cell.cell.get("echo") == NO_ECHO}
+    baselines = {cell.workload: cell.mean for cell in cells if cell.is_baseline}
     return [dataclasses.replace(cell, baseline=baselines.get(cell.workload)) for cell in cells]
 
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dataecho_search.cost_picture import draw_costs
 from dataecho_search.mlflow_parents import finish_parent, report_folder
 from dataecho_search.protocol import CellSummary, summarize
 from dataecho_search.report_tables import cell_row, markdown, study_row, trial_rows, write_csv
@@ -28,6 +27,8 @@ def write_report(
 
     What was written before and has not changed is left as it is.
     """
+    from dataecho_search.cost_picture import draw_costs  # matplotlib: not before a study has ended
+
     root = report_folder(folder)
     root.mkdir(parents=True, exist_ok=True)
     missing = {}

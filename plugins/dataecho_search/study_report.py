@@ -10,14 +10,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dataecho.tracking.record import read_record
 from dataecho.training.spool import FILE_NAME as SPOOL
 from dataecho.training.spool import Spool, read_spool
-from dataecho_search.mlflow_parents import finish_parent, link, report_folder, run_id
+from dataecho_search.mlflow_parents import finish_parent, is_complete, link, report_folder, run_id
 from dataecho_search.report_tables import markdown, shown, trial_rows, write_csv
 from dataecho_search.results import COUNTED, StudyResult, TrialResult
 
 FILE_NAME = "study.md"
 _STAMP = "report.json"
+_SHARED = ("task", "backend", "echo", "factor")
 
 
 def write_study_report(result: StudyResult, sweep: Path, tracking: Mapping[str, Any]) -> list[str]:
@@ -28,7 +30,10 @@ def write_study_report(result: StudyResult, sweep: Path, tracking: Mapping[str, 
     rows = trial_rows(result)
     stamp = hashlib.sha256(json.dumps([result.num_trials, rows], sort_keys=True, default=str).encode()).hexdigest()
     before = _read_stamp(folder)
+    status = "finished" if result.finished else "interrupted"
     if before.get("stamp") == stamp:
+        if not is_complete(folder):  # opened again by a sweep that was continued, or not all sent the last time
+            finish_parent(tracking, folder, artifacts=[], tags={}, position=_size(folder / SPOOL), status=status)
         return list(before["missing"])
     from dataecho_search.optuna_plots import draw_study  # pyplot takes a second
 
@@ -43,7 +48,7 @@ def write_study_report(result: StudyResult, sweep: Path, tracking: Mapping[str, 
         artifacts=files,
         tags={"mlflow.note.content": "\n".join(summary), **_tags(result, sweep)},
         position=_write_progress(result, folder),
-        status="finished" if result.finished else "interrupted",
+        status=status,
     )
     (folder / _STAMP).write_text(json.dumps({"stamp": stamp, "missing": missing}))
     return missing
@@ -87,7 +92,7 @@ def _trial(trial: TrialResult, sweep: Path) -> str:
 
 
 def _tags(result: StudyResult, sweep: Path) -> dict[str, str]:
-    tags = {"counted_trials": str(result.num_counted)}
+    tags = {**_shared_tags(result, sweep), "counted_trials": str(result.num_counted)}
     if result.winner is not None:
         tags |= {
             "best_trial": str(result.winner.number),
@@ -98,11 +103,17 @@ def _tags(result: StudyResult, sweep: Path) -> dict[str, str]:
     return tags
 
 
+def _shared_tags(result: StudyResult, sweep: Path) -> dict[str, str]:
+    """What every trial says of itself, so that a study is found by the same filters."""
+    records = [read_record(sweep / trial.folder) for trial in result.trials if trial.folder]
+    tags = next((record.tags for record in records if record is not None), {})
+    return {name: tags[name] for name in _SHARED if name in tags}
+
+
 def _write_progress(result: StudyResult, folder: Path) -> int:
     """The best value after every trial that counts, as metrics of the study's run under the objective's name: so that
     the study stands with its winner's cost among the trials. Returns the bytes written."""
-    path = folder / SPOOL
-    position = path.stat().st_size if path.exists() else 0
+    position = _size(folder / SPOOL)
     last = max((entry.step for entry in read_spool(folder)), default=0)
     spool = Spool(folder, position=position)
     sign = [1.0 if direction == "minimize" else -1.0 for direction in result.directions]
@@ -119,4 +130,8 @@ def _write_progress(result: StudyResult, folder: Path) -> int:
             }
             spool.append(number, {**metrics, "counted_trials": number}, time_ms=time.time_ns() // 1_000_000)
     spool.close()
-    return path.stat().st_size
+    return _size(folder / SPOOL)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0

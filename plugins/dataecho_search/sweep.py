@@ -17,6 +17,7 @@ import logging
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,11 +27,12 @@ from typing import Any
 from optuna.pruners import BasePruner
 from optuna.trial import FrozenTrial
 
+from dataecho.report.summary import FILE_NAME as SUMMARY
 from dataecho.training.checkpoint import FOLDER as CHECKPOINTS
 from dataecho_search import job
 from dataecho_search.background import Background
 from dataecho_search.membership import Membership
-from dataecho_search.mlflow_parents import open_parent
+from dataecho_search.mlflow_parents import open_parent, open_sweep, trial_overrides
 from dataecho_search.objectives import Outcome, read_outcome
 from dataecho_search.pool import Completion, Job, Pool
 from dataecho_search.progress import SweepDisplay
@@ -76,7 +78,7 @@ class Sweep:
         self._parents: dict[str, str | None] = {}
         self._given_up: dict[str, str] = {}
         self._errors: list[str] = []
-        self._signals = 0
+        self._signals: list[int] = []
         self._num_started = 0
         self._background = Background()
 
@@ -103,8 +105,6 @@ class Sweep:
             self._parts.patiently(self._start_waiting)
             if not self._open:
                 return
-            waits = bool(self._running) or bool(self._membership.others())
-            assert waits or self._pool.num_slots, "a sweep without slots"
             for completion in self._pool.wait(_SECONDS_BETWEEN_LOOKS):
                 self._parts.patiently(lambda completion=completion: self._ended(completion))
         self._stop()
@@ -200,6 +200,7 @@ class Sweep:
                 sweep_dir=self._parts.folder,
                 subdir=folder,
                 link=self._link(study, trial),
+                submitted=time.time(),
             ),
         )
         self._running[key] = (study, trial.number)
@@ -225,17 +226,19 @@ class Sweep:
         if self._parts.pruner is not None and "pruner" in composed:
             overrides.append("pruner._target_=dataecho_search.pruning.OptunaPruner")
         tracking = composed.get("tracking")
-        if self._parts.is_search and isinstance(tracking, Mapping) and "parent_run_id" in tracking:
+        if self._parts.is_search and isinstance(tracking, Mapping):
             tags = {"study": study.name, "repeat": str(study.plan.repeat), "trial": str(trial.number)}
-            overrides.append(f"tracking.tags={{{','.join(f'{name}:{value!r}' for name, value in tags.items())}}}")
-            parent = self._parent(study, tracking)
-            if parent is not None:
-                overrides.append(f"tracking.parent_run_id={parent}")
+            name = f"trial {trial.number} of {study.name}"
+            overrides += trial_overrides(self._parent(study, tracking), name=name, tags=tags)
         return overrides
 
     def _parent(self, study: Study, tracking: Mapping[str, Any]) -> str | None:
+        folder, cell = self._parts.folder, study.plan.cell
+        if not self._parents and len(self._parts.studies) > 1:
+            open_sweep(tracking, folder, {"num_studies": str(len(self._parts.studies))})
         if study.name not in self._parents:
-            self._parents[study.name] = open_parent(tracking, study.name, dict(study.plan.cell.facts))
+            tags = {**cell.facts, "repeat": str(study.plan.repeat)}
+            self._parents[study.name] = open_parent(tracking, folder, study.name, tags)
         return self._parents[study.name]
 
     def _link(self, study: Study, trial: FrozenTrial) -> Link | None:
@@ -255,7 +258,7 @@ class Sweep:
         trial = study.trials()[number]
         folder = self._parts.folder / trial.user_attrs["folder"]
         outcome = read_outcome(folder, study.plan.objectives)
-        if outcome is None and completion.exit_code == 0:  # another mode than train
+        if outcome is None and completion.exit_code == 0 and not self._parts.is_search:  # another mode than train
             outcome = Outcome(COMPLETED, tuple(float("inf") for _ in study.plan.objectives), {}, None)
         if outcome is not None and not trial.state.is_finished():
             study.finish(number, outcome)
@@ -309,8 +312,11 @@ class Sweep:
         self._parts.display.ended(study.name)
         if self._parts.is_search:
             results = [study_result(other.study) for other in self._parts.studies if other not in self._open]
-            tracking = next(iter(self._parts.composed.values())).get("tracking", {})
-            self._background.run(lambda: write_report(results, self._parts.folder, tracking))
+            self._report(results)
+
+    def _report(self, results: Sequence[StudyResult], *, ended: bool = False) -> None:
+        tracking = next(iter(self._parts.composed.values())).get("tracking", {})
+        self._background.run(lambda: write_report(results, self._parts.folder, tracking, ended=ended))
 
     def _show_all(self) -> None:
         for study in self._parts.studies:
@@ -320,9 +326,12 @@ class Sweep:
         results: list[StudyResult] = self._parts.patiently(
             lambda: [study_result(study.study) for study in self._parts.studies]
         )
+        if self._parts.is_search:
+            self._report(results, ended=True)
+            self._background.close()
         if self._signals:
             print("Interrupted; checkpoints are written. The same command continues the sweep.", file=sys.stderr)
-            raise SystemExit(130)
+            raise SystemExit(128 + self._signals[0])
         if self._parts.is_search:
             print_winners(results, self._parts.folder)
         for name, reason in self._given_up.items():
@@ -335,17 +344,17 @@ class Sweep:
 
     def _stop(self) -> None:
         """End what runs, with checkpoints; at once after another signal, or when that takes too long."""
-        import time
-
         self._pool.interrupt()
         deadline = time.monotonic() + _SECONDS_FOR_CHECKPOINTS
-        while self._running and self._signals == 1 and time.monotonic() < deadline:
+        while self._running and time.monotonic() < deadline:
             for completion in self._pool.wait(_SECONDS_BETWEEN_LOOKS):
                 self._parts.patiently(lambda completion=completion: self._ended(completion))
         self._pool.close()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self._signals += 1
+        self._signals.append(number)
+        if len(self._signals) > 1:  # wherever it is, waiting for a database for instance
+            raise KeyboardInterrupt
 
 
 def _reason(completion: Completion, folder: Path) -> str:
@@ -354,4 +363,4 @@ def _reason(completion: Completion, folder: Path) -> str:
     try:
         return (folder / job.ERROR).read_text().strip()
     except FileNotFoundError:
-        return f"it ended with exit code {completion.exit_code}"
+        return f"it ended with exit code {completion.exit_code} and left no {SUMMARY}"

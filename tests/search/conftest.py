@@ -27,7 +27,7 @@ class App:
     def start(self, *arguments, program=APP, **environment):
         environment = {**os.environ, "PYTHONPATH": str(PROJECT), **environment}
         if program is APP and "hydra/sweeper=basic" not in arguments:
-            arguments = ("hydra.sweeper.pool.preload=[]", *arguments)
+            arguments = ("hydra.sweeper.pool.preload.all=[]", *arguments)
         process = subprocess.Popen(
             [sys.executable, str(program), "-m", "hydra.sweep.dir=sweep", *arguments],
             cwd=self.folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

@@ -60,7 +60,9 @@ class Jobs:
     def new(self, key: str, task: Task, *, folder: str | None = None) -> Job:
         run_folder = self._folder / (folder or key)
         sweep = job.new_sweep(self._context, lambda config: task(run_folder), self._config)
-        trial = job.Trial(overrides=[], number=0, sweep_dir=self._folder, subdir=run_folder.name, link=None)
+        trial = job.Trial(
+            overrides=[], number=0, sweep_dir=self._folder, subdir=run_folder.name, link=None, submitted=0.0
+        )
         return Job(key=key, backend="none", folder=run_folder, payload=job.pack(sweep, trial))
 
 

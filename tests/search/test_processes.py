@@ -16,7 +16,7 @@ from tests.search.pool_contract import PoolContract
 class TestProcessPool(PoolContract):
     @pytest.fixture
     def pool_source(self):
-        return "ProcessPool(context(folder), preload=[])", "from dataecho_search.processes import ProcessPool"
+        return "ProcessPool(context(folder), preload={})", "from dataecho_search.processes import ProcessPool"
 
 
 def payload(code):
@@ -37,9 +37,9 @@ def job(folder, key, code, backend="one"):
 def pool(tmp_path):
     context = PoolContext(
         folder=tmp_path, num_slots=2, threads_per_trial=1, environment={"OF_A_TRIAL": "yes"},
-        modules={"one": ["json", "not_installed_anywhere"], "two": ["csv"]},
+        modules={"one": ["json", "not_installed_anywhere"], "two": []},
     )  # fmt: skip
-    with ProcessPool(context, preload=[]) as made:
+    with ProcessPool(context, preload={"two": ["csv"]}) as made:
         yield made
 
 

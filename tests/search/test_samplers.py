@@ -69,7 +69,9 @@ def test_a_grid_has_every_combination_once():
         grid.check(SPACE, num_objectives=1)
 
 
-@pytest.mark.parametrize("name", ["tpe", "cmaes", "nsgaii", "random", "qmc"])
+@pytest.mark.parametrize(
+    "name", ["tpe", "cmaes", "nsgaii", "random", "qmc", pytest.param("gp", marks=pytest.mark.slow)]
+)
 def test_every_sampler_searches_though_some_trials_miss_or_fail(name):
     factory = build(_OPTIONS["sampler"][name], SamplerFactory, key="hydra.sweeper.sampler")
     space = {key: SPACE[key] for key in ("lr", "momentum")}

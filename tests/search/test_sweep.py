@@ -8,8 +8,8 @@ import time
 
 import pytest
 
+from dataecho_search.protocol import summarize
 from dataecho_search.settings import cores
-from dataecho_search.tables import winners
 from tests.search.conftest import alive, points
 from tests.support import PROJECT
 
@@ -37,9 +37,9 @@ def test_every_cell_and_repeat_is_searched_by_itself_and_the_table_compares_them
             assert trial.values[0] == round(1000 * (1 + (trial.params["x"] - 0.3) ** 2))
             assert trial.metrics["eval_loss"] == summary["eval_loss"]
         assert result.winner.values[0] == min(trial.values[0] for trial in result.trials)
-    rows = winners(results)
-    assert [(row.cell, len(row.best)) for row in rows] == [("echo=none", 2), ("echo=batch", 2)]
-    assert rows[1].ratio == pytest.approx(rows[1].mean / rows[0].mean) and rows[0].ratio is None
+    cells = summarize(results)
+    assert [(cell.name, len(cell.costs)) for cell in cells] == [("echo=none", 2), ("echo=batch", 2)]
+    assert cells[1].ratio == pytest.approx(cells[1].mean / cells[0].mean) and cells[0].ratio == 1
     assert "Winners: fresh_examples_to_target" in done.out and "Sweep folder" in done.out
     assert done.out.count("trial 3: fresh_examples_to_target 1,") == 4
     before = points(results)
@@ -137,14 +137,21 @@ def test_diverged_trials_end_a_study_when_there_are_too_many(app):
     assert "4 of 4 trials diverged (hydra.sweeper.max_diverged_trials=3): lower the upper end of x" in done.err
 
 
-def test_failed_trials_are_told_and_tried_again_by_the_next_command(app):
-    settings = ("hydra.sweeper.num_trials=8", "hydra.sweeper.max_failed_trials=1")
-    done = app.run(LR, "+z=1", *settings, "fails_above=0.2")
-    assert done.returncode == 1
-    assert "ValueError: x=0." in done.err and "is too much (its output:" in done.err
-    assert "2 trials failed (hydra.sweeper.max_failed_trials=1)" in done.err
-    output = next(app.sweep_dir.rglob("output.log")).read_text()
-    assert "Traceback" in output or "OMP_NUM_THREADS" in output
+def test_failed_trials_are_told_and_tried_again_by_the_next_same_command(app):
+    (app.folder / "full").write_text("")
+    arguments = (LR, "fails_while=full", "hydra.sweeper.num_trials=4", "hydra.sweeper.max_failed_trials=1")
+    done = app.run(*arguments)
+    assert done.returncode == 1 and "OSError: no space left on the disk (its output: " in done.err
+    assert "2 trials failed (hydra.sweeper.max_failed_trials=1), the last one with: OSError: no space" in done.err
+    first = [trial.params for trial in app.results()[0].trials]
+    assert len(first) == 2
+    (app.folder / "full").unlink()
+    done = app.run(*arguments)
+    assert done.returncode == 0, done.err
+    (result,) = app.results()
+    assert states(result) == ["retried"] * 2 + ["completed"] * 4
+    assert [trial.params for trial in result.trials[2:4]] == first
+    assert sorted(app.attempts().values()) == [1, 1, 2, 2]
 
 
 def test_a_plain_multirun_runs_every_combination_and_then_tells_what_failed(app):

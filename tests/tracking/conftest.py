@@ -74,6 +74,7 @@ class Calls:
     METHODS = (
         *("get_experiment_by_name", "create_experiment", "create_run", "search_runs", "get_run", "update_run"),
         *("delete_run", "log_batch", "log_inputs", "get_metric_history", "log_artifact", "set_terminated", "set_tag"),
+        *("get_experiment", "set_experiment_tag"),
     )
 
     def __init__(self, monkeypatch):

@@ -752,3 +752,15 @@ def test_make_dashboard_is_named_for_the_file_that_it_opens(tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     assert new_tracker(f"sqlite:///{Path.cwd() / 'mlflow.db'}").where == "make dashboard"
     assert new_tracker("http://me:pw@host:5000").where == "http://host:5000"
+
+
+def test_an_experiment_has_a_view_with_the_columns_that_matter_and_keeps_a_changed_one(uri, run, new_run, client):
+    train(uri, run, 1)
+    view = json.loads(client.get_experiment_by_name("echo").tags["mlflow.sharedViewState.dataecho"])
+    assert {"metrics.`fresh_examples_to_target`", "metrics.`upstream_downstream_ratio`", "tags.`echo`"} <= set(
+        view["selectedColumns"]
+    )
+    experiment = client.get_experiment_by_name("echo")
+    client.set_experiment_tag(experiment.experiment_id, "mlflow.sharedViewState.dataecho", "mine")
+    train(uri, new_run("other"), 1)
+    assert client.get_experiment_by_name("echo").tags["mlflow.sharedViewState.dataecho"] == "mine"

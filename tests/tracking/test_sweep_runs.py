@@ -10,7 +10,7 @@ import pytest
 from dataecho.errors import SettingError
 from dataecho.modes import run_mode
 from dataecho.tracking.mlflow_tracker import MLflowTracker
-from dataecho_search.mlflow_parents import open_parent, open_sweep, report_folder, trial_settings
+from dataecho_search.mlflow_parents import open_parent, open_sweep, report_folder, trial_overrides
 from dataecho_search.report import write_report
 from tests.search.studies import new_study
 from tests.support import PROJECT, config
@@ -33,8 +33,10 @@ def run_trials(sweep, node, parent, costs):
         folder = sweep / trial.folder
         folder.mkdir(parents=True)
         run = Run(folder)
-        own = trial_settings(parent, name=f"trial {trial.number}", tags={"study": STUDY, "trial": str(trial.number)})
-        options = {key: value for key, value in (node | own).items() if key != "_target_"}
+        tags = {"study": STUDY, "trial": str(trial.number)}
+        own = config(*trial_overrides(parent, name=f"trial {trial.number}", tags=tags))["tracking"]
+        given = {key: own[key] for key in ("parent_uuid", "run_name", "tags")}
+        options = {key: value for key, value in (node | given).items() if key != "_target_"}
         tracker = MLflowTracker(**options)
         tracker.start(run.info)
         tracker.covered(run.mark(trial.number + 1))
@@ -151,8 +153,16 @@ def test_without_mlflow_there_is_no_parent(tmp_path):
     node = config("tracking=none")["tracking"]
     assert open_sweep(node, tmp_path, {}) is None
     assert open_parent(node, tmp_path, STUDY, {}) is None
-    assert trial_settings(None, name="x", tags={"a": "b"}) == {}
+    assert trial_overrides(None, name="x", tags={"a": "b"}) == []
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "text", ["it's", "a\\", "a\\'b\\\\", '{x: 1}, [y] $ = "z"', "echo=batch,factor=2/1 trial 3", ""]
+)
+def test_any_name_comes_through_hydra_as_it_is(text):
+    node = config(*trial_overrides("1" * 32, name=f"{text} trial", tags={"study": text}))["tracking"]
+    assert (node["run_name"], node["tags"]["study"], node["parent_uuid"]) == (f"{text} trial", text, "1" * 32)
 
 
 @pytest.mark.slow

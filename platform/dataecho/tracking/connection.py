@@ -17,6 +17,7 @@ from filelock import FileLock
 
 from dataecho.errors import SettingError, require
 from dataecho.tracking.redact import without_credentials
+from dataecho.tracking.view import ensure_view
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -121,16 +122,21 @@ def _creation_lock(uri: str) -> AbstractContextManager[object]:
 
 
 def experiment_id(client: MlflowClient, *, uri: str, name: str, artifact_root: str | None) -> str:
-    """The experiment's id; creates it if it is missing.
+    """The experiment's id; creates it if it is missing, with the view of :mod:`dataecho.tracking.view`.
 
     A new experiment of a sqlite store keeps its artifacts in a folder of its own in ``artifact_root``, by default
     ``mlruns`` beside the database. A server decides for itself.
     """
+    found: Experiment | None = client.get_experiment_by_name(name)
+    if found is None:
+        found = client.get_experiment(_create(client, uri=uri, name=name, artifact_root=artifact_root))
+    ensure_view(client, found)
+    return found.experiment_id
+
+
+def _create(client: MlflowClient, *, uri: str, name: str, artifact_root: str | None) -> str:
     from mlflow.exceptions import MlflowException
 
-    found: Experiment | None = client.get_experiment_by_name(name)
-    if found is not None:
-        return found.experiment_id
     path = sqlite_path(uri)
     location = None
     if path is not None:

@@ -72,8 +72,8 @@ _OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "pool": {
         "processes": {
             "_target_": "dataecho_search.processes.ProcessPool",
-            # What a run imports only when it comes to it; left out where it is not installed.
-            "preload": ["matplotlib.pyplot", "sklearn.datasets"],
+            # What a run imports only when it comes to it, by backend; left out where it is not installed.
+            "preload": {"all": ["matplotlib.pyplot", "sklearn.datasets"], "torch": ["torch._dynamo"]},
         },
         "ray": {
             "_target_": "dataecho_search.ray_pool.RayPool",
@@ -105,6 +105,7 @@ class OptunaSweeper(Sweeper):
         """Run the sweep to its end. Mistakes are one line and exit code 2, as for a single run."""
         from dataecho.errors import SettingError
         from dataecho_search.start import run_sweep
+        from dataecho_search.storage import StorageLost
 
         assert self._context is not None and self.config is not None
         node = OmegaConf.to_container(self.config.hydra.sweeper, resolve=True)
@@ -113,3 +114,6 @@ class OptunaSweeper(Sweeper):
         except SettingError as error:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(2)
+        except StorageLost as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(1)

@@ -1,0 +1,33 @@
+"""The columns that matter, as a view that MLflow's page of an experiment opens with: ``?viewStateShareKey=dataecho``.
+
+MLflow (3.17) keeps a shared view in a tag of the experiment. A server that does not know it shows its own columns.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Experiment
+
+KEY = "dataecho"
+TAG = f"mlflow.sharedViewState.{KEY}"
+#: Columns, and how wide they are.
+_COLUMNS = {
+    "metrics.`fresh_examples_to_target`": 190,
+    "metrics.`upstream_downstream_ratio`": 210,
+    "tags.`echo`": 170,
+    "tags.`factor`": 80,
+    "tags.`task`": 130,
+    "tags.`backend`": 100,
+}
+_WIDTHS = {"attributes.`Run Name`": 320, **_COLUMNS}
+_VIEW = {"selectedColumns": list(_COLUMNS), "columnWidths": _WIDTHS}
+
+
+def ensure_view(client: MlflowClient, experiment: Experiment) -> None:
+    """Give the experiment its view, unless it has one: it may have been changed."""
+    if TAG not in experiment.tags:
+        client.set_experiment_tag(experiment.experiment_id, TAG, json.dumps(_VIEW))
