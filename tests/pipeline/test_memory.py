@@ -1,7 +1,6 @@
 """The prediction of memory against what is really kept."""
 
 import itertools
-import time
 
 import numpy as np
 import pytest
@@ -56,7 +55,6 @@ def feed(source, **echo):
 def measured(batches, *, num_warm=400, num_batches=200):
     """Mean bytes of kept results and waiting records, after the buffer has settled; one batch is always in use."""
     results, records, in_use = [], [], next(batches)
-    time.sleep(0.2)  # so that the look-ahead is full once, however busy the machine is
     for batch in itertools.islice(batches, num_warm + num_batches):
         reading = batches.meter.read()
         results.append(reading.stored_bytes)

@@ -11,7 +11,6 @@ or when the item enters the plan, in source order, from shards that were fetched
 from __future__ import annotations
 
 import itertools
-import os
 import threading
 import time
 from collections import deque
@@ -29,7 +28,6 @@ from dataecho.pipeline.job import Job
 from dataecho.pipeline.memory import MIB
 from dataecho.pipeline.meter import Meter
 from dataecho.pipeline.pace import ChunkSize, Pace
-from dataecho.pipeline.priority import go_last
 from dataecho.pipeline.processes import ProcessCrew
 from dataecho.pipeline.read_ahead import Closed, ReadAhead
 from dataecho.pipeline.rows import Rows
@@ -306,8 +304,6 @@ class Executor:
         return isinstance(job, BaseException) or job.finished
 
     def _run(self, kind: str, number: int, queue: deque[Task]) -> None:
-        if kind == _WORKER:  # readers wait more than they compute
-            go_last(after=os.getpid())
         while (task := self._next_task(kind, queue)) is not None:
             self._do(task, kind, number, queue)
 

@@ -30,7 +30,6 @@ from dataecho.pipeline.crew import Crew, Material
 from dataecho.pipeline.job import Job
 from dataecho.pipeline.meter import Meter, Times
 from dataecho.pipeline.pace import Pace
-from dataecho.pipeline.priority import go_last
 from dataecho.pipeline.rows import Rows
 from dataecho.pipeline.shelf import Shelf
 from dataecho.pipeline.source import Source
@@ -250,9 +249,7 @@ class _Worker:
     def _start(self) -> None:
         context = multiprocessing.get_context("forkserver")
         self._connection, other = context.Pipe()
-        self._process = context.Process(
-            target=_serve, args=(other, self._orders, os.getpid()), name="dataecho-worker", daemon=True
-        )
+        self._process = context.Process(target=_serve, args=(other, self._orders), name="dataecho-worker", daemon=True)
         self._process.start()
         other.close()
         error = self._connection.recv()
@@ -278,10 +275,9 @@ class _Worker:
         return code
 
 
-def _serve(connection: Connection, orders: bytes, parent: int) -> None:
+def _serve(connection: Connection, orders: bytes) -> None:
     """The life of a worker process. What it unpickles was pickled by its parent, over a pipe of their own."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
-    go_last(after=parent)  # whose child it is not: a fork server stands between
     try:
         told: _Orders = pickle.loads(orders)
         servant = _Servant(told)
