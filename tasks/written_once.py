@@ -8,11 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from filelock import FileLock
-from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress
 
-#: Tells how many examples more have been written.
-Tell = Callable[[int], None]
+from tasks.progress_bar import Tell, progress_bar
 
 
 def written_once(
@@ -34,14 +31,6 @@ def _write_at_once(folder: Path, write: Callable[[Path, Tell], object], *, num_e
     """The folder is there when it is complete: whoever sees it need not ask."""
     unfinished = folder.with_name(f"{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
-    console = Console(stderr=True)
-    with Progress(
-        *Progress.get_default_columns(),
-        MofNCompleteColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as bar:
-        shown = bar.add_task(f"{title} to {folder.parent}", total=num_examples)
-        write(unfinished, lambda written: bar.advance(shown, written))
+    with progress_bar(f"{title} to {folder.parent}", total=num_examples) as tell:
+        write(unfinished, tell)
     unfinished.rename(folder)

@@ -11,7 +11,8 @@ from dataecho.pipeline.source import Source
 from dataecho.sources.index_store import user_cache_folder
 from tasks.cifar10_resnet32.binary import FILES, SIDE, CifarBinarySource, as_record
 from tasks.images.drawing import Scenes
-from tasks.written_once import Tell, written_once
+from tasks.progress_bar import Tell
+from tasks.written_once import written_once
 
 _VERSION = 1  # of what is drawn: another number, another folder
 

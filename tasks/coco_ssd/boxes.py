@@ -74,7 +74,7 @@ class DefaultBoxes:
             numbers = [number for one in value for number in one] if name == "aspect_ratios" else value
             require(
                 len(value) == expected and all(number > 0 for number in numbers),
-                f"default_boxes.{name}",
+                name,
                 list(value),
                 allowed=f"{expected} values above 0, for {len(self.maps)} maps",
                 cure="One step and one list of ratios for each map, and one size more.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -11,16 +11,19 @@ import numpy as np
 
 from dataecho.errors import require
 from dataecho.pipeline.source import Source
-from dataecho.pipeline.stage import Stage
+from dataecho.pipeline.stage import Stage, as_examples
 from dataecho.plan.keys import Keys
-from dataecho.training.contracts import Arrays, Evaluator, Task
+from dataecho.training.contracts import Arrays, Evaluator, Predict, Task
+from dataecho.training.shown import Box, Shown
 from tasks.coco_ssd.boxes import DefaultBoxes
-from tasks.coco_ssd.detections import MeanAveragePrecision
+from tasks.coco_ssd.detections import MeanAveragePrecision, detected
 from tasks.coco_ssd.matching import targets
-from tasks.coco_ssd.windows import crop, cut, expand
-from tasks.images.classification import as_source
+from tasks.coco_ssd.windows import crop, cut, expand, seen, whole_pixels
+from tasks.images.classification import NamedClasses, as_source
 from tasks.images.pixels import decode_image, is_mirrored, random_flip
 from tasks.images.resized_crops import coloured
+
+_SHOWN_SCORE = 0.3  # what a model is less sure of is not drawn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +101,45 @@ class CocoSsd(Task):
 
     def evaluator(self) -> Evaluator:
         return MeanAveragePrecision(self.default_boxes, num_classes=self.num_classes)
+
+    def show(self, example: Mapping[str, Any]) -> Shown:
+        image = example["image"]
+        if isinstance(image, bytes):
+            words = f"{len(image) / 1000:.1f} kB"
+            pixels, origin, scale = decode_image(image, max_pixels=self.max_pixels), (0, 0), 1.0
+        elif "window" in example:
+            window = whole_pixels(example["window"])
+            left, top, right, bottom = window
+            pixels, origin, scale = seen(image, window, height=bottom - top, width=right - left), (left, top), 1.0
+            words = "{1} x {0}".format(*pixels.shape)
+        else:
+            pixels, origin, scale = image, (0, 0), float(len(image))
+            words = "{1} x {0}".format(*pixels.shape)
+        if "classes" in example:
+            words = f"{np.count_nonzero(example['classes'])} of {len(example['classes']):,} default boxes"
+        boxes = scale * example["boxes"] - np.array(origin * 2)
+        objects = zip(boxes.tolist(), example["labels"].tolist(), example["crowd"].tolist(), strict=True)
+        drawn = tuple(self._box(box, label, is_crowd=is_crowd) for box, label, is_crowd in objects if label > 0)
+        return Shown(image=pixels, boxes=drawn, caption=words)
+
+    def show_predictions(self, examples: Arrays, predict: Predict) -> list[Shown]:
+        outputs = predict(examples)
+        shown = []
+        for number, example in enumerate(as_examples(examples)):
+            row = {name: values[number] for name, values in outputs.items()}
+            labels, boxes, scores = detected(row, self.default_boxes, num_classes=self.num_classes)
+            found = zip((len(example["image"]) * boxes).tolist(), labels.tolist(), scores.tolist(), strict=True)
+            drawn = [self._box(box, label, score=score) for box, label, score in found if score >= _SHOWN_SCORE]
+            true = self.show(example)
+            words = f"{len(drawn)} found, {len(true.boxes)} there"
+            shown.append(replace(true, boxes=(*true.boxes, *drawn), caption=words))
+        return shown
+
+    def _box(self, corners: list[float], label: int, *, is_crowd: bool = False, score: float | None = None) -> Box:
+        left, top, right, bottom = corners
+        name = self.train.classes[label - 1] if isinstance(self.train, NamedClasses) else str(label)
+        name = f"crowd: {name}" if is_crowd else name
+        return Box(left=left, top=top, right=right, bottom=bottom, label=name, score=score)
 
     def _decode(self) -> Stage:
         facts = {"num_classes": self.num_classes, "max_objects": self.max_objects, "max_pixels": self.max_pixels}

@@ -31,21 +31,36 @@ def surviving(boxes: Boxes, labels: NDArray[np.int64], *, threshold: float) -> N
         kept = found
 
 
+def detected(
+    row: Mapping[str, NDArray[Any]],
+    defaults: DefaultBoxes,
+    *,
+    num_classes: int,
+    max_overlap: float = 0.45,
+    max_detections: int = 200,
+) -> tuple[NDArray[np.int64], Boxes, NDArray[Any]]:
+    """Classes (from 1 on), corners and scores of what a model has found in a row, the best first: of its pairs of
+    default box and class the ``max_detections`` best that survive, see :func:`surviving`.
+
+    ``row``: ``scores`` [k], falling; ``pairs`` [k], the number of the default box times ``num_classes``, plus the class
+    (from 0); ``offsets`` [k, 4] of these boxes.
+    """
+    numbers, labels = np.divmod(np.rint(row["pairs"]).astype(np.int64), num_classes)
+    boxes = np.clip(defaults.decode(row["offsets"], numbers), 0, 1)
+    kept = surviving(boxes, labels, threshold=max_overlap).nonzero()[0][:max_detections]
+    return labels[kept] + 1, boxes[kept], row["scores"][kept]
+
+
 class MeanAveragePrecision(Evaluator):
     """``eval_loss``; ``mAP``, COCO's measure: the mean over classes and over the least overlaps 0.5, 0.55, ..., 0.95;
     ``mAP_50`` and ``mAP_75``, for one of them.
 
-    Takes of every row, as the model puts them out: ``loss``; its ``k`` best pairs of default box and class, ``scores``
-    [k], falling, and ``pairs`` [k], the number of the default box times ``num_classes``, plus the class (from 0);
-    ``offsets`` [k, 4] of these boxes; and ``boxes`` [m, 4], ``labels`` [m] and ``crowd`` [m] of its objects. Of the
-    boxes that survive (see :func:`surviving`) the ``max_detections`` best count.
+    Takes of every row, as the model puts them out, ``loss``, what :func:`detected` takes, and ``boxes`` [m, 4],
+    ``labels`` [m] and ``crowd`` [m] of its objects.
     """
 
-    def __init__(
-        self, defaults: DefaultBoxes, *, num_classes: int, max_overlap: float = 0.45, max_detections: int = 200
-    ) -> None:
+    def __init__(self, defaults: DefaultBoxes, *, num_classes: int) -> None:
         self._defaults, self._num_classes = defaults, num_classes
-        self._max_overlap, self._max_detections = max_overlap, max_detections
         self._num_images = 0
         self._loss = self._weight = 0.0
         # Rows of image, class, four corners, and score or whether it is a crowd.
@@ -57,7 +72,8 @@ class MeanAveragePrecision(Evaluator):
         self._weight += float(batch.weights.sum())
         for row in np.flatnonzero(batch.weights > 0).tolist():
             own = {name: values[row] for name, values in outputs.items()}
-            self._detections.append(self._numbered(*self._detected(own)))
+            found = detected(own, self._defaults, num_classes=self._num_classes)
+            self._detections.append(self._numbered(*found))
             labels = own["labels"].astype(np.int64)
             real = labels > 0
             self._objects.append(self._numbered(labels[real], own["boxes"][real], own["crowd"][real]))
@@ -88,12 +104,6 @@ class MeanAveragePrecision(Evaluator):
         self._loss += loss
         self._weight += weight
         self._num_images += int(num_images)
-
-    def _detected(self, own: Mapping[str, NDArray[Any]]) -> tuple[NDArray[np.int64], Boxes, NDArray[Any]]:
-        numbers, labels = np.divmod(np.rint(own["pairs"]).astype(np.int64), self._num_classes)
-        boxes = np.clip(self._defaults.decode(own["offsets"], numbers), 0, 1)
-        kept = surviving(boxes, labels, threshold=self._max_overlap).nonzero()[0][: self._max_detections]
-        return labels[kept] + 1, boxes[kept], own["scores"][kept]
 
     def _numbered(self, labels: NDArray[Any], boxes: Boxes, last: NDArray[Any]) -> NDArray[np.float64]:
         image = np.full(len(labels), self._num_images)

@@ -16,7 +16,8 @@ from dataecho.pipeline.source import Source
 from dataecho.sources.index_store import user_cache_folder
 from tasks.coco_ssd.drawing import DigitScenes
 from tasks.coco_ssd.source import PARTS, CocoSource
-from tasks.written_once import Tell, written_once
+from tasks.progress_bar import Tell
+from tasks.written_once import written_once
 
 WIDTH, HEIGHT = 128, 96
 

@@ -62,27 +62,33 @@ def crop(example: Example, key: np.uint64, *, least_side: float) -> Example:
 def cut(example: Example, *, size: int) -> Example:
     """``image`` [size, size, 3] of what is in the window, and ``boxes`` as shares of it, cut off at its borders; the
     window is gone."""
-    image, window = example["image"], example["window"]
-    left, top, right, bottom = (round(float(side)) for side in window)
-    right, bottom = max(right, left + 1), max(bottom, top + 1)
+    window = whole_pixels(example["window"])
+    left, top, right, bottom = window
     origin = np.array([left, top, left, top], dtype=np.float32)
     scale = np.array([right - left, bottom - top] * 2, dtype=np.float32)
     boxes = np.clip((example["boxes"] - origin) / scale, 0, 1)
     boxes[example["labels"] == 0] = 0
     rest = {name: value for name, value in example.items() if name != "window"}
-    return {**rest, "image": _cut(image, (left, top, right, bottom), size), "boxes": boxes}
+    return {**rest, "image": seen(example["image"], window, height=size, width=size), "boxes": boxes}
 
 
-def _cut(image: Images, window: tuple[int, int, int, int], size: int) -> Images:
+def whole_pixels(window: Boxes) -> tuple[int, int, int, int]:
+    """The window that is cut out: left, top, right, bottom; at least one pixel."""
+    left, top, right, bottom = (round(float(side)) for side in window)
+    return left, top, max(right, left + 1), max(bottom, top + 1)
+
+
+def seen(image: Images, window: tuple[int, int, int, int], *, height: int, width: int) -> Images:
+    """What is in the window, scaled to [height, width, 3]; outside of the image it is of one colour."""
     left, top, right, bottom = window
-    height, width = image.shape[:2]
-    x0, x1, y0, y1 = max(left, 0), min(right, width), max(top, 0), min(bottom, height)
+    rows, columns = image.shape[:2]
+    x0, x1, y0, y1 = max(left, 0), min(right, columns), max(top, 0), min(bottom, rows)
     if (x0, y0, x1, y1) == window:
-        return scaled(image[y0:y1, x0:x1], height=size, width=size)
+        return scaled(image[y0:y1, x0:x1], height=height, width=width)
     # Only the part with pixels is scaled; the rest is one colour.
-    picture = np.empty((size, size, 3), dtype=np.uint8)
+    picture = np.empty((height, width, 3), dtype=np.uint8)
     picture[:] = _FILL
-    across, down = size / (right - left), size / (bottom - top)
+    across, down = width / (right - left), height / (bottom - top)
     c0, c1 = round((x0 - left) * across), round((x1 - left) * across)
     r0, r1 = round((y0 - top) * down), round((y1 - top) * down)
     if c1 > c0 and r1 > r0:

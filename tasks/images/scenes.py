@@ -16,7 +16,8 @@ from dataecho.pipeline.source import Source
 from dataecho.sources.index_store import user_cache_folder
 from dataecho.sources.tar import TarSource
 from tasks.images.drawing import SPLITS, Scenes
-from tasks.written_once import Tell, written_once
+from tasks.progress_bar import Tell
+from tasks.written_once import written_once
 
 LAYOUTS = ("tar", "folder")
 

@@ -8,8 +8,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 from dataecho.sources.index_store import user_cache_folder
+from tasks.progress_bar import Tell
 from tasks.text.prose import Page, files, pages
-from tasks.written_once import Tell, written_once
+from tasks.written_once import written_once
 
 #: Writes files into a folder, from all pages of prose.
 Write = Callable[[Path, list[Page]], None]

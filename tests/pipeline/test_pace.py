@@ -63,7 +63,7 @@ def test_a_number_is_the_size_of_every_piece_which_are_about_equal():
     assert pace.cut(8) == [slice(0, 2), slice(2, 5), slice(5, 8)]
     pace.done(10, 1e-6)
     assert pace.cut(4) == [slice(0, 2), slice(2, 4)]
-    assert [pace.num_batches(size) for size in (1, 3, 4)] == [3, 1, 0]
+    assert [pace.num_batches(size) for size in (1, 3, 4)] == [2, 1, 0]
 
 
 def test_auto_is_what_takes_two_milliseconds_and_sixteen_at_least():
@@ -71,7 +71,7 @@ def test_auto_is_what_takes_two_milliseconds_and_sixteen_at_least():
     assert pace.cut(16) == [slice(0, 16)] and len(pace.cut(17)) == 2
     pace.done(10, 10 * 2e-5)
     assert len(pace.cut(100)) == 1 and len(pace.cut(101)) == 2
-    assert pace.num_batches(64) == 1 and pace.num_batches(32) == 3 and pace.num_batches(10) == 5
+    assert pace.num_batches(64) == 1 and pace.num_batches(32) == 2 and pace.num_batches(10) == 4
     for _ in range(200):
         pace.done(10, 1.0)
     assert len(pace.cut(16)) == 1 and len(pace.cut(17)) == 2
@@ -95,8 +95,28 @@ def test_pieces_of_several_batches_change_no_batch(num_threads, echo):
         with feed(source, **settings, **echo) as batches:
             assert delivered(batches) == expected
         if not echo and chunk_size == 1000:
-            assert max(source.reads) == 40 // (num_threads + 1) * BATCH
+            assert max(source.reads) == {1: 16, 3: 8}[num_threads] * BATCH  # of 40 // (num_threads + 1)
             assert sum(source.reads) <= (40 + look_ahead) * BATCH  # nothing was made twice
+
+
+def test_memory_of_batches_made_together_is_used_again_when_the_last_of_them_is_released():
+    with feed(Source(), chunk_size=4 * BATCH, num_threads=1) as batches:
+        blocks = {}
+        for batch in itertools.islice(batches, 20):
+            blocks.setdefault(id(batch["x"].base), []).append(batch)
+        *early, last = next(block for block in blocks.values() if len(block) == 4)
+        values = last["x"].copy()
+        places = {batch["x"].ctypes.data for batch in (*early, last)}
+        assert len(places) == 4
+        for batch in early:
+            batch.release()
+            batch.release()
+        later = list(itertools.islice(batches, 20))
+        assert not places & {batch["x"].ctypes.data for batch in later}
+        np.testing.assert_array_equal(last["x"], values)
+        last.release()
+        assert places <= {batch["x"].ctypes.data for batch in itertools.islice(batches, 20)}
+    assert later
 
 
 def test_a_last_batch_that_is_padded_may_be_made_with_others():
@@ -202,3 +222,35 @@ def test_dear_batches_are_left_to_the_workers():
     with feed(Source(), (Stage("who", threads, batched=True),), chunk_size=BATCH) as batches:
         list(itertools.islice(batches, 30))
     assert threads.seen and threading.main_thread() not in threads.seen
+
+
+class Busy:
+    """A stage of five milliseconds that knows how many threads were in it at once."""
+
+    def __init__(self):
+        self.most = self._inside = 0
+        self._lock = threading.Lock()
+
+    def __call__(self, chunk):
+        with self._lock:
+            self._inside += 1
+            self.most = max(self.most, self._inside)
+        time.sleep(0.005)
+        with self._lock:
+            self._inside -= 1
+        return chunk
+
+
+def test_one_thread_works_while_half_of_the_look_ahead_is_finished_and_all_when_it_is_not():
+    busy = Busy()
+    with feed(Source(), (Stage("busy", busy, batched=True),), num_threads=3, look_ahead=8, chunk_size=2) as batches:
+        list(itertools.islice(batches, 20))
+        assert busy.most == 3
+        time.sleep(0.5)  # everything ahead is finished
+        busy.most = 0
+        for _ in range(10):
+            next(batches)
+            time.sleep(0.1)
+        assert busy.most == 1
+        list(itertools.islice(batches, 20))
+        assert busy.most == 3

@@ -3,6 +3,7 @@ inputs of full size that are made up in the published format. Only batch and buf
 
 import json
 
+import cv2
 import numpy as np
 import pytest
 
@@ -87,18 +88,49 @@ def imagenet(tmp_path):
     )  # fmt: skip
 
 
+@pytest.fixture
+def coco(tmp_path):
+    """Photographs of COCO's size with four objects each, of 80 classes with gaps between their numbers."""
+    draws = np.random.default_rng(0)
+    for split, number in (("train", 8), ("eval", 2)):
+        images, objects = [], []
+        (tmp_path / split).mkdir()
+        for k in range(number):
+            images.append({"id": k, "file_name": f"{split}-{k}.jpg", "width": 640, "height": 480})
+            pixels = draws.integers(256, size=(480, 640, 3), dtype=np.uint8)
+            (tmp_path / split / images[-1]["file_name"]).write_bytes(cv2.imencode(".jpg", pixels)[1].tobytes())
+            objects += [
+                {"image_id": k, "category_id": 1 + 7 * (4 * k + j), "bbox": [60 * j, 50, 200, 300]} for j in range(4)
+            ]
+        categories = [{"id": 1 + 7 * label, "name": str(label)} for label in range(80)]
+        facts = {"images": images, "annotations": objects, "categories": categories}
+        (tmp_path / f"{split}.json").write_text(json.dumps(facts))
+    nodes = [
+        f"+task.{split}={{_target_: tasks.coco_ssd.source.CocoSource, annotations: {tmp_path}/{split}.json, "
+        f"images: {tmp_path}/{split}, split: {split}}}"
+        for split in ("train", "eval")
+    ]
+    return (
+        "experiment=coco_ssd", "task/coco_ssd_data=official", "~task.train", "~task.eval", *nodes,
+        "task.models.torch.virtual_batch_size=2",
+    )  # fmt: skip
+
+
 LANGUAGE = {"target": 3.9, "batch_size": 1024, "shuffle_buffer": 1_000_000, "sequence_length": 32}
 CIFAR10 = {"target": 0.91, "batch_size": 128, "shuffle_buffer": 10_000, "flip": True}
 IMAGENET = {"target": 0.75, "batch_size": 1024, "shuffle_buffer": 100_000, "flip": True}
 IMAGENET |= {"image_size": 224, "num_classes": 1000}
+COCO = {"target": 0.24, "batch_size": 256, "shuffle_buffer": 10_000, "flip": True, "num_classes": 80}
 
 #: Facts of the task, the paper's budget in steps, where its schedule ends, weight decay (ours), and how many weights
-#: are trained. Published: 0.46 million (He et al. 2016, table 6) and 25,557,032; that of the Transformers is ours.
+#: are trained. Published: 0.46 million (He et al. 2016, table 6) and 25,557,032; those of the Transformers and of the
+#: detector are ours.
 WORKLOADS = {
     "lm1b": (LANGUAGE, 20_000, None, 0.0, 35_315_712),
     "commoncrawl": (LANGUAGE, 60_000, None, 0.0, 35_315_712),
     "cifar10": (CIFAR10, 150_000, 0.01, 0.0001, 464_154),
     "imagenet": (IMAGENET, 110_000, 0.001, 0.0001, 25_557_032),
+    "coco": (COCO, 30_000, None, 0.0005, 19_975_222),
 }
 
 
@@ -109,7 +141,8 @@ def test_the_settings_are_the_papers(name, request):
     assert {key: node["task"][key] for key in facts} == facts
     assert node["task"]["budget"] == num_steps * facts["batch_size"]
     optimizer = node["optimizer"]
-    assert (optimizer["name"], optimizer["momentum"], optimizer["weight_decay"]) == ("nesterov", 0.9, weight_decay)
+    kind = "momentum" if name == "coco" else "nesterov"
+    assert (optimizer["name"], optimizer["momentum"], optimizer["weight_decay"]) == (kind, 0.9, weight_decay)
     assert node["schedule"].get("final_fraction") == final_fraction
 
 

@@ -63,9 +63,9 @@ class _Graph:
 
     def __call__(self, placed: _Placed, *tensors: _Tensor) -> Any:
         arguments = (placed.fields, placed.weights, *tensors)
-        if not self._traced:
-            self._traced[()] = self._function.get_concrete_function(*arguments)
-        return self._traced[()](*arguments)
+        if placed.layout not in self._traced:
+            self._traced[placed.layout] = self._function.get_concrete_function(*arguments)
+        return self._traced[placed.layout](*arguments)
 
 
 class TensorflowBackend(Backend):

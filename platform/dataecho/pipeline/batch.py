@@ -65,27 +65,48 @@ class Batch:
             self._on_release.pop()()
 
 
-class BatchPool:
-    """Arrays of one batch each, allocated by ``allocate`` for the layout of the first example that is written; a fresh
-    page of memory costs more than a used one. Thread-safe."""
+class Block:
+    """``arrays`` for ``num_batches`` batches one after the other."""
 
-    def __init__(self, allocate: Callable[[Layout], Arrays]) -> None:
+    def __init__(self, layout: Layout, arrays: Arrays, num_batches: int) -> None:
+        self.layout, self.arrays, self.num_batches = layout, arrays, num_batches
+        self.num_in_use = 0
+
+    def batch(self, number: int) -> Arrays:
+        """The arrays of one of them."""
+        if self.num_batches == 1:
+            return self.arrays
+        return {
+            name: values[(size := len(values) // self.num_batches) * number : size * (number + 1)]
+            for name, values in self.arrays.items()
+        }
+
+
+class BatchPool:
+    """Blocks of one or more batches, allocated by ``allocate`` for the layout of the first example that is written, and
+    their number; a fresh page of memory costs more than a used one. Thread-safe."""
+
+    def __init__(self, allocate: Callable[[Layout, int], Arrays]) -> None:
         self._allocate = allocate
-        self._free: list[Arrays] = []
+        self._free: dict[int, list[Block]] = {}
         self._lock = threading.Lock()
 
-    def take(self, layout: Layout) -> Arrays:
-        """Arrays for one batch of such examples."""
+    def take(self, layout: Layout, num_batches: int = 1) -> Block:
+        """A block for so many batches of such examples."""
         with self._lock:
-            arrays = self._free.pop() if self._free else None
-        if arrays is not None and layout_of(arrays) == layout:
-            return arrays
-        return self._allocate(layout)
+            free = self._free.get(num_batches)
+            block = free.pop() if free else None
+        if block is None or block.layout != layout:
+            block = Block(layout, self._allocate(layout, num_batches), num_batches)
+        block.num_in_use = num_batches
+        return block
 
-    def give(self, arrays: Arrays) -> None:
-        """Take arrays back."""
+    def give(self, block: Block) -> None:
+        """One of its batches is not used any more; with the last one the block can be taken again."""
         with self._lock:
-            self._free.append(arrays)
+            block.num_in_use -= 1
+            if not block.num_in_use:
+                self._free.setdefault(block.num_batches, []).append(block)
 
 
 def new_arrays(layout: Layout, batch_size: int) -> Arrays:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dataecho.pipeline.batch import Arrays, Batch, BatchPool, Layout, Skipped, layout_of, write_rows
+from dataecho.pipeline.batch import Arrays, Batch, BatchPool, Block, Layout, Skipped, layout_of, write_rows
 from dataecho.pipeline.meter import Times
 from dataecho.pipeline.stage import BATCH, Broken, ExampleError
 from dataecho.pipeline.work import Made, Work
+from dataecho.plan.order import Ids
 from dataecho.plan.plan import PlannedBatch
 
 
@@ -29,7 +30,7 @@ class Job:
         self.repeats: list[Any] = []
         self._pool = pool
         self._arrays: Arrays | None = None
-        self._owns_arrays = True
+        self._block: Block | None = None  # that the arrays belong to; None where another job has it
         self._num_left = num_tasks
         self._lock = threading.Lock()
 
@@ -48,9 +49,7 @@ class Job:
     def arrays(self, layout: Layout) -> Arrays:
         """Where rows are written; the first to come shape the arrays."""
         with self._lock:
-            if self._arrays is None:
-                self._arrays = self._pool.take(layout)
-            return self._arrays
+            return self._arrays if self._arrays is not None else self._hold(self._pool.take(layout), 0)
 
     def write(self, made: Made, work: Work, times: Times) -> None:
         """Put finished rows into their places. Raises :class:`ExampleError` where they do not fit the others."""
@@ -61,10 +60,24 @@ class Job:
             try:
                 write_rows(self.arrays(layout_of(made.chunk)), made.place, made.chunk)
             except ValueError as error:
-                where = self.where(int(made.place[0]), work)
-                if len(made.place) > 1:
-                    where += f" or the {len(made.place) - 1} after it"
-                raise ExampleError(BATCH, where, f"{type(error).__name__}: {error}") from error
+                raise _misfit(self, made.place, work, error) from error
+
+    @staticmethod
+    def write_all(jobs: Sequence[Job], made: Made, work: Work, times: Times) -> None:
+        """The same for all rows of batches that follow each other, into one block."""
+        size = len(jobs[0].planned)
+        for row, broken in made.broken.items():
+            jobs[row // size].add_broken({row % size: broken})
+        if not len(made.place):
+            return
+        with times.of(BATCH, len(made.place)):
+            try:
+                block = jobs[0]._pool.take(layout_of(made.chunk), len(jobs))
+                write_rows(block.arrays, made.place, made.chunk)
+            except ValueError as error:
+                raise _misfit(jobs[0], made.place, work, error) from error
+        for number, job in enumerate(jobs):
+            job._hold(block, number)
 
     def add_broken(self, broken: dict[int, Broken]) -> None:
         """These rows have failed."""
@@ -80,16 +93,16 @@ class Job:
         if original._arrays is None:  # every row is broken
             return
         if share:
-            self._arrays, self._owns_arrays = original._arrays, False
+            self._arrays = original._arrays
             return
-        self._arrays = self._pool.take(layout_of(original._arrays))
+        mine = self._hold(self._pool.take(layout_of(original._arrays)), 0)
         for name, values in original._arrays.items():
-            self._arrays[name][...] = values
+            mine[name][...] = values
         with original._lock:
             original.num_users -= 1
             unused = original.num_users == 0
-        if unused:
-            self._pool.give(original._arrays)
+        if unused and original._block is not None:
+            self._pool.give(original._block)
 
     def skipped(self, work: Work) -> tuple[Skipped, ...]:
         """The items whose first use was to be here."""
@@ -111,7 +124,7 @@ class Job:
             weights[list(self.broken)] = 0
             self._fill(weights, work)
         assert self._arrays is not None
-        release: list[Callable[[], None]] = [partial(self._pool.give, self._arrays)] if self._owns_arrays else []
+        release: list[Callable[[], None]] = [partial(self._pool.give, self._block)] if self._block is not None else []
         return Batch(self._arrays, weights, self.planned, self.skipped(work), release)
 
     def _fill(self, weights: NDArray[np.float32], work: Work) -> None:
@@ -124,6 +137,17 @@ class Job:
         for values in self._arrays.values():
             values[weights == 0] = values[good[0]]
 
+    def _hold(self, block: Block, number: int) -> Arrays:
+        self._block, self._arrays = block, block.batch(number)
+        return self._arrays
+
     def where(self, row: int, work: Work) -> str:
         """The item of a row, as a person finds it."""
         return work.where(self.planned.epoch[row], self.planned.shard[row], self.planned.k[row])
+
+
+def _misfit(job: Job, place: Ids, work: Work, error: ValueError) -> ExampleError:
+    where = job.where(int(place[0]), work)
+    if len(place) > 1:
+        where += f" or the {len(place) - 1} after it"
+    return ExampleError(BATCH, where, f"{type(error).__name__}: {error}")

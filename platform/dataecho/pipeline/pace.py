@@ -48,5 +48,7 @@ class Pace:
         return 0 < self.seconds * num_uses < _MOMENT
 
     def num_batches(self, batch_size: int) -> int:
-        """How many whole batches are one piece; 0 where a batch is cut."""
-        return min(self._size // batch_size, self._most_batches)
+        """How many whole batches are one piece, a power of 2 so that their memory can be used again; 0 where a batch is
+        cut."""
+        most = min(self._size // batch_size, self._most_batches)
+        return 1 << (most.bit_length() - 1) if most else 0

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from dataecho.plan.order import Ids
 from dataecho.plan.plan import PlannedBatch
 
-_COLUMNS = ("ordinal", "epoch", "shard", "k", "repeat", "num_repeats")
+_columns = attrgetter("ordinal", "epoch", "shard", "k", "repeat", "num_repeats")
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,14 @@ class Rows:
 
     @classmethod
     def of(cls, *batches: PlannedBatch) -> Rows:
-        """The rows of one or more batches that are not padding."""
-        starts = itertools.accumulate((len(planned) for planned in batches), initial=0)
-        places = [np.arange(start, start + planned.num_valid) for planned, start in zip(batches, starts, strict=False)]
-        columns = ([getattr(planned, name)[: planned.num_valid] for planned in batches] for name in _COLUMNS)
-        return cls(*(np.concatenate(parts) if len(parts) > 1 else parts[0] for parts in (places, *columns)))
+        """The rows of one or more batches, of the same length, that are not padding."""
+        size = len(batches[0])
+        columns = zip(*map(_columns, batches), strict=True)
+        place = np.arange(size * len(batches))
+        rows = cls(place, *(np.concatenate(parts) if len(parts) > 1 else parts[0] for parts in columns))
+        if all(planned.num_valid == size for planned in batches):
+            return rows
+        return rows[np.concatenate([np.arange(size) < planned.num_valid for planned in batches])]
 
     def __getitem__(self, which: Any) -> Rows:
         return Rows(

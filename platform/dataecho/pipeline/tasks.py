@@ -84,9 +84,7 @@ class WholeTask(Task):
 
     def run(self, number: int) -> None:
         rows, times = Rows.of(*(job.planned for job in self.jobs)), Times()
-        made = self._work.make(rows, None, times)
-        for job, batch in zip(self.jobs, made.batches(len(self.jobs[0].planned), len(self.jobs)), strict=True):
-            job.write(batch, self._work, times)
+        Job.write_all(self.jobs, self._work.make(rows, None, times), self._work, times)
         self._meter.add(times)
         self._pace.done(len(rows), times.total)
 

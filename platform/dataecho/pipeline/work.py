@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
@@ -39,17 +38,6 @@ class Made:
     place: Ids
     chunk: Chunk
     broken: dict[int, Broken]
-
-    def batches(self, batch_size: int, count: int) -> Iterator[Made]:
-        """Where ``place`` counts through so many batches and grows: each by itself."""
-        starts = [batch_size * number for number in range(count + 1)]
-        for start, (first, last) in zip(starts, pairwise(np.searchsorted(self.place, starts).tolist()), strict=False):
-            if isinstance(self.chunk, dict):
-                chunk: Chunk = {name: values[first:last] for name, values in self.chunk.items()}
-            else:
-                chunk = self.chunk[first:last]
-            broken = {row - start: why for row, why in self.broken.items() if 0 <= row - start < batch_size}
-            yield Made(self.place[first:last] - start, chunk, broken)
 
 
 class Work:

@@ -108,13 +108,13 @@ class Echo:
         incoming, entered, first_copies = self._push(count)
         leaving = self._exchange(incoming)
         repeat, num_repeats, lag = self._table.use(leaving, self._num_left)
-        payload = self._table.payload[leaving]
+        payload = self._table.payload.take(leaving, axis=0)
         if (num_repeats == 1).all():
             self._table.free(leaving)
         else:
             self._table.free(leaving[repeat == num_repeats - 1])
         self._num_left += count
-        num_entered = len(first) + np.searchsorted(first_copies, np.arange(1, count + 1))
+        num_entered = len(first) + np.cumsum(np.bincount(first_copies, minlength=count))
         return Taken(payload, repeat, num_repeats, lag, num_entered, np.concatenate([first, entered]))
 
     def state(self) -> dict[str, Any]:

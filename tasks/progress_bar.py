@@ -1,0 +1,27 @@
+"""A bar for work that takes a while before a run begins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress
+
+#: Tells how much more has been done.
+Tell = Callable[[float], None]
+
+
+@contextmanager
+def progress_bar(title: str, *, total: float) -> Iterator[Tell]:
+    """Shows on a terminal, and nowhere else, how much of ``total`` was told of; gone when it is done."""
+    console = Console(stderr=True)
+    with Progress(
+        *Progress.get_default_columns(),
+        MofNCompleteColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as bar:
+        shown = bar.add_task(title, total=total)
+        yield lambda done: bar.advance(shown, done)
