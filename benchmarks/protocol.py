@@ -18,9 +18,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from dataecho_search.protocol import summarize
 from dataecho_search.results import StudyResult, read_results
 from dataecho_search.storage import open_storage
-from dataecho_search.tables import winners
 
 PROJECT = Path(__file__).resolve().parent.parent
 CELLS = ["sweep=digits", "echo=none,batch,after_augmentation,before_augmentation", "factor=2", "tracking=none"]
@@ -65,7 +65,7 @@ def main() -> int:
         "trials_that_ran_on_from_their_checkpoint": num_resumed,
         "differences": differences,
         "winners": [
-            {"cell": row.cell, "mean": row.mean, "best": row.best, "ratio": row.ratio} for row in winners(found)
+            {"cell": row.name, "mean": row.mean, "costs": row.costs, "ratio": row.ratio} for row in summarize(found)
         ],
         "border_warnings": [warning for result in found for warning in result.border_warnings],
     }

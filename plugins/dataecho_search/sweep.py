@@ -346,13 +346,15 @@ class Sweep:
         """End what runs, with checkpoints; at once after another signal, or when that takes too long."""
         self._pool.interrupt()
         deadline = time.monotonic() + _SECONDS_FOR_CHECKPOINTS
-        while self._running and len(self._signals) == 1 and time.monotonic() < deadline:
+        while self._running and time.monotonic() < deadline:
             for completion in self._pool.wait(_SECONDS_BETWEEN_LOOKS):
                 self._parts.patiently(lambda completion=completion: self._ended(completion))
         self._pool.close()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._signals.append(number)
+        if len(self._signals) > 1:  # wherever it is, waiting for a database for instance
+            raise KeyboardInterrupt
 
 
 def _reason(completion: Completion, folder: Path) -> str:

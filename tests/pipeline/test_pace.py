@@ -222,3 +222,35 @@ def test_dear_batches_are_left_to_the_workers():
     with feed(Source(), (Stage("who", threads, batched=True),), chunk_size=BATCH) as batches:
         list(itertools.islice(batches, 30))
     assert threads.seen and threading.main_thread() not in threads.seen
+
+
+class Busy:
+    """A stage of five milliseconds that knows how many threads were in it at once."""
+
+    def __init__(self):
+        self.most = self._inside = 0
+        self._lock = threading.Lock()
+
+    def __call__(self, chunk):
+        with self._lock:
+            self._inside += 1
+            self.most = max(self.most, self._inside)
+        time.sleep(0.005)
+        with self._lock:
+            self._inside -= 1
+        return chunk
+
+
+def test_one_thread_works_while_half_of_the_look_ahead_is_finished_and_all_when_it_is_not():
+    busy = Busy()
+    with feed(Source(), (Stage("busy", busy, batched=True),), num_threads=3, look_ahead=8, chunk_size=2) as batches:
+        list(itertools.islice(batches, 20))
+        assert busy.most == 3
+        time.sleep(0.5)  # everything ahead is finished
+        busy.most = 0
+        for _ in range(10):
+            next(batches)
+            time.sleep(0.1)
+        assert busy.most == 1
+        list(itertools.islice(batches, 20))
+        assert busy.most == 3

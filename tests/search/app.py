@@ -23,6 +23,8 @@ def main(config: DictConfig) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     if _above(config.fails_above, config.x):
         raise ValueError(f"x={config.x} is too much")
+    if config.fails_while is not None and Path(config.fails_while).exists():
+        raise OSError("no space left on the disk")
     print("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS"))
     write_summary(
         folder,

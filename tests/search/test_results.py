@@ -6,8 +6,8 @@ import pytest
 
 from dataecho.errors import SettingError
 from dataecho_search.objectives import Objective, read_objectives
+from dataecho_search.protocol import summarize
 from dataecho_search.results import StudyResult, TrialResult, border
-from dataecho_search.tables import winners
 
 LOG = {"attributes": {"low": 0.01, "high": 1.0, "log": True, "step": None}}
 FLAT = {"attributes": {"low": 0.0, "high": 1.0, "log": False, "step": None}}
@@ -55,9 +55,9 @@ def test_a_table_row_has_mean_smallest_largest_and_the_ratio_to_no_echo():
         study("echo=batch/1", [(math.inf,), (75,)], cell={"echo": "batch", "factor": "2", "task": "digits"}),
         study("other/0", [(math.inf,)], cell={"echo": "batch", "factor": "2", "task": "other"}),
     ]
-    rows = {row.cell: (row.mean, min(row.best), max(row.best), row.ratio) for row in winners(results)}
+    rows = {row.name: (row.mean, min(row.costs), max(row.costs), row.ratio) for row in summarize(results)}
     assert rows == {
-        "echo=none": (300, 200, 400, None),
+        "echo=none": (300, 200, 400, 1.0),
         "echo=batch": (112.5, 75, 150, 0.375),
         "other": (math.inf, math.inf, math.inf, None),
     }

@@ -137,14 +137,21 @@ def test_diverged_trials_end_a_study_when_there_are_too_many(app):
     assert "4 of 4 trials diverged (hydra.sweeper.max_diverged_trials=3): lower the upper end of x" in done.err
 
 
-def test_failed_trials_are_told_and_tried_again_by_the_next_command(app):
-    settings = ("hydra.sweeper.num_trials=8", "hydra.sweeper.max_failed_trials=1")
-    done = app.run(LR, "+z=1", *settings, "fails_above=0.2")
-    assert done.returncode == 1
-    assert "ValueError: x=0." in done.err and "is too much (its output:" in done.err
-    assert "2 trials failed (hydra.sweeper.max_failed_trials=1)" in done.err
-    output = next(app.sweep_dir.rglob("output.log")).read_text()
-    assert "Traceback" in output or "OMP_NUM_THREADS" in output
+def test_failed_trials_are_told_and_tried_again_by_the_next_same_command(app):
+    (app.folder / "full").write_text("")
+    arguments = (LR, "fails_while=full", "hydra.sweeper.num_trials=4", "hydra.sweeper.max_failed_trials=1")
+    done = app.run(*arguments)
+    assert done.returncode == 1 and "OSError: no space left on the disk (its output: " in done.err
+    assert "2 trials failed (hydra.sweeper.max_failed_trials=1), the last one with: OSError: no space" in done.err
+    first = [trial.params for trial in app.results()[0].trials]
+    assert len(first) == 2
+    (app.folder / "full").unlink()
+    done = app.run(*arguments)
+    assert done.returncode == 0, done.err
+    (result,) = app.results()
+    assert states(result) == ["retried"] * 2 + ["completed"] * 4
+    assert [trial.params for trial in result.trials[2:4]] == first
+    assert sorted(app.attempts().values()) == [1, 1, 2, 2]
 
 
 def test_a_plain_multirun_runs_every_combination_and_then_tells_what_failed(app):

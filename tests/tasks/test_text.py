@@ -9,6 +9,7 @@ import pytest
 from dataecho.errors import SettingError
 from tasks.lm1b_transformer.sentences import SentenceSource
 from tasks.text.packing import pack, smallest, tables_as_json, tables_from_json
+from tasks.text.sampling import continued
 from tasks.text.sizes import require_sizes
 from tasks.text.source import tokenized
 from tasks.text.tokenizer import ByteTokenizer, SubwordTokenizer
@@ -47,6 +48,36 @@ def test_sub_words_give_back_the_text_line_by_line(path):
     pieces = np.split(ids, ends + 1)[:-1]
     assert [tokenizer._tokenizer.decode(piece[:-1].tolist()).encode() for piece in pieces] == LINES
     np.testing.assert_array_equal(np.concatenate([tokenizer.encode([line]) for line in LINES]), ids)
+
+
+def test_any_tokens_are_text_for_a_person(path):
+    sub_words, of_bytes = SubwordTokenizer(str(path)), ByteTokenizer()
+    for tokenizer in (sub_words, of_bytes):
+        assert tokenizer.decode(tokenizer.encode(LINES).tolist()).encode() == b"\n".join(LINES) + b"\n"
+        assert tokenizer.decode([]) == ""
+    assert sub_words.decode([0, 0]) == "\n\n"  # lines that end at once
+    assert of_bytes.decode([0xC3]) == "\N{REPLACEMENT CHARACTER}"  # half of a letter
+
+
+def test_a_continuation_is_drawn_among_the_candidates_and_moves_the_row_on():
+    asked = []
+
+    def predict(rows):
+        """The next two numbers, the first of them 9 times as likely."""
+        asked.append(rows["tokens"].copy())
+        last = rows["tokens"][:, -2]
+        return {"candidates": np.stack([last + 1, last + 2], axis=1), "scores": np.log([[9.0, 1.0]] * len(last))}
+
+    tokens = np.arange(5, dtype=np.int32) + 100 * np.arange(200, dtype=np.int32)[:, None]
+    written = continued(tokens, predict, num_tokens=3)
+    assert written.shape == (200, 3) and written.dtype == np.int32
+    steps = np.diff(np.concatenate([tokens[:, 3:4], written], axis=1))
+    assert set(steps.ravel().tolist()) == {1, 2} and 1.05 < steps.mean() < 1.15
+    np.testing.assert_array_equal(asked[0], tokens)
+    np.testing.assert_array_equal(asked[2][:, :-1], np.concatenate([tokens[:, 2:4], written[:, :2]], axis=1))
+    np.testing.assert_array_equal(continued(tokens, predict, num_tokens=3), written)
+    sure = lambda rows: {**predict(rows), "scores": np.array([[0.0, 1000.0]] * len(tokens))}  # noqa: E731
+    np.testing.assert_array_equal(np.diff(continued(tokens, sure, num_tokens=3)), 2)
 
 
 def test_the_text_of_an_end_is_no_end(path):

@@ -87,6 +87,8 @@ def test_ten_steps_are_the_same_in_64_bit(task, optimizer):
             np.testing.assert_allclose(others[weight], values, rtol=0, atol=1e-7 * size, err_msg=f"{weight} {number}")
     outputs = [one.eval_step(one.put(given[0])) for one in both]
     np.testing.assert_allclose(outputs[1]["loss"], outputs[0]["loss"], rtol=1e-8)
+    np.testing.assert_array_equal(outputs[1]["candidates"], outputs[0]["candidates"])
+    np.testing.assert_allclose(outputs[1]["scores"], outputs[0]["scores"], rtol=1e-8)
 
 
 def test_ten_steps_are_nearly_the_same_in_32_bit(task):

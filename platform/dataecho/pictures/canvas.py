@@ -25,8 +25,9 @@ class Canvas:
     """``width`` x ``height`` pixels of white. Text is taken as it is: no formulas; what the font lacks is a frame."""
 
     def __init__(self, width: float, height: float) -> None:
-        self._figure = Figure(figsize=(round(width) / _DPI, round(height) / _DPI), dpi=_DPI)
-        self._axes = self._figure.add_axes((0, 0, 1, 1), xlim=(0, round(width)), ylim=(round(height), 0))
+        self.size = round(width), round(height)
+        self._figure = Figure(figsize=(self.size[0] / _DPI, self.size[1] / _DPI), dpi=_DPI)
+        self._axes = self._figure.add_axes((0, 0, 1, 1), xlim=(0, self.size[0]), ylim=(self.size[1], 0))
         self._axes.set_axis_off()
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 from dataecho.pictures.canvas import BLUE, DARK, GREEN, GREY, LETTER, LINE_HEIGHT, RED, Canvas, shortened, wrapped
@@ -19,7 +20,7 @@ def draw_panel(canvas: Canvas, shown: Shown, x: float, y: float, width: float, h
     if shown.image is not None:
         left, top, scale = canvas.image(shown.image, x, y, width, height)
         for box in shown.boxes:
-            _draw_box(canvas, box, left, top, scale)
+            _draw_box(canvas, _inside(box, *shown.image.shape[:2]), left, top, scale)
         rows, columns = shown.image.shape[:2]
         bottom = top + scale * rows
         if shown.is_right is False:
@@ -72,6 +73,13 @@ def _draw_text(canvas: Canvas, shown: Shown, x: float, y: float, width: float, h
         canvas.text(run.letters, *at, color=run.color, family="monospace")
 
 
+def _inside(box: Box, height: int, width: int) -> Box:
+    """What of a box is on the image."""
+    left, right = (min(max(side, 0.0), width) for side in (box.left, box.right))
+    top, bottom = (min(max(side, 0.0), height) for side in (box.top, box.bottom))
+    return replace(box, left=left, top=top, right=right, bottom=bottom)
+
+
 def _draw_box(canvas: Canvas, box: Box, left: float, top: float, scale: float) -> None:
     is_true = box.score is None
     color = GREEN if is_true else "#ff6f00"
@@ -85,8 +93,8 @@ def _draw_box(canvas: Canvas, box: Box, left: float, top: float, scale: float) -
         linewidth=1.5,
         linestyle="-" if is_true else "--",
     )
-    # Below a true box, above a predicted one: where both agree, both can be read.
+    # At the foot of a true box, at the head of a predicted one: where both agree, both can be read.
     words = box.label if is_true else f"{box.label} {box.score:.2f}"
     at = scale * (box.bottom - box.top)
     surface = {"facecolor": color, "edgecolor": "none", "pad": 0.8}
-    canvas.text(words, x, y + (at if is_true else -12), size=7, color="white", bbox=surface)
+    canvas.text(words, x, y + (at - 12 if is_true else 1), size=7, color="white", bbox=surface)

@@ -76,7 +76,8 @@ class _Layout:
         self.row_height = _NAME_HEIGHT + _IMAGE_SIDE + CAPTION_HEIGHT + _GAP
         self._num_once = len(trace.once)
         self._most_repeats = max(len(example.repeats) for example in trace.examples)
-        self.width = max(_LEAST_WIDTH, self.left(self._num_once + len(trace.repeated)) - _GAP + _MARGIN)
+        last = len(trace.once) + len(trace.repeated) - 1, self._most_repeats - 1 if trace.repeated else 0
+        self.width = max(_LEAST_WIDTH, self.left(*last) + self.cell_width + _MARGIN)
         self.height = _HEAD + len(trace.examples) * self.row_height + _MARGIN - _GAP
 
     def top(self, row: int) -> float:

@@ -193,7 +193,7 @@ class Executor:
                 raise StopIteration
             job = self._jobs.popleft()
             # To wake workers for every batch costs more than it gives.
-            if not self._workers_rest and len(self._jobs) <= self._settings.look_ahead // 2:
+            if not (self._workers_rest or (len(self._jobs) > self._settings.look_ahead // 2 and self._is_ahead())):
                 self._has_work.notify_all()
         try:
             if isinstance(job, BaseException):
@@ -300,8 +300,7 @@ class Executor:
     def _has_answer(self) -> bool:
         if not self._jobs:
             return self._closed or self._exhausted
-        job = self._jobs[0]
-        return isinstance(job, BaseException) or job.finished
+        return _is_finished(self._jobs[0])
 
     def _run(self, kind: str, number: int, queue: deque[Task]) -> None:
         while (task := self._next_task(kind, queue)) is not None:
@@ -337,6 +336,8 @@ class Executor:
     def _take(self, kind: str, queue: deque[Task], *, by_caller: bool = False) -> Task | None:
         """What there is to do, planned if need be; under the lock."""
         while not self._closed and not self._paused[kind]:
+            if kind == _WORKER and self._num_active[kind] and self._is_ahead():
+                break
             if queue:
                 self._num_active[kind] += 1
                 return queue.popleft()
@@ -344,6 +345,14 @@ class Executor:
                 break
             self._plan_next()
         return None
+
+    def _is_ahead(self) -> bool:
+        """Whether half of the look-ahead is finished, so that one thread is enough for the rest: the loop has more use
+        for the cores. Worker processes have queues of their own, and none can stand in for another."""
+        enough = self._settings.look_ahead // 2
+        if not enough or len(self._queues) > 1 or len(self._jobs) < enough:
+            return False
+        return all(map(_is_finished, itertools.islice(self._jobs, enough)))
 
     def _is_cheap(self) -> bool:
         """Whether a batch is made sooner than somebody else would take it over."""
@@ -450,3 +459,7 @@ class Executor:
         else:
             original.repeats.append(task)
         return job
+
+
+def _is_finished(job: Job | BaseException) -> bool:
+    return isinstance(job, BaseException) or job.finished

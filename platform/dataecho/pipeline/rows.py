@@ -29,13 +29,14 @@ class Rows:
 
     @classmethod
     def of(cls, *batches: PlannedBatch) -> Rows:
-        """The rows of one or more batches that are not padding."""
+        """The rows of one or more batches, of the same length, that are not padding."""
+        size = len(batches[0])
         columns = zip(*map(_columns, batches), strict=True)
-        place = np.arange(sum(map(len, batches)))
+        place = np.arange(size * len(batches))
         rows = cls(place, *(np.concatenate(parts) if len(parts) > 1 else parts[0] for parts in columns))
-        if all(planned.num_valid == len(planned) for planned in batches):
+        if all(planned.num_valid == size for planned in batches):
             return rows
-        return rows[np.concatenate([np.arange(len(planned)) < planned.num_valid for planned in batches])]
+        return rows[np.concatenate([np.arange(size) < planned.num_valid for planned in batches])]
 
     def __getitem__(self, which: Any) -> Rows:
         return Rows(

@@ -14,20 +14,13 @@ if TYPE_CHECKING:
 
 KEY = "dataecho"
 TAG = f"mlflow.sharedViewState.{KEY}"
-#: Columns, and how wide they are.
-_COLUMNS = {
-    "metrics.`fresh_examples_to_target`": 190,
-    "metrics.`upstream_downstream_ratio`": 210,
-    "tags.`echo`": 170,
-    "tags.`factor`": 80,
-    "tags.`task`": 130,
-    "tags.`backend`": 100,
-}
-_WIDTHS = {"attributes.`Run Name`": 320, **_COLUMNS}
-_VIEW = {"selectedColumns": list(_COLUMNS), "columnWidths": _WIDTHS}
+_COLUMNS = (
+    *("metrics.`fresh_examples_to_target`", "metrics.`upstream_downstream_ratio`"),
+    *("tags.`task`", "tags.`backend`", "tags.`echo`", "tags.`factor`"),
+)
 
 
 def ensure_view(client: MlflowClient, experiment: Experiment) -> None:
     """Give the experiment its view, unless it has one: it may have been changed."""
     if TAG not in experiment.tags:
-        client.set_experiment_tag(experiment.experiment_id, TAG, json.dumps(_VIEW))
+        client.set_experiment_tag(experiment.experiment_id, TAG, json.dumps({"selectedColumns": _COLUMNS}))
