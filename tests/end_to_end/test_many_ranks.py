@@ -79,6 +79,7 @@ def test_counts_are_those_of_both_plans_and_everything_is_written_once(whole):
         "heartbeat.json",
         "learning_curve.png",
         "metrics.jsonl",
+        "predictions.png",
         "run.lock",
         "skipped.jsonl",
         "summary.json",
