@@ -1,6 +1,7 @@
 """What the sweeper costs, and how busy it keeps its workers.
 
-    python benchmarks/sweeper.py build/sweeper.json
+    python benchmarks/sweeper.py build/sweeper.json            # trials of 0.4 to 3.2 s
+    UNIT=5 NUM_TRIALS=12 ROUNDS=1 python benchmarks/sweeper.py # of 2 to 16 s
 
 Busy share: trials of unequal length that only sleep, two at a time, by our pool and by one that waits for whole batches
 as Hydra's launchers do; interleaved in one run, the same lengths. Cost: processor time per trial of that sweep, of the
@@ -31,9 +32,11 @@ from dataecho_search.storage import open_storage, quiet_optuna
 from dataecho_search.studies import Plan, open_study
 
 PROJECT = Path(__file__).resolve().parent.parent
-NUM_PARALLEL, NUM_TRIALS, ROUNDS = 2, 24, 2
-#: Seconds of sleep of trial n: one in four is long.
-LENGTHS = [0.4 + 0.2 * (n % 3) + (2.4 if n % 4 == 0 else 0.0) for n in range(NUM_TRIALS)]
+NUM_PARALLEL, NUM_TRIALS, ROUNDS = 2, int(os.environ.get("NUM_TRIALS", "24")), int(os.environ.get("ROUNDS", "2"))
+#: Seconds of sleep of trial n, in units of ``UNIT`` seconds: one in four is long.
+LENGTHS = [
+    float(os.environ.get("UNIT", "1")) * (0.4 + 0.2 * (n % 3) + (2.4 if n % 4 == 0 else 0.0)) for n in range(NUM_TRIALS)
+]
 PROGRAM = """
 import time
 from pathlib import Path

@@ -17,7 +17,7 @@ def commands():
     """Every ``python train.py ...`` line of the pages that is no sweep and asks for no help."""
     found = set()
     for page in PAGES:
-        for line in re.findall(r"python train\.py[^\n`)]*", page.read_text()):
+        for line in re.findall(r"python train\.py(?:'[^'\n]*'|[^\n`)])*", page.read_text()):
             line = line.split("  ")[0]  # after two spaces the help says what a command does
             arguments = shlex.split(line, comments=True)[2:]
             if not {"-m", "--help", "--cfg"} & set(arguments) and not any(

@@ -24,7 +24,8 @@ from dataecho_search.parent_death import die_with
 
 def serve(connection: Connection, modules: Sequence[str], *, parent: int) -> None:
     """Import ``modules``, then start what is asked for until the other end is closed or dies."""
-    die_with(parent)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))
+    die_with(parent, by=signal.SIGTERM)  # not by SIGKILL: what trials have started has to be ended, too
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to pass on, once
     for module in modules:
         with contextlib.suppress(ImportError):  # told by the trial, with what to install
@@ -60,12 +61,15 @@ class _Nursery:
         if what == "run":
             key, payload = arguments
             me = os.getpid()
+            # A trial must not take a signal for its server's before it has handlers of its own.
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
             pid = os.fork()
             if pid == 0:
                 self._be_a_trial(payload, parent=me)
             with contextlib.suppress(OSError):
                 os.setpgid(pid, pid)  # as the child does: whoever comes first
             self._children[pid] = str(key)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
         else:
             self._signal(int(str(arguments[0])))
 
@@ -95,6 +99,8 @@ class _Nursery:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
             self._connection.close()
             from dataecho_search.job import execute
 

@@ -32,6 +32,12 @@ TASKS = {
         ("crop (random)", "colour (random)"),
     ),
     "cifar10_resnet32": (SCENES, "before_augmentation", ("read", "decode"), ("crop (random)",)),
+    "coco_ssd": (
+        (*SCENES, "task.models.torch.virtual_batch_size=8"),
+        "before_augmentation",
+        ("read", "decode"),
+        ("expand (random)", "crop (random)", "resize", "colour (random)", "targets"),
+    ),
     "lm1b_transformer": (SENTENCES, "example", ("read", "tokenize"), ("batch",)),
     "commoncrawl_transformer": (PAGES, "example", ("read", "tokenize"), ("batch",)),
 }
