@@ -276,7 +276,7 @@ class TensorflowBackend(Backend):
         """Change every device's copy of ``variable``."""
         self._strategy.extended.update(variable.value, change, args=values)
 
-    def _evaluate_everywhere(self, fields: _Fields, _: _Tensor) -> dict[str, _Tensor]:
+    def _evaluate_everywhere(self, fields: _Fields, weights: _Tensor) -> dict[str, _Tensor]:
         return self._strategy.run(self._outputs, args=(fields,))
 
     def _outputs(self, fields: _Fields) -> dict[str, tf.Tensor]:
