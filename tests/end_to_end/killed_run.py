@@ -3,6 +3,7 @@
 Only the display is not the real one: it is what the loop calls after every step.
 """
 
+import importlib
 import os
 import signal
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 import sklearn.datasets  # noqa: F401 - imported once, in the server that every run is forked from
 import torch._dynamo  # noqa: F401
 
-from dataecho import modes
+from dataecho.modes import run_mode
 from dataecho.report.display import NoDisplay
 from dataecho.training.contracts import Progress
 from tests.support import PROJECT, config
@@ -26,5 +27,5 @@ class KillingDisplay(NoDisplay):
 
 
 def main(kill_after: int, overrides: Sequence[str]) -> None:
-    modes.new_display = lambda kind, metric: KillingDisplay(kill_after)
-    modes.run_mode(config(*overrides), folder=None, project=PROJECT)
+    importlib.import_module("dataecho.modes.train").new_display = lambda kind, metric: KillingDisplay(kill_after)
+    run_mode(config(*overrides), folder=None, project=PROJECT)

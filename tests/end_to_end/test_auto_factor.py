@@ -1,5 +1,6 @@
 """``factor=auto`` on digits from a source that is slow: what it decides, its replay, and its resume."""
 
+import importlib
 import json
 import signal
 import time
@@ -8,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from dataecho import modes
 from dataecho.errors import SettingError
+from dataecho.modes import run_mode
 from dataecho.pipeline.source import ArraySource
 from dataecho.report.display import NoDisplay
 from dataecho.training.checkpoint import list_checkpoints, load_checkpoint
@@ -57,7 +58,7 @@ class SlowDigits(Digits):
 
 
 def run(folder, *overrides):
-    modes.run_mode(config(*COMMON, f"run_dir={folder}", *overrides), folder=None, project=PROJECT)
+    run_mode(config(*COMMON, f"run_dir={folder}", *overrides), folder=None, project=PROJECT)
     return json.loads((folder / "summary.json").read_text())
 
 
@@ -112,7 +113,11 @@ def test_a_run_that_was_stopped_twice_can_be_replayed_as_one(tmp_path, monkeypat
     echo = ("echo=before_augmentation", "factor=auto")
     for number, step in enumerate((8, 20)):  # of at least 25, whatever the factor
         with monkeypatch.context() as patch, pytest.raises(SystemExit):
-            patch.setattr(modes, "new_display", lambda kind, metric, step=step: Stopping(step))
+            patch.setattr(
+                importlib.import_module("dataecho.modes.train"),
+                "new_display",
+                lambda kind, metric, step=step: Stopping(step),
+            )
             run(tmp_path / "auto", *echo, *(["resume=auto"] if number else []))
     run(tmp_path / "auto", *echo, "resume=auto")
     assert len(json.loads((tmp_path / "auto" / "factor_history.json").read_text())["changes"]) > 1
