@@ -73,10 +73,10 @@ def test_counts_are_those_of_both_plans_and_everything_is_written_once(whole):
     assert summary["epochs_entered"] == 2
     assert summary["num_ranks"] == 2
     assert [step for step, _ in marks] == [256 * number for number in range(1, 9)]
-    assert {path.name for path in whole.iterdir()} == {
+    # A heartbeat is written when seconds have passed, which on a fast machine they have not.
+    assert {path.name for path in whole.iterdir()} - {"heartbeat.json"} == {
         "checkpoints",
         "config.json",
-        "heartbeat.json",
         "learning_curve.png",
         "metrics.jsonl",
         "predictions.png",
