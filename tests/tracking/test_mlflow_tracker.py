@@ -29,7 +29,9 @@ CLOCK = 1_700_000_000_000
 
 def new_tracker(uri, **options):
     return MLflowTracker(
-        tracking_uri=uri, experiment="echo", **{"retry_interval": 0.01, "send_interval": 0.0, **options}
+        tracking_uri=uri,
+        experiment="echo",
+        **{"retry_interval": 0.01, "send_interval": 0.0, "max_share": 1.0, **options},
     )
 
 
@@ -126,7 +128,7 @@ def test_calls_are_in_order_and_bounded_by_mlflows_limits(uri, new_run, calls, d
     assert Counter(name for name in calls.names if name.startswith("log_batch")) == {
         "log_batch:params": 3,
         "log_batch:tags": 1,
-        "log_batch:metrics": 6,  # 2 + 2 + 2 entries, then 1000 + 1000 + 100 metrics of one
+        "log_batch:metrics": 9,  # 6 entries, each too large to share a group; 1000 + 1000 + 100 metrics of one
     }
     assert [step for _, step, _ in calls.points] == sorted(step for _, step, _ in calls.points)
     assert len(calls.points) == len(set(calls.points)) == 6 * 400 + 2100
@@ -284,7 +286,7 @@ def test_a_large_entry_that_half_arrived_is_completed(uri, run, calls, history):
 
 
 def test_answers_lost_for_several_groups_leave_nothing_twice(uri, run, calls, history, monkeypatch):
-    monkeypatch.setattr(delivery, "_METRICS_A_CALL", 3)  # every mark is a group
+    monkeypatch.setattr(delivery, "_METRICS_A_GROUP", 3)  # every mark is a group
 
     def lose(number, name):
         if name == "log_batch:metrics" and calls.names.count(name) in (1, 2, 4):
@@ -296,6 +298,41 @@ def test_answers_lost_for_several_groups_leave_nothing_twice(uri, run, calls, hi
     assert calls.names.count("log_batch:metrics") == 4
     assert len(calls.points) == len(set(calls.points)) == 12
     assert history() == expected(1, 2, 3, 4)
+
+
+# ---- what training and its end wait for
+
+
+def test_sending_rests_so_that_it_takes_its_share_only(uri, run, calls, history, monkeypatch, wait_until):
+    monkeypatch.setattr(delivery, "_METRICS_A_GROUP", 3)  # every mark is a group
+    begins = []
+
+    def work(number, name):
+        if name == "log_batch:metrics":
+            begins.append(time.monotonic())
+            end = time.thread_time() + 0.05
+            while time.thread_time() < end:
+                pass
+
+    calls.before = work
+    tracker = new_tracker(uri, max_share=0.1)
+    tracker.start(run.info)
+    tracker.covered(run.marks(1, 2, 3, 4))  # said once: what is left after a rest is sent without being told again
+    wait_until(lambda: len(calls.points) == 9)
+    assert min(later - earlier for earlier, later in pairwise(begins)) >= 0.05 / 0.1
+    tracker.finish(status="finished", artifacts=[], tags={})
+    assert history() == expected(1, 2, 3, 4)
+
+
+def test_the_end_waits_as_long_as_something_arrives(uri, run, calls, history, monkeypatch, caplog):
+    monkeypatch.setattr(delivery, "_METRICS_A_GROUP", 3)
+    caplog.set_level(logging.INFO, logger="dataecho.tracking")
+    calls.before = lambda number, name: time.sleep(0.2 if name == "log_batch:metrics" else 0.0)
+    run.marks(*range(1, 9))
+    train(uri, run, max_share=0.001, finish_timeout=0.8)
+    assert history() == expected(*range(1, 9))  # after 1.6 seconds at least, twice the time-out
+    assert any("Sending the rest to MLflow" in entry.getMessage() for entry in caplog.records)
+    assert not warnings(caplog)
 
 
 # ---- resuming
@@ -633,6 +670,8 @@ def test_a_store_that_depends_on_the_folder_or_is_a_folder_is_refused(wrong):
         ({"artifact_root": "mlruns"}, r"tracking\.artifact_root=mlruns"),
         ({"start_timeout": 0}, r"tracking\.start_timeout=0"),
         ({"send_interval": -1.0}, r"tracking\.send_interval=-1 "),
+        ({"max_share": 0.0}, r"tracking\.max_share=0 "),
+        ({"max_share": 2.0}, r"tracking\.max_share=2 "),
         ({"finish_timeout": -1.0}, r"tracking\.finish_timeout=-1 "),
         ({"retry_interval": 0}, r"tracking\.retry_interval=0"),
         ({"experiment": " "}, r"tracking\.experiment= "),

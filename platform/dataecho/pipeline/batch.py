@@ -138,10 +138,16 @@ def write_rows(arrays: Arrays, place: Ids, chunk: Chunk) -> None:
         for name, values in chunk.items():
             arrays[name][rows] = values
         return
+    fields = [(name, target, target.shape[1:], target.dtype) for name, target in arrays.items()]
     for row, example in zip(place.tolist(), chunk, strict=True):
-        _check(arrays, layout_of([example]))
-        for name, value in example.items():
-            arrays[name][row] = value
+        fits = isinstance(example, dict) and len(example) == len(fields)
+        for name, target, shape, dtype in fields:
+            value = example.get(name) if fits else None
+            if isinstance(value, np.ndarray | np.generic) and value.shape == shape and value.dtype == dtype:
+                target[row] = value
+            else:  # a number of Python's own, or nothing that could be written
+                _check(arrays, layout_of([example]))
+                target[row] = example[name]
 
 
 def _check(arrays: Arrays, layout: Layout) -> None:

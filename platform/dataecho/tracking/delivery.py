@@ -29,6 +29,8 @@ logger = logging.getLogger("dataecho.tracking")
 
 MLFLOW_STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
 
+# Enough for a call to be worth its cost, few enough for training not to notice one: 25 ms of one core.
+_METRICS_A_GROUP = 250
 # MLflow's limits; older servers take 5000 characters in a tag.
 _METRICS_A_CALL = 1000
 _PARAMS_A_CALL = 100
@@ -41,7 +43,7 @@ class Stopped(Exception):
 
 @dataclass(frozen=True)
 class _Group:
-    """Successive entries that go to the server in one call, and the bytes of the spool that they are."""
+    """Successive entries that go to the server together, and the bytes of the spool that they are."""
 
     start: int
     entries: tuple[Entry, ...]
@@ -170,16 +172,18 @@ class Delivery:
 
     # ---- metrics
 
-    def send(self, position: int) -> int:
-        """Send the entries of the spool that end at or before ``position`` and have not arrived, in order; return
-        their number."""
+    def send_some(self, position: int) -> bool:
+        """Send the first entries, some 250 metrics, of the spool that have not arrived and end at or before
+        ``position``; return whether others are left."""
         if position > self._file.now.sent and not self._agreed:
             self._agree()
-        num_sent = 0
-        for group in _groups(read_spool(self._folder, start=self._file.now.sent, end=position), self._file.now.sent):
-            self._send_group(group)
-            num_sent += len(group.entries)
-        return num_sent
+        start = self._file.now.sent
+        groups = _groups(read_spool(self._folder, start=start, end=position), start)
+        group = next(groups, None)
+        if group is None:
+            return False
+        self._send_group(group)
+        return next(groups, None) is not None
 
     def _send_group(self, group: _Group) -> None:
         now = self._file.now
@@ -273,11 +277,11 @@ def _identity(entry: Entry) -> tuple[int, int]:
 
 
 def _groups(entries: Iterable[Entry], start: int) -> Iterator[_Group]:
-    """Successive entries with together at most 1000 metrics; an entry with more is a group of its own."""
+    """Successive entries with together at most 250 metrics; an entry with more is a group of its own."""
     waiting: list[Entry] = []
     num_metrics = 0
     for entry in entries:
-        if waiting and num_metrics + len(entry.metrics) > _METRICS_A_CALL:
+        if waiting and num_metrics + len(entry.metrics) > _METRICS_A_GROUP:
             yield _Group(start, tuple(waiting))
             start, waiting, num_metrics = waiting[-1].end, [], 0
         waiting.append(entry)

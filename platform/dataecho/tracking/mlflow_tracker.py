@@ -40,9 +40,10 @@ class MLflowTracker(Tracker):
     ``tracking_uri``: an absolute sqlite URL, or the URI of a server; its credentials are neither logged nor stored.
     ``artifact_root``: where a new experiment of a sqlite store keeps its artifacts; by default ``mlruns`` beside the
     database. ``start_timeout``: how long :meth:`start` waits for MLflow, so that its import and the creation of a
-    database do not take the cores from training. ``finish_timeout`` bounds :meth:`finish`.
-    ``send_interval``: metrics are collected for so long, so that sending takes next to nothing from training. All times
-    in seconds.
+    database do not take the cores from training. ``finish_timeout``: :meth:`finish` gives up when nothing has arrived
+    for so long. ``send_interval``: metrics are collected for so long. All times in seconds.
+    ``max_share``: the part of a processor's time, above 0 and at most 1, that sending may take while training, which
+    shares the interpreter with it. A run that marks often, in short steps, is behind in MLflow until its end.
     ``run_name``: instead of the run's own. ``tags``: more of them; they count before the run's own.
     ``parent_uuid``: the tag ``dataecho.uuid`` of the run that this one is shown below, as soon as both are there;
     ``has_children``: whether other runs name this one so.
@@ -61,6 +62,7 @@ class MLflowTracker(Tracker):
         finish_timeout: float = 30.0,
         retry_interval: float = 1.0,
         send_interval: float = 5.0,
+        max_share: float = 0.005,
         run_name: str | None = None,
         tags: Mapping[str, str | int | float | bool] | None = None,
         parent_uuid: str | None = None,
@@ -77,6 +79,13 @@ class MLflowTracker(Tracker):
             allowed="seconds >= 0",
             cure="0 sends every evaluation by itself.",
         )
+        require(
+            0 < max_share <= 1,
+            "tracking.max_share",
+            max_share,
+            allowed="0 < part of a processor's time <= 1",
+            cure="1 sends without rest; 0.005, the default, leaves training as good as alone.",
+        )
         _check_own(tags or {}, parent_uuid)
         _require_mlflow()
         self._uri = tracking_uri
@@ -86,6 +95,7 @@ class MLflowTracker(Tracker):
         self._finish_timeout = finish_timeout
         self._retry_interval = retry_interval
         self._send_interval = send_interval
+        self._max_share = max_share
         self._run_name = run_name
         self._tags = masked(tags or {})
         self._parent_uuid = parent_uuid or ""
@@ -128,6 +138,7 @@ class MLflowTracker(Tracker):
             tracking_uri=self._uri,
             retry_interval=self._retry_interval,
             send_interval=self._send_interval,
+            max_share=self._max_share,
         )
         self._sender.start(timeout=self._start_timeout)
 
@@ -137,8 +148,8 @@ class MLflowTracker(Tracker):
             self._sender.covered(position)
 
     def finish(self, *, status: str, artifacts: Sequence[Path], tags: Mapping[str, str]) -> None:
-        """Send the rest within ``finish_timeout``, or keep it and say how it is sent later. A status other than
-        ``finished`` and ``interrupted`` counts as ``failed``."""
+        """Send the rest; after ``finish_timeout`` without an arrival keep it, and say how it is sent later. A status
+        other than ``finished`` and ``interrupted`` counts as ``failed``."""
         if self._sender is None or self._file is None:
             return
         sender, self._sender = self._sender, None

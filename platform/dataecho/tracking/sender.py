@@ -16,6 +16,7 @@ from dataecho.tracking.redact import masked_error, without_credentials
 logger = logging.getLogger("dataecho.tracking")
 
 _LONGEST_RETRY_INTERVAL = 30.0
+_SECONDS_BETWEEN_WORDS = 5.0  # while a person waits for the end
 _SECONDS_TO_LEAVE = 0.5  # for a thread that has nothing left to do
 
 
@@ -58,16 +59,27 @@ class Trouble:
 @final
 class Sender:
     """Sends one run in a daemon thread. After a failure it tries again, at intervals that double from
-    ``retry_interval`` to 30 seconds. After a success it collects for ``send_interval`` seconds: a call costs training a
-    turn of the interpreter, and takes hardly longer for a hundred marks than for one."""
+    ``retry_interval`` to 30 seconds.
+
+    While training, it rests after every success, so that of the time it takes no more than ``max_share`` on a
+    processor, which is what training may lose by it: the interpreter runs one thread at a time. It rests for
+    ``send_interval`` seconds at least. What is left at the end is sent by :meth:`finish`, without rest."""
 
     def __init__(
-        self, folder: Path, file: RecordFile, *, tracking_uri: str, retry_interval: float, send_interval: float = 0.0
+        self,
+        folder: Path,
+        file: RecordFile,
+        *,
+        tracking_uri: str,
+        retry_interval: float,
+        send_interval: float = 0.0,
+        max_share: float = 1.0,
     ) -> None:
         self._folder = folder
         self._file = file
         self._retry_interval = retry_interval
         self._send_interval = send_interval
+        self._max_share = max_share
         self._trouble = Trouble(folder, tracking_uri=tracking_uri)
         self._delivery = Delivery(folder, file, tracking_uri=tracking_uri, check=self._check)
         self._thread = threading.Thread(target=self._run, name="dataecho-mlflow", daemon=True)
@@ -81,6 +93,8 @@ class Sender:
         self._stopped = False
         self._next_attempt = 0.0
         self._num_failures = 0
+        # The thread's own:
+        self._taken = 0.0  # seconds on a processor, by the last sending
 
     @property
     def position(self) -> int:
@@ -102,17 +116,28 @@ class Sender:
             self._wake.notify()
 
     def finish(self, *, timeout: float) -> bool:
-        """Send everything that is left, within ``timeout`` seconds, then :meth:`stop`; return whether all was sent."""
+        """Send everything that is left, then :meth:`stop`; return whether all was sent. Gives up after ``timeout``
+        seconds in which nothing arrived."""
         with self._wake:
             self._finishing = self._has_work = True
             self._next_attempt = 0.0
             self._num_failures = 0
             self._wake.notify()
-        self._ended.wait(timeout)
+        self._wait_for_the_end(timeout)
         self.stop()
         if not self._file.now.complete:
             self._warn_incomplete()
         return self._file.now.complete
+
+    def _wait_for_the_end(self, timeout: float) -> None:
+        seen, since = self._file.now, time.monotonic()
+        while not self._ended.wait(min(timeout, _SECONDS_BETWEEN_WORDS)):
+            now = self._file.now
+            if now != seen:
+                seen, since = now, time.monotonic()
+                logger.info("Sending the rest to MLflow: %.0f %%.", 100 * now.sent / max(1, now.covered))
+            elif time.monotonic() - since >= timeout:
+                return
 
     def stop(self) -> None:
         """Send nothing more. The record is no longer written, though a call that hangs keeps its thread until it
@@ -160,7 +185,7 @@ class Sender:
             position, finishing = self._position, self._finishing
             self._has_work = False
         try:
-            self._send(position, finishing=finishing)
+            has_more = self._send(position, finishing=finishing)
         except Stopped:
             raise
         except Exception as error:
@@ -173,20 +198,30 @@ class Sender:
                 # A failure of an attempt that began before finish() must not make finish() wait.
                 self._next_attempt = time.monotonic() + interval if finishing == self._finishing else 0.0
         else:
-            self._trouble.end()
+            if not has_more:
+                self._trouble.end()
             with self._wake:
                 self._num_failures = 0
-                self._next_attempt = 0.0 if self._finishing else time.monotonic() + self._send_interval
+                self._has_work |= has_more
+                rest = max(self._send_interval, self._taken * (1 / self._max_share - 1))
+                self._next_attempt = 0.0 if self._finishing else time.monotonic() + rest
         self._attempted.set()
 
-    def _send(self, position: int, *, finishing: bool) -> None:
+    def _send(self, position: int, *, finishing: bool) -> bool:
+        """Send all if ``finishing``, else some; return whether there is more up to ``position``."""
         # What an earlier process left is not sent before this one says what its checkpoint covers: it may be less.
         if position not in (0, self._file.now.covered):
             self._file.update(covered=position)
         self._delivery.open()
-        self._delivery.send(self._file.now.covered if finishing else position)
-        if finishing:
-            self._delivery.close()
+        if not finishing:
+            begin = time.thread_time()  # not of the opening: that comes once, and before training as a rule
+            has_more = self._delivery.send_some(position)
+            self._taken = time.thread_time() - begin
+            return has_more
+        while self._delivery.send_some(self._file.now.covered):
+            pass
+        self._delivery.close()
+        return False
 
     def _check(self) -> None:
         if self._stopped:
