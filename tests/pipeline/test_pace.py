@@ -217,7 +217,8 @@ def test_the_caller_does_not_work_while_the_executor_is_paused(monkeypatch):
         next(batches)
 
 
-def test_dear_batches_are_left_to_the_workers():
+def test_dear_batches_are_left_to_the_workers(monkeypatch):
+    monkeypatch.setattr(pace_module, "_SHORT", 0.0)
     threads = Threads()
     with feed(Source(), (Stage("who", threads, batched=True),), chunk_size=BATCH) as batches:
         list(itertools.islice(batches, 30))
@@ -241,7 +242,8 @@ class Busy:
         return chunk
 
 
-def test_one_thread_works_while_half_of_the_look_ahead_is_finished_and_all_when_it_is_not():
+def test_one_thread_works_while_half_of_the_look_ahead_is_finished_and_all_when_it_is_not(monkeypatch):
+    monkeypatch.setattr(pace_module, "_SHORT", 0.0)  # the loop only waits
     busy = Busy()
     with feed(Source(), (Stage("busy", busy, batched=True),), num_threads=3, look_ahead=8, chunk_size=2) as batches:
         list(itertools.islice(batches, 20))
@@ -254,3 +256,28 @@ def test_one_thread_works_while_half_of_the_look_ahead_is_finished_and_all_when_
         assert busy.most == 1
         list(itertools.islice(batches, 20))
         assert busy.most == 3
+
+
+class Remote(Source):
+    """Read by a thread of its own, when a batch is planned."""
+
+    num_readers = 1
+
+
+@pytest.mark.parametrize(
+    ("source", "short", "most"),
+    [
+        (Source, 0.1, 2),  # the one thread, and the loop while it waits
+        (Source, 0.001, 1),  # a piece takes five milliseconds: others may be done sooner with what the loop waits for
+        (Remote, 0.1, 1),  # the loop would wait for a reader, and could not be interrupted
+    ],
+)
+def test_who_waits_does_short_pieces_of_what_needs_no_reader(monkeypatch, source, short, most):
+    monkeypatch.setattr(pace_module, "_SHORT", short)
+    busy = Busy()
+    stages = (*STAGES, Stage("busy", busy, batched=True))
+    with feed(source(), stages, num_threads=1, look_ahead=4, chunk_size=2, echo_after="double", factor=3) as batches:
+        found = delivered(batches)
+    assert busy.most == most
+    with feed(Source(), num_threads=2, echo_after="double", factor=3) as batches:
+        assert found == delivered(batches)

@@ -128,10 +128,10 @@ class Executor:
         self.meter = Meter(self._work.upstream_names)
         self._reads_at_entry = reads_at_entry(source)
         self._reads_when_planned = source.num_readers > 0
-        #: Whether batches can be made whole: nothing is kept of them, and nobody waits for what they are made from.
-        self._makes_whole = not (
-            settings.num_processes or self._work.echoes_items or self._reads_at_entry or self._reads_when_planned
-        )
+        #: Whether the caller can do a worker's work: it must not wait for a reader, whose end nobody knows.
+        self._caller_helps = not (settings.num_processes or self._reads_at_entry or self._reads_when_planned)
+        #: Whether batches can be made whole: nothing is kept of them, either.
+        self._makes_whole = self._caller_helps and not self._work.echoes_items
         # Every worker may make as many at once, and as many can be delivered meanwhile.
         self._pace = Pace(settings.chunk_size, most_batches=max(1, settings.look_ahead // (settings.num_workers + 1)))
         self._crew: Crew = (
@@ -275,14 +275,21 @@ class Executor:
         self._echoed.clear()
 
     def _works_for_itself(self) -> bool:
-        """The caller does what there is to do for a cheap batch, which is sooner done than handed over; whether there
-        was anything."""
-        task = self._take(_WORKER, self._queues[0], by_caller=True) if self._is_cheap() else None
+        """The caller does what there is to do, rather than wait; whether there was anything. Of a cheap batch all of
+        it, which is sooner done than handed over; otherwise a short piece that nobody has begun."""
+        queue = self._queues[0]
+        if self._is_cheap():
+            task = self._take(_WORKER, queue, by_caller=True)
+        elif self._caller_helps and queue and self._pace.is_short():
+            self._num_active[_WORKER] += 1
+            task = queue.popleft()
+        else:
+            task = None
         if task is None:
             return False
         self._lock.release()
         try:
-            self._do(task, _WORKER, 0, self._queues[0])
+            self._do(task, _WORKER, 0, queue)
         finally:
             self._lock.acquire()
         return True
