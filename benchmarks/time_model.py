@@ -1,13 +1,16 @@
 """Delivered examples per second with echo before augmentation, against the time model (DESIGN section 6).
 
     python benchmarks/time_model.py                     # five minutes, on a machine that does nothing else
+    python benchmarks/time_model.py --step products     # a loop that asks for Python's lock twenty times as often
 
-JPEG files of 256 px in memory, decoded, random resized crop to 160, batches of 64, and a training step that is a number
-of matrix products in the caller's thread. Two cases take turns, each with factors 1, 2, 4 and 8 (two workers, or
-``--threads``):
+JPEG files of 256 px in memory, decoded, random resized crop to 160, batches of 64, and a training step in the caller's
+thread: a small convolutional network of PyTorch, forward, backward and update in one compute thread, or a number of
+small matrix products. Two cases take turns, each with factors 1, 2, 4 and 8:
 
-* throttled: a slow source, so that both sides have their own resources: a batch read takes four steps of 20 ms;
-* contended: no throttle, a step of 6 ms: decoding, augmentation and step share the cores.
+* throttled: a slow source, so that both sides have their own resources: a batch read takes four steps of 20 ms; two
+  worker threads;
+* contended: no throttle, a step of 6 ms: decoding, augmentation and step share the cores. A worker thread less than
+  there are cores: the loop has one, and works with the other while it waits.
 
 What the model needs is measured in every round, in runs of its own that do one thing and nothing else: seconds of
 decoding a batch, of augmenting and stacking one, of a step; for ``throttled`` in one thread, for ``contended`` in as
@@ -25,18 +28,18 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from loaders_ours import STAGES
 from loaders_work import BATCH_SIZES, NUM_JPEGS, Data, make_data
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 from threadpoolctl import threadpool_limits
+from torch import nn
 
 from dataecho.pipeline.executor import ExecutorSettings
 from dataecho.pipeline.feed import Feed
@@ -54,7 +57,7 @@ READING = 4 * STEPS["throttled"]
 class JpegsInMemory(Source):
     """The bytes of the JPEG files."""
 
-    num_shards, random_access, digest = 1, True, "benchmark"
+    num_shards, random_access, is_in_memory, digest = 1, True, True, "benchmark"
 
     def __init__(self, data: Data) -> None:
         self._records = [{"data": data.read(k), "label": data.labels[k]} for k in range(NUM_JPEGS)]
@@ -66,17 +69,54 @@ class JpegsInMemory(Source):
         return [self._records[k] for k in ks.tolist()]
 
 
-class Step:
+def median_seconds(work: Callable[[], object], count: int) -> float:
+    """Of so many calls."""
+    times = []
+    for _ in range(count):
+        started = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)
+
+
+class Training:
+    """Steps of the smallest of some networks for which one takes ``seconds`` or more when nothing else runs; a network
+    for every thread that calls."""
+
+    def __init__(self, seconds: float) -> None:
+        torch.set_num_threads(1)
+        for width in itertools.count(4, 4):
+            self._width, self._local = width, threading.local()
+            self()
+            if median_seconds(self, 20) >= seconds:
+                return
+
+    def __call__(self) -> None:
+        mine = self._local
+        if not hasattr(mine, "network"):
+            width = self._width
+            mine.network = nn.Sequential(
+                nn.Conv2d(3, width, 3, stride=2),
+                nn.ReLU(),
+                nn.Conv2d(width, 2 * width, 3, stride=2),
+                nn.ReLU(),
+                nn.AdaptiveAvgPool2d(1),
+                nn.Flatten(),
+                nn.Linear(2 * width, 10),
+            )
+            mine.optimizer = torch.optim.SGD(mine.network.parameters(), lr=0.01, momentum=0.9)
+            mine.images, mine.labels = torch.rand(BATCH, 3, 32, 32), torch.randint(0, 10, (BATCH,))
+        mine.optimizer.zero_grad()
+        nn.functional.cross_entropy(mine.network(mine.images), mine.labels).backward()
+        mine.optimizer.step()
+
+
+class Products:
     """Matrix products that take ``seconds`` when nothing else runs."""
 
     def __init__(self, seconds: float) -> None:
         self._matrix = np.ones((128, 128), np.float32)
-        times = []
-        for _ in range(2000):
-            started = time.perf_counter()
-            self._matrix @ self._matrix
-            times.append(time.perf_counter() - started)
-        self._count = round(seconds / statistics.median(times))
+        self._count = round(seconds / median_seconds(lambda: self._matrix @ self._matrix, 2000))
 
     def __call__(self) -> None:
         for _ in range(self._count):
@@ -90,6 +130,10 @@ class Parameters:
     decode: float
     augment: float
     step: float
+
+
+Step = Training | Products
+STEP_KINDS: dict[str, type[Step]] = {"training": Training, "products": Products}
 
 
 def core_seconds(work: Callable[[], None], num_threads: int, seconds: float) -> float:
@@ -137,15 +181,15 @@ def parameters(source: Source, step: Step, num_threads: int) -> Parameters:
     return Parameters(*(core_seconds(work, num_threads, 0.7) for work in (decode_batch, augment_batch, step)))
 
 
-def model(case: str, measured: Parameters, factor: int, num_threads: int) -> float:
+def model(case: str, measured: Parameters, factor: int) -> float:
     """Delivered examples per second."""
     cores = len(os.sched_getaffinity(0))
-    downstream = max(measured.step, measured.augment / num_threads)
+    downstream = max(measured.step, measured.augment / cores)
     if case == "throttled":
         seconds = max(READING, factor * downstream)
     else:
         total = measured.decode + factor * (measured.augment + measured.step)
-        seconds = max(measured.decode / num_threads, factor * downstream, total / cores)
+        seconds = max(factor * downstream, total / cores)
     return factor * BATCH / seconds
 
 
@@ -182,7 +226,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="echo before augmentation against the time model")
     parser.add_argument("--data", type=Path, default=Path("runs/loaders-data"), help="made if it is not there: 350 MB")
     parser.add_argument("--cases", nargs="+", choices=list(STEPS), default=list(STEPS))
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--step", choices=list(STEP_KINDS), default="training")
+    parser.add_argument("--threads", type=int, default=None, help="instead of what is said above")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0)
     options = parser.parse_args()
@@ -191,19 +236,20 @@ def main() -> None:
     source = JpegsInMemory(make_data(options.data))
     slow = Throttle(examples_per_second=BATCH / READING).slow_down(source)
     sources = {"throttled": slow, "contended": source}
-    steps = {case: Step(STEPS[case]) for case in options.cases}
-    busy = {"throttled": 1, "contended": len(os.sched_getaffinity(0))}
+    steps = {case: STEP_KINDS[options.step](STEPS[case]) for case in options.cases}
+    cores = len(os.sched_getaffinity(0))
+    busy = {"throttled": 1, "contended": cores}
+    threads = {"throttled": options.threads or 2, "contended": options.threads or max(1, cores - 1)}
     known: dict[str, list[Parameters]] = {case: [] for case in steps}
     rates: dict[tuple[str, int], list[tuple[float, float]]] = {(case, e): [] for case in steps for e in FACTORS}
     arms: list[tuple[str, int]] = list(rates)
-    measure: Callable[..., Any] = partial(delivered, num_threads=options.threads, seconds=options.seconds)
     for number in range(options.rounds):
         for case in steps:
             known[case].append(parameters(source, steps[case], busy[case]))
         for shift in range(len(arms)):
             case, factor = arms[(number + shift) % len(arms)]
-            rate = measure(sources[case], steps[case], factor)
-            rates[case, factor].append((rate, model(case, known[case][-1], factor, options.threads)))
+            rate = delivered(sources[case], steps[case], factor, num_threads=threads[case], seconds=options.seconds)
+            rates[case, factor].append((rate, model(case, known[case][-1], factor)))
     show(known, rates)
 
 

@@ -46,6 +46,7 @@ class PipelineNode(_Strict):
     num_processes: int = Field(ge=0)
     look_ahead: int = Field(ge=1)
     chunk_size: int | str
+    loop_helps: bool
     read_ahead: int = Field(ge=1)
     max_waiting: int = Field(ge=0)
     max_spill: int = Field(ge=0)

@@ -66,16 +66,23 @@ def test_a_number_is_the_size_of_every_piece_which_are_about_equal():
     assert [pace.num_batches(size) for size in (1, 3, 4)] == [2, 1, 0]
 
 
-def test_auto_is_what_takes_two_milliseconds_and_sixteen_at_least():
+def test_auto_is_what_takes_eight_milliseconds_and_sixteen_at_least():
     pace = Pace("auto", most_batches=5)
     assert pace.cut(16) == [slice(0, 16)] and len(pace.cut(17)) == 2
-    pace.done(10, 10 * 2e-5)
+    pace.done(10, 10 * 8e-5)
     assert len(pace.cut(100)) == 1 and len(pace.cut(101)) == 2
     assert pace.num_batches(64) == 1 and pace.num_batches(32) == 2 and pace.num_batches(10) == 4
     for _ in range(200):
         pace.done(10, 1.0)
     assert len(pace.cut(16)) == 1 and len(pace.cut(17)) == 2
     pace.done(0, 1.0)
+
+
+def test_auto_leaves_a_piece_for_everybody_where_it_has_sixteen_uses_for_each():
+    pace = Pace("auto", most_batches=5, least_pieces=3)
+    pace.done(10, 10 * 8e-5)
+    assert [len(pace.cut(size)) for size in (15, 31, 32, 48, 96, 301)] == [1, 1, 2, 3, 3, 4]
+    assert len(Pace(100, most_batches=5, least_pieces=3).cut(96)) == 1  # a number is a number
 
 
 @pytest.mark.parametrize("size", [0, -1, "automatic", 1.5, None])
@@ -258,7 +265,21 @@ def test_one_thread_works_while_half_of_the_look_ahead_is_finished_and_all_when_
         assert busy.most == 3
 
 
-class Remote(Source):
+class Disk(Source):
+    """No read is known to be prompt; remembers who read."""
+
+    is_in_memory = False
+
+    def __init__(self):
+        super().__init__()
+        self.readers = set()
+
+    def read(self, shards, ks):
+        self.readers.add(threading.current_thread())
+        return super().read(shards, ks)
+
+
+class Remote(Disk):
     """Read by a thread of its own, when a batch is planned."""
 
     num_readers = 1
@@ -269,15 +290,17 @@ class Remote(Source):
     [
         (Source, 0.1, 2),  # the one thread, and the loop while it waits
         (Source, 0.001, 1),  # a piece takes five milliseconds: others may be done sooner with what the loop waits for
-        (Remote, 0.1, 1),  # the loop would wait for a reader, and could not be interrupted
+        (Disk, 0.1, 2),  # repeats of what has been read
+        (Remote, 0.1, 2),
     ],
 )
-def test_who_waits_does_short_pieces_of_what_needs_no_reader(monkeypatch, source, short, most):
+def test_who_waits_does_short_pieces_but_reads_nothing_except_memory(monkeypatch, source, short, most):
     monkeypatch.setattr(pace_module, "_SHORT", short)
-    busy = Busy()
+    busy, data = Busy(), source()
     stages = (*STAGES, Stage("busy", busy, batched=True))
-    with feed(source(), stages, num_threads=1, look_ahead=4, chunk_size=2, echo_after="double", factor=3) as batches:
-        found = delivered(batches)
+    with feed(data, stages, num_threads=1, look_ahead=4, chunk_size=2, echo_after="double", factor=3) as batches:
+        found = delivered(batches, 80)
     assert busy.most == most
+    assert threading.main_thread() not in getattr(data, "readers", set())
     with feed(Source(), num_threads=2, echo_after="double", factor=3) as batches:
-        assert found == delivered(batches)
+        assert found == delivered(batches, 80)

@@ -120,7 +120,9 @@ def test_every_shard_is_fetched_once_an_epoch_in_the_order_of_the_plan_and_dropp
         reading = batches.meter.read()
     entered = np.concatenate([batch.planned.entered for batch in delivered])
     visits = [int(shard) for shard, _ in itertools.groupby(entered[:, 2].tolist())]
-    assert [shard for shard in fetched if LENGTHS[shard]][: len(visits)] == visits
+    # The last of an epoch may be the first of the next: fetched again or not, as it happens to be dropped in between.
+    in_order = [shard for shard, _ in itertools.groupby(shard for shard in fetched if LENGTHS[shard])]
+    assert in_order[: len(visits)] == visits
     assert len(fetched) <= len(visits) + 1 + 2 * (entered[-1, 1] + 1)  # one ahead, one reached, and empty ones
     assert len([shard for shard in dropped if LENGTHS[shard]]) >= len(visits) - 3
     for shard in set(visits):

@@ -53,6 +53,7 @@ def measure(
     their share. ``backend`` trains with a learning rate of 0, and is of no further use. Raises what feed and backend
     raise."""
     clock = _Schedule(seconds, show)
+    settings = replace(settings, loop_helps=False)  # the question is what the workers can do
     num_workers = settings.num_workers
     bench = _Bench(backend, batch_size)
     with Feed(

@@ -49,6 +49,7 @@ _READS_AT_ONCE = 16  # of items that enter the plan
 class ExecutorSettings:
     """``num_threads`` workers, or ``num_processes`` instead where that is not 0; ``look_ahead`` batches at most are in
     work or waiting; ``chunk_size`` uses are worked on at a time, ``auto`` or a number (see :class:`Pace`);
+    ``loop_helps``: whoever waits for a batch does short pieces of what the worker threads have to do;
     ``read_ahead`` shards are fetched ahead of the plan. ``max_waiting`` MiB of records that were read before their
     first use stay in memory, ``max_spill`` MiB more in a temporary file. ``max_skipped_share`` of the examples may be
     broken. None of them changes what a batch is made of.
@@ -58,6 +59,7 @@ class ExecutorSettings:
     num_processes: int = 0
     look_ahead: int = 4
     chunk_size: ChunkSize = "auto"
+    loop_helps: bool = True
     read_ahead: int = 4
     max_waiting: int = 1024
     max_spill: int = 16384
@@ -128,12 +130,17 @@ class Executor:
         self.meter = Meter(self._work.upstream_names)
         self._reads_at_entry = reads_at_entry(source)
         self._reads_when_planned = source.num_readers > 0
-        #: Whether the caller can do a worker's work: it must not wait for a reader, whose end nobody knows.
-        self._caller_helps = not (settings.num_processes or self._reads_at_entry or self._reads_when_planned)
-        #: Whether batches can be made whole: nothing is kept of them, either.
-        self._makes_whole = self._caller_helps and not self._work.echoes_items
+        self._reads_memory = source.is_in_memory
+        #: Whether batches can be made whole: nothing is kept of them, and nobody waits for what they are made from.
+        self._makes_whole = not (
+            settings.num_processes or self._work.echoes_items or self._reads_at_entry or self._reads_when_planned
+        )
         # Every worker may make as many at once, and as many can be delivered meanwhile.
-        self._pace = Pace(settings.chunk_size, most_batches=max(1, settings.look_ahead // (settings.num_workers + 1)))
+        self._pace = Pace(
+            settings.chunk_size,
+            most_batches=max(1, settings.look_ahead // (settings.num_workers + 1)),
+            least_pieces=-(-2 * settings.num_workers // settings.look_ahead),
+        )
         self._crew: Crew = (
             ProcessCrew(
                 self._work,
@@ -278,13 +285,8 @@ class Executor:
         """The caller does what there is to do, rather than wait; whether there was anything. Of a cheap batch all of
         it, which is sooner done than handed over; otherwise a short piece that nobody has begun."""
         queue = self._queues[0]
-        if self._is_cheap():
-            task = self._take(_WORKER, queue, by_caller=True)
-        elif self._caller_helps and queue and self._pace.is_short():
-            self._num_active[_WORKER] += 1
-            task = queue.popleft()
-        else:
-            task = None
+        helps = self._is_cheap() or self._may_help(queue)
+        task = self._take(_WORKER, queue, by_caller=True) if helps else None
         if task is None:
             return False
         self._lock.release()
@@ -293,6 +295,13 @@ class Executor:
         finally:
             self._lock.acquire()
         return True
+
+    def _may_help(self, queue: deque[Task]) -> bool:
+        """Whether the caller can do a worker's next piece. It must not read what may keep it waiting: a signal would
+        find nobody."""
+        if not self._settings.loop_helps or self._settings.num_processes or not self._pace.is_short():
+            return False
+        return self._reads_memory or (len(queue) > 0 and queue[0].is_at_hand())
 
     def _let_workers_rest(self, rest: bool) -> None:
         """Whether only the caller plans: where it comes back sooner than a cheap batch is made, workers would be in its

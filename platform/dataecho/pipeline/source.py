@@ -48,6 +48,11 @@ class Source(abc.ABC):
         return 0
 
     @property
+    def is_in_memory(self) -> bool:
+        """Whether no read can ever wait, for a disk neither: then the training loop may read, too."""
+        return False
+
+    @property
     def num_fetches(self) -> int:
         """Shards that should be fetched at once; 0: there is nothing to fetch."""
         return 0
@@ -113,6 +118,10 @@ class ArraySource(Source):
 
     @property
     def random_access(self) -> bool:
+        return True
+
+    @property
+    def is_in_memory(self) -> bool:
         return True
 
     @property

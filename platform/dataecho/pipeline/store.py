@@ -31,6 +31,12 @@ class Entry:
         entry.fulfil(result)
         return entry
 
+    @property
+    def is_at_hand(self) -> bool:
+        """Whether it is there, or what it is made from: nobody who uses it waits for a read."""
+        record = self.record
+        return self._done or (record is not None and record._done)
+
     def claim(self) -> bool:
         """Whether the caller is to make this result. It makes all it claims before it waits for any other."""
         with self._lock:

@@ -26,6 +26,10 @@ class Task(abc.ABC):
     def run(self, number: int) -> None:
         """Do it, as this worker or reader; an exception fails the jobs."""
 
+    def is_at_hand(self) -> bool:
+        """Whether everything has been read that this is made from."""
+        return False
+
     def apart(self) -> Sequence[Task]:
         """The same in smaller pieces, where an exception would fail more jobs than the one that is to blame."""
         return ()
@@ -73,6 +77,9 @@ class RowsTask(Task):
 
     def run(self, number: int) -> None:
         self._crew.make(number, self.jobs[0], self._rows, self._material)
+
+    def is_at_hand(self) -> bool:
+        return self._material is not None and all(entry.is_at_hand for entry in self._material)
 
 
 class WholeTask(Task):
