@@ -126,9 +126,9 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             for start in range(0, stop, _PIECE):
                 piece = data[start : min(start + _PIECE, stop)]
-                self.wfile.write(piece)
-                with server.lock:
+                with server.lock:  # before they can have arrived: whoever has all of them may look at once
                     server.num_bytes[path] += len(piece)
+                self.wfile.write(piece)
                 if server.rate is not None:
                     time.sleep(len(piece) / server.rate)
         except OSError:  # the client left
