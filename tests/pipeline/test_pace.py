@@ -22,6 +22,8 @@ SIZE, BATCH = 40, 8
 class Source(ArraySource):
     """Forty numbers; remembers how many were read at once."""
 
+    is_in_memory = True
+
     def __init__(self):
         super().__init__({"x": np.arange(SIZE, dtype=np.int64)})
         self.reads = []
@@ -283,6 +285,15 @@ class Remote(Disk):
     """Read by a thread of its own, when a batch is planned."""
 
     num_readers = 1
+
+
+def test_arrays_are_in_memory_and_what_reads_in_its_own_way_is_not_known_to_be():
+    class Slow(ArraySource):
+        def read(self, shards, ks):
+            return super().read(shards, ks)
+
+    assert ArraySource({"x": np.arange(3)}).is_in_memory
+    assert not Slow({"x": np.arange(3)}).is_in_memory
 
 
 @pytest.mark.parametrize(

@@ -234,12 +234,12 @@ def test_a_signal_before_the_first_step_is_a_checkpoint_of_nothing(new_run, slow
 
 def test_a_starved_run_is_stopped_where_it_waits(new_run, slow_source):
     """The checkpoint is there, and the tracker told, before the read that everything waits for has returned."""
-    arrived, written = threading.Event(), threading.Event()
+    arrived, written, in_time = threading.Event(), threading.Event(), []
 
     def on_read():
         if slow_source.reads.total() >= 12:
             arrived.set()
-            assert written.wait(20), "the signal was delayed until the input came"
+            in_time.append(written.wait(20))
 
     def on_covered(position):
         if arrived.is_set():
@@ -256,6 +256,7 @@ def test_a_starved_run_is_stopped_where_it_waits(new_run, slow_source):
     run = new_run(source=slow_source, shuffle_buffer=0, num_threads=1, on_covered=on_covered)
     interrupted(run)
     sender.join()
+    assert in_time and all(in_time), "the signal was delayed until the input came"
     assert run.checkpoint()["counts"]["steps"] == len(run.trained)
     assert len(run.trained) in (2, 3)  # where it waits for the batch, or for the worker to stand still before a mark
     sums = run.checkpoint()["sums"]

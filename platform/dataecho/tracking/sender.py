@@ -59,7 +59,7 @@ class Trouble:
 @final
 class Sender:
     """Sends one run in a daemon thread. After a failure it tries again, at intervals that double from
-    ``retry_interval`` to 30 seconds.
+    ``retry_interval`` to 30 seconds as long as nothing arrives.
 
     While training, it rests after every success, so that of the time it takes no more than ``max_share`` on a
     processor, which is what training may lose by it: the interpreter runs one thread at a time. It rests for
@@ -184,6 +184,7 @@ class Sender:
         with self._wake:
             position, finishing = self._position, self._finishing
             self._has_work = False
+        before = self._file.now
         try:
             has_more = self._send(position, finishing=finishing)
         except Stopped:
@@ -193,7 +194,7 @@ class Sender:
             self._trouble.fail(error)
             with self._wake:
                 self._has_work = True
-                self._num_failures += 1
+                self._num_failures = 1 if self._file.now != before else self._num_failures + 1
                 interval = min(self._retry_interval * 2 ** (self._num_failures - 1), _LONGEST_RETRY_INTERVAL)
                 # A failure of an attempt that began before finish() must not make finish() wait.
                 self._next_attempt = time.monotonic() + interval if finishing == self._finishing else 0.0
