@@ -1,7 +1,7 @@
 """Delivered examples per second with echo before augmentation, against the time model (DESIGN section 6).
 
     python benchmarks/time_model.py                     # five minutes, on a machine that does nothing else
-    python benchmarks/time_model.py --step products     # a loop that asks for Python's lock twenty times as often
+    python benchmarks/time_model.py --step products     # a loop of many small operations
 
 JPEG files of 256 px in memory, decoded, random resized crop to 160, batches of 64, and a training step in the caller's
 thread: a small convolutional network of PyTorch, forward, backward and update in one compute thread, or a number of

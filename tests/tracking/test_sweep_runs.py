@@ -117,9 +117,7 @@ def test_with_a_dead_server_trials_go_on_and_all_arrives_later_once(client, serv
     here = f"http://{server.address}"
     for path in (tmp_path / "sweep").rglob("tracking.json"):  # as if the server had come back at its address
         path.write_text(path.read_text().replace(dead, here))
-    sync = config(
-        "mode=sync", f"resume={tmp_path / 'sweep'}", f"tracking.tracking_uri={here}", "tracking.retry_interval=0.01"
-    )
+    sync = config("mode=sync", f"resume={tmp_path / 'sweep'}", f"tracking.tracking_uri={here}")
     server.loses_first = True
     run_mode(sync, folder=None, project=PROJECT)
     assert_whole(client, tmp_path / "sweep")

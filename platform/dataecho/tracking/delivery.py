@@ -178,12 +178,11 @@ class Delivery:
         if position > self._file.now.sent and not self._agreed:
             self._agree()
         start = self._file.now.sent
-        groups = _groups(read_spool(self._folder, start=start, end=position), start)
-        group = next(groups, None)
+        group = next(_groups(read_spool(self._folder, start=start, end=position), start), None)
         if group is None:
             return False
         self._send_group(group)
-        return next(groups, None) is not None
+        return group.end < position
 
     def _send_group(self, group: _Group) -> None:
         now = self._file.now
