@@ -94,7 +94,7 @@ def arms(workload: str, data: Data) -> Arms:
     else:
         source = ArraySource({"row": data.rows})
     sizes: dict[str, tuple[ChunkSize, ...]] = {"jpeg": ("auto", 32), "small": ("auto", 128), "tokens": ("auto",)}
-    ahead = {"jpeg": (8,), "small": (8,), "tokens": (8, 32)}[workload]
+    ahead = {"jpeg": (8,), "small": (8,), "tokens": (8, 64)}[workload]
     found = {
         f"{kind}={count} chunk={size} ahead={batches}": ExecutorSettings(
             **{f"num_{kind}": count}, chunk_size=size, look_ahead=batches

@@ -41,7 +41,7 @@ def test_every_entry_has_the_factor_of_the_last_change_at_or_before_it():
     expected = [1.0] * 37 + [2.5] * 53 + [8.0] * 30 + [1.0] + [3.0] * 9
     assert history.at(np.arange(130)).tolist() == expected
     for first, end in [(0, 1), (0, 37), (36, 38), (37, 90), (89, 91), (90, 120), (90, 121), (121, 999), (0, 130)]:
-        assert history.smallest(first, end) == min(expected[first:end])
+        assert history.between(first, end) == (min(expected[first:end]), max(expected[first:end]))
 
 
 @every_level

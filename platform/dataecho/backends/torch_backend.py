@@ -124,7 +124,11 @@ class TorchBackend(Backend):
             placed, arrived = self._copies.start({**batch.arrays, _WEIGHTS: batch.weights})
             return _Placed(placed, placed.pop(_WEIGHTS), arrived)
         # From pageable memory `to` returns when the copy is done; on the CPU nothing is copied at all.
-        fields = {name: torch.from_numpy(values).to(self._device) for name, values in batch.arrays.items()}
+        # Contiguous, or the last bits of a result could depend on how the rows were made.
+        fields = {
+            name: torch.from_numpy(np.ascontiguousarray(values)).to(self._device)
+            for name, values in batch.arrays.items()
+        }
         return _Placed(fields, torch.from_numpy(batch.weights).to(self._device))
 
     def train_step(self, placed: _Placed, *, learning_rate: float) -> None:

@@ -19,6 +19,10 @@ Arrays = dict[str, NDArray[Any]]
 #: Shape and dtype of one example's fields.
 Layout = dict[str, tuple[tuple[int, ...], np.dtype]]
 
+#: Batches of so many bytes at most are handed on as the last stage made them; copies of larger ones cost less than what
+#: cutting them brings.
+MAX_HANDED_ON = 1 << 21
+
 
 @dataclass(frozen=True)
 class Skipped:
@@ -29,17 +33,19 @@ class Skipped:
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Batch:
     """``arrays``: one array [b, ...] per field; ``weights`` [b] float32: 1, or 0 for padding and for examples that
     failed; ``planned``: the uses the rows come from; ``skipped``: the items that failed here for the first time. The
-    arrays are the caller's until :meth:`release`, which is optional and lets them be used again."""
+    arrays are the caller's until :meth:`release`, which is optional and lets them be used again. Of records in memory
+    and batched stages they can be what the last stage made: views with gaps between the rows, and fields that share
+    memory, where it made such views."""
 
     arrays: Arrays
     weights: NDArray[np.float32]
     planned: PlannedBatch
     skipped: tuple[Skipped, ...] = ()
-    _on_release: list[Callable[[], None]] = field(default_factory=list, repr=False)
+    _block: Block | None = field(default=None, repr=False)
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         return self.arrays[name]
@@ -61,35 +67,49 @@ class Batch:
 
     def release(self) -> None:
         """The arrays will not be looked at again: a later batch may be written into them. Once is enough."""
-        while self._on_release:
-            self._on_release.pop()()
+        block, self._block = self._block, None
+        if block is not None:
+            block.release()
 
 
 class Block:
-    """``arrays`` for ``num_batches`` batches one after the other."""
+    """``arrays`` for ``num_batches`` batches one after the other, out of ``pool``. ``layout``: what else they can be
+    used for; None if they are not to be used again."""
 
-    def __init__(self, layout: Layout, arrays: Arrays, num_batches: int) -> None:
-        self.layout, self.arrays, self.num_batches = layout, arrays, num_batches
-        self.num_in_use = 0
+    def __init__(self, pool: BatchPool, arrays: Arrays, num_batches: int, layout: Layout | None) -> None:
+        self.arrays, self.num_batches, self.layout = arrays, num_batches, layout
+        self.num_bytes = _num_bytes(arrays)
+        self.num_in_use = num_batches
+        self._pool = pool
 
-    def batch(self, number: int) -> Arrays:
-        """The arrays of one of them."""
+    def batches(self) -> list[Arrays]:
+        """The arrays of each of them."""
         if self.num_batches == 1:
-            return self.arrays
-        return {
-            name: values[(size := len(values) // self.num_batches) * number : size * (number + 1)]
-            for name, values in self.arrays.items()
-        }
+            return [self.arrays]
+        length = len(next(iter(self.arrays.values())))
+        size = length // self.num_batches
+        return [
+            {name: values[start : start + size] for name, values in self.arrays.items()}
+            for start in range(0, length, size)
+        ]
+
+    def release(self) -> None:
+        """One of its batches is not used any more."""
+        self._pool.give(self)
 
 
 class BatchPool:
     """Blocks of one or more batches, allocated by ``allocate`` for the layout of the first example that is written, and
-    their number; a fresh page of memory costs more than a used one. Thread-safe."""
+    their number; a fresh page of memory costs more than a used one. ``on_growth`` is told when more bytes are held than
+    ever before, how many more. Thread-safe."""
 
-    def __init__(self, allocate: Callable[[Layout, int], Arrays]) -> None:
-        self._allocate = allocate
+    def __init__(self, allocate: Callable[[Layout, int], Arrays], on_growth: Callable[[int], None]) -> None:
+        self._allocate, self._on_growth = allocate, on_growth
         self._free: dict[int, list[Block]] = {}
+        self._num_bytes = self._most_bytes = 0
         self._lock = threading.Lock()
+        #: Bytes of one batch, 0 as long as there was none.
+        self.batch_bytes = 0
 
     def take(self, layout: Layout, num_batches: int = 1) -> Block:
         """A block for so many batches of such examples."""
@@ -97,16 +117,59 @@ class BatchPool:
             free = self._free.get(num_batches)
             block = free.pop() if free else None
         if block is None or block.layout != layout:
-            block = Block(layout, self._allocate(layout, num_batches), num_batches)
+            block = self._holding(Block(self, self._allocate(layout, num_batches), num_batches, layout))
         block.num_in_use = num_batches
         return block
 
+    def hand_on(self, chunk: Chunk, num_batches: int = 1) -> Block | None:
+        """A block of what a stage has made for so many whole batches; None where it has to be copied: examples one by
+        one, more than :data:`MAX_HANDED_ON` bytes a batch, arrays that cannot be written to or run backwards (which
+        not every framework takes), or that keep more memory alive than rows of their own would take."""
+        if not isinstance(chunk, dict) or not all(map(_can_be_handed_on, chunk.values())):
+            return None
+        num_bytes = _num_bytes(chunk)
+        owners = {id(owner): owner.nbytes for owner in map(_owner, chunk.values())}
+        if num_bytes > MAX_HANDED_ON * num_batches or sum(owners.values()) > num_bytes:
+            return None
+        return self._holding(Block(self, chunk, num_batches, None))
+
     def give(self, block: Block) -> None:
-        """One of its batches is not used any more; with the last one the block can be taken again."""
+        """One of the block's batches is not used any more; with the last one it can be taken again, or is forgotten."""
         with self._lock:
             block.num_in_use -= 1
-            if not block.num_in_use:
+            if block.num_in_use:
+                return
+            if block.layout is None:
+                self._num_bytes -= block.num_bytes
+            else:
                 self._free.setdefault(block.num_batches, []).append(block)
+
+    def _holding(self, block: Block) -> Block:
+        with self._lock:
+            self.batch_bytes = block.num_bytes // block.num_batches
+            self._num_bytes += block.num_bytes
+            growth = self._num_bytes - self._most_bytes
+            if growth > 0:
+                self._most_bytes = self._num_bytes
+                self._on_growth(growth)
+        return block
+
+
+def _num_bytes(arrays: Arrays) -> int:
+    return sum(values.nbytes for values in arrays.values())
+
+
+def _owner(values: NDArray[Any]) -> Any:
+    return values if values.base is None else values.base
+
+
+def _can_be_handed_on(values: NDArray[Any]) -> bool:
+    return (
+        values.flags.writeable
+        and not values.dtype.hasobject
+        and isinstance(_owner(values), np.ndarray)
+        and min(values.strides) >= 0
+    )
 
 
 def new_arrays(layout: Layout, batch_size: int) -> Arrays:

@@ -22,7 +22,7 @@ from types import TracebackType
 import numpy as np
 
 from dataecho.errors import require
-from dataecho.pipeline.batch import Arrays, Batch, BatchPool, Layout
+from dataecho.pipeline.batch import MAX_HANDED_ON, Arrays, Batch, BatchPool, Layout
 from dataecho.pipeline.crew import Crew, ThreadCrew
 from dataecho.pipeline.job import Job
 from dataecho.pipeline.memory import MIB
@@ -135,6 +135,15 @@ class Executor:
         self._makes_whole = not (
             settings.num_processes or self._work.echoes_items or self._reads_at_entry or self._reads_when_planned
         )
+        #: Whether batches are what the last stage makes, unless they are large, padded or have a broken example. What
+        #: the pipeline is decides, not how fast it is, for the arrays of all batches should be alike.
+        self._hands_on = (
+            self._makes_whole
+            and source.is_in_memory
+            and all(stage.batched for stage in stages)
+            and settings.chunk_size == "auto"
+            and settings.look_ahead >= 2 * settings.num_threads
+        )
         # Every worker may make as many at once, and as many can be delivered meanwhile.
         self._pace = Pace(
             settings.chunk_size,
@@ -163,6 +172,7 @@ class Executor:
         self._queues: list[deque[Task]] = [deque() for _ in range(self._crew.num_queues)]
         self._reads: deque[Task] = deque()
         self._jobs: deque[Job | BaseException] = deque()
+        self._answers: deque[Job | BaseException] = deque()  # finished, and only the caller's: no lock is needed
         if self._reads_at_entry:
             read_ahead.on_enter = self._read_entered
         self._spill = Spill(max_bytes=settings.max_spill * MIB)
@@ -195,22 +205,22 @@ class Executor:
     def __next__(self) -> Batch:
         while not self.ready(timeout=60):
             pass
-        with self._lock:
-            if not self._jobs:
-                raise StopIteration
-            job = self._jobs.popleft()
-            # To wake workers for every batch costs more than it gives.
-            if not (self._workers_rest or (len(self._jobs) > self._settings.look_ahead // 2 and self._is_ahead())):
-                self._has_work.notify_all()
+        if not self._answers:
+            raise StopIteration
+        job = self._answers.popleft()
+        if not self._workers_rest:
+            self._tell_workers()
         try:
             if isinstance(job, BaseException):
                 raise job
             if job.error is not None:
                 raise job.error
-            self._tolerance.met(job.planned.num_fresh, job.skipped(self._work))
+            skipped = job.skipped(self._work)
+            self._tolerance.met(job.planned.num_fresh, skipped)
+            batch = job.batch(skipped, self._work)
             self.meter.delivered()
-            batch = job.batch(self._work)
-            self._delivered = time.perf_counter()
+            if not self._answers:
+                self._delivered = time.perf_counter()
             return batch
         except BaseException:
             self.close()
@@ -226,6 +236,8 @@ class Executor:
 
     def ready(self, *, timeout: float) -> bool:
         """Wait at most ``timeout`` seconds; whether ``next`` has its answer, be it a batch, an error or the end."""
+        if self._answers:
+            return True
         if not self._started and not self._closed:  # not before: what is read before the clock runs would be free
             self._started = True
             self._read_ahead.start(self.meter)
@@ -237,10 +249,12 @@ class Executor:
                 self._let_workers_rest(self._is_cheap() and away < self._pace.seconds * self._batch_size)
             while not self._has_answer() and self._works_for_itself():
                 pass
-            if self._has_answer():
-                return True
-            self._let_workers_rest(False)
-            return self._has_batch.wait_for(self._has_answer, timeout)
+            if not self._has_answer():
+                self._let_workers_rest(False)
+                if not self._has_batch.wait_for(self._has_answer, timeout):
+                    return False
+            self._take_answers()
+            return True
 
     def pause(self, *, timeout: float | None = None) -> bool:
         """Stop working; whether everybody stands still, after at most ``timeout`` seconds (None: when they do). A
@@ -269,6 +283,7 @@ class Executor:
                     task.abandon()
                 queue.clear()
             self._jobs.clear()
+            self._answers.clear()
             self._has_work.notify_all()
             self._has_batch.notify_all()
         self._read_ahead.stop()
@@ -280,6 +295,20 @@ class Executor:
         self._spill.close()
         self._records.clear()
         self._echoed.clear()
+
+    def _take_answers(self) -> None:
+        """What ``next`` answers with; where only the caller works, all that is finished, for a lock costs as much as to
+        deliver a cheap batch."""
+        while self._jobs and _is_finished(self._jobs[0]):
+            self._answers.append(self._jobs.popleft())
+            if not self._workers_rest:
+                break
+
+    def _tell_workers(self) -> None:
+        """There is room for one more batch. To wake them for every batch costs more than it gives."""
+        with self._lock:
+            if len(self._jobs) <= self._settings.look_ahead // 2 or not self._is_ahead():
+                self._has_work.notify_all()
 
     def _works_for_itself(self) -> bool:
         """The caller does what there is to do, rather than wait; whether there was anything. Of a cheap batch all of
@@ -299,7 +328,7 @@ class Executor:
     def _may_help(self, queue: deque[Task]) -> bool:
         """Whether the caller can do a worker's next piece. It must not read what may keep it waiting: a signal would
         find nobody."""
-        if not self._settings.loop_helps or self._settings.num_processes or not self._pace.is_short():
+        if not self._settings.loop_helps or self._settings.num_processes or not self._is_short():
             return False
         return self._reads_memory or (len(queue) > 0 and queue[0].is_at_hand())
 
@@ -374,8 +403,12 @@ class Executor:
         """Whether a batch is made sooner than somebody else would take it over."""
         return self._num_whole() > 0 and self._pace.is_moment(self._batch_size)
 
+    def _is_short(self) -> bool:
+        """Whether a piece is done soon enough for whoever waits to do one."""
+        return self._pace.is_short(self._batch_size if self._num_whole() else 0)
+
     def _may_plan(self) -> bool:
-        room = self._settings.look_ahead - len(self._jobs)
+        room = self._settings.look_ahead - len(self._jobs) - len(self._answers)
         return not self._planning and not self._exhausted and room >= max(1, self._num_whole())
 
     def _plan_next(self) -> None:
@@ -398,8 +431,8 @@ class Executor:
             return
         if self._pool is None and batches:
             self._batch_size = len(batches[0])
-            self._pool = BatchPool(self._allocate)
-        for is_repeated, group in itertools.groupby(batches, key=lambda planned: planned.num_batch_repeats > 1):
+            self._pool = BatchPool(self._allocate, self.meter.add_batches)
+        for is_repeated, group in itertools.groupby(batches, key=_is_repeated):
             some = list(group)
             self._jobs.extend(map(self._repeat, some) if is_repeated else self._assemble(some))
         if not self._workers_rest:
@@ -412,7 +445,10 @@ class Executor:
 
     def _num_whole(self) -> int:
         """Batches to make at once; 0 where they are cut."""
-        return self._pace.num_batches(self._batch_size) if self._batch_size and self._makes_whole else 0
+        if self._pool is None or not self._makes_whole:
+            return 0
+        is_one = self._hands_on and self._pool.batch_bytes <= MAX_HANDED_ON
+        return self._pace.num_batches(self._batch_size) or int(is_one)
 
     def _read_entered(self, items: Ids) -> None:
         with self._lock:
@@ -422,9 +458,7 @@ class Executor:
             self._has_work.notify_all()
 
     def _allocate(self, layout: Layout, num_batches: int) -> Arrays:
-        arrays = self._crew.allocate(layout, num_batches * self._batch_size)
-        self.meter.add_batches(sum(values.nbytes for values in arrays.values()))
-        return arrays
+        return self._crew.allocate(layout, num_batches * self._batch_size)
 
     def _read(self, items: Ids, size: int, *, is_entry: bool) -> None:
         """Queue the reads of these items (columns as in ``ITEM_COLUMNS``), before anything that needs them."""
@@ -438,7 +472,7 @@ class Executor:
         assert self._pool is not None
         if len(batches) > 1 or self._num_whole():
             jobs = [Job(planned, self._pool, num_tasks=1) for planned in batches]
-            self._queues[0].append(WholeTask(jobs, self._work, self.meter, self._pace))
+            self._queues[0].append(WholeTask(jobs, self._work, self.meter, self._pace, hands_on=self._hands_on))
             return jobs
         (planned,) = batches
         rows = Rows.of(planned)
@@ -475,6 +509,10 @@ class Executor:
         else:
             original.repeats.append(task)
         return job
+
+
+def _is_repeated(planned: PlannedBatch) -> bool:
+    return planned.num_batch_repeats > 1
 
 
 def _is_finished(job: Job | BaseException) -> bool:

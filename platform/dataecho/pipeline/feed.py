@@ -20,7 +20,7 @@ from dataecho.pipeline.source import Source
 from dataecho.pipeline.stage import BATCH, DEVICE, Stage, echo_point
 from dataecho.plan.factors import FactorHistory
 from dataecho.plan.order import Ids
-from dataecho.plan.plan import Plan, PlannedBatch
+from dataecho.plan.plan import Plan, PlannedBatch, PlannedBlock
 
 
 class Feed:
@@ -311,24 +311,26 @@ def _shards_of(planned: PlannedBatch) -> list[tuple[int, int]]:
 def _once(shards: Ids, ks: Ids, batch_size: int, num_before: int) -> PlannedBatch:
     num_valid = len(ks)
     rows = np.minimum(np.arange(batch_size), num_valid - 1)
-    zeros, ones = np.zeros(batch_size, dtype=np.int64), np.ones(batch_size, dtype=np.int64)
-    ordinal, shard, k = num_before + rows, shards[rows], ks[rows]
-    return PlannedBatch(
+    ordinal, shard, k = (column[None] for column in (num_before + rows, shards[rows], ks[rows]))
+    zeros, ones = np.zeros_like(ordinal), np.ones_like(ordinal)
+    block = PlannedBlock(
         ordinal=ordinal,
         epoch=zeros,
         shard=shard,
         k=k,
         repeat=zeros,
         num_repeats=ones,
-        batch_ordinal=num_before // batch_size,
-        batch_repeat=0,
-        num_batch_repeats=1,
-        num_valid=num_valid,
-        entered=np.stack([ordinal, zeros, shard, k], axis=1)[:num_valid],
-        num_entered=num_before + num_valid,
-        epochs_entered=1,
-        num_fresh=num_valid,
-        num_duplicates=0,
         lag=zeros,
-        total_lag=0.0,
+        batch_ordinal=[num_before // batch_size],
+        batch_repeat=[0],
+        num_batch_repeats=[1],
+        num_valid=num_valid,
+        entered=np.concatenate([ordinal, zeros, shard, k]).T[:num_valid],
+        entered_through=[0, num_valid],
+        entered_before=num_before,
+        epochs_entered=[1],
+        num_fresh=[num_valid],
+        num_duplicates=[0],
+        total_lag=[0.0],
     )
+    return PlannedBatch(block, 0)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -21,8 +21,24 @@ from dataecho.plan.plan import PlannedBatch
 class Job:
     """``num_tasks`` pieces of work that fill one batch; then, under batch echo, ``num_users`` repeats copy it."""
 
+    __slots__ = (
+        "_arrays",
+        "_block",
+        "_lock",
+        "_num_left",
+        "_pool",
+        "broken",
+        "error",
+        "finished",
+        "num_users",
+        "planned",
+        "repeats",
+    )
+
     def __init__(self, planned: PlannedBatch, pool: BatchPool, *, num_tasks: int) -> None:
         self.planned = planned
+        #: Whether the batch, or the error in its place, is there.
+        self.finished = False
         self.error: BaseException | None = None
         self.num_users = 1
         self.broken: dict[int, Broken] = {}
@@ -34,22 +50,18 @@ class Job:
         self._num_left = num_tasks
         self._lock = threading.Lock()
 
-    @property
-    def finished(self) -> bool:
-        """Whether the batch, or the error in its place, is there."""
-        return self._num_left == 0 or self.error is not None
-
     def task_done(self, error: BaseException | None) -> bool:
         """One of the pieces is done; whether that finished the job. Called under the executor's lock."""
         was_finished = self.finished
         self._num_left -= 1
         self.error = self.error or error
+        self.finished = self._num_left == 0 or self.error is not None
         return self.finished and not was_finished
 
     def arrays(self, layout: Layout) -> Arrays:
         """Where rows are written; the first to come shape the arrays."""
         with self._lock:
-            return self._arrays if self._arrays is not None else self._hold(self._pool.take(layout), 0)
+            return self._arrays if self._arrays is not None else self._hold(self._pool.take(layout))
 
     def write(self, made: Made, work: Work, times: Times) -> None:
         """Put finished rows into their places. Raises :class:`ExampleError` where they do not fit the others."""
@@ -63,8 +75,9 @@ class Job:
                 raise _misfit(self, made.place, work, error) from error
 
     @staticmethod
-    def write_all(jobs: Sequence[Job], made: Made, work: Work, times: Times) -> None:
-        """The same for all rows of batches that follow each other, into one block."""
+    def write_all(jobs: Sequence[Job], made: Made, work: Work, times: Times, *, hands_on: bool) -> None:
+        """The same for all rows of batches that follow each other, into one block; ``hands_on``: not copied, where that
+        is possible."""
         size = len(jobs[0].planned)
         for row, broken in made.broken.items():
             jobs[row // size].add_broken({row % size: broken})
@@ -72,12 +85,15 @@ class Job:
             return
         with times.of(BATCH, len(made.place)):
             try:
-                block = jobs[0]._pool.take(layout_of(made.chunk), len(jobs))
-                write_rows(block.arrays, made.place, made.chunk)
+                pool, is_whole = jobs[0]._pool, len(made.place) == size * len(jobs)
+                block = pool.hand_on(made.chunk, len(jobs)) if hands_on and is_whole else None
+                if block is None:
+                    block = pool.take(layout_of(made.chunk), len(jobs))
+                    write_rows(block.arrays, made.place, made.chunk)
             except ValueError as error:
                 raise _misfit(jobs[0], made.place, work, error) from error
-        for number, job in enumerate(jobs):
-            job._hold(block, number)
+        for job, arrays in zip(jobs, block.batches(), strict=True):
+            job._block, job._arrays = block, arrays
 
     def add_broken(self, broken: dict[int, Broken]) -> None:
         """These rows have failed."""
@@ -95,14 +111,14 @@ class Job:
         if share:
             self._arrays = original._arrays
             return
-        mine = self._hold(self._pool.take(layout_of(original._arrays)), 0)
+        mine = self._hold(self._pool.take(layout_of(original._arrays)))
         for name, values in original._arrays.items():
             mine[name][...] = values
         with original._lock:
             original.num_users -= 1
             unused = original.num_users == 0
         if unused and original._block is not None:
-            self._pool.give(original._block)
+            original._block.release()
 
     def skipped(self, work: Work) -> tuple[Skipped, ...]:
         """The items whose first use was to be here."""
@@ -115,17 +131,16 @@ class Job:
             if repeats[row] == 0
         )
 
-    def batch(self, work: Work) -> Batch:
+    def batch(self, skipped: tuple[Skipped, ...], work: Work) -> Batch:
         """The finished batch: what failed and what is padding has weight 0, and is a copy of a row that is not."""
         size, num_valid = len(self.planned), self.planned.num_valid
-        weights = np.ones(size, dtype=np.float32)
+        weights = _ones(size).copy()
         if num_valid < size or self.broken:
             weights[num_valid:] = 0
             weights[list(self.broken)] = 0
             self._fill(weights, work)
         assert self._arrays is not None
-        release: list[Callable[[], None]] = [partial(self._pool.give, self._block)] if self._block is not None else []
-        return Batch(self._arrays, weights, self.planned, self.skipped(work), release)
+        return Batch(self._arrays, weights, self.planned, skipped, self._block)
 
     def _fill(self, weights: NDArray[np.float32], work: Work) -> None:
         good = np.flatnonzero(weights)
@@ -137,13 +152,18 @@ class Job:
         for values in self._arrays.values():
             values[weights == 0] = values[good[0]]
 
-    def _hold(self, block: Block, number: int) -> Arrays:
-        self._block, self._arrays = block, block.batch(number)
+    def _hold(self, block: Block) -> Arrays:
+        self._block, self._arrays = block, block.arrays
         return self._arrays
 
     def where(self, row: int, work: Work) -> str:
         """The item of a row, as a person finds it."""
         return work.where(self.planned.epoch[row], self.planned.shard[row], self.planned.k[row])
+
+
+@cache
+def _ones(size: int) -> NDArray[np.float32]:
+    return np.ones(size, dtype=np.float32)
 
 
 def _misfit(job: Job, place: Ids, work: Work, error: ValueError) -> ExampleError:

@@ -51,9 +51,9 @@ class Pace:
         """Whether so many uses are done in less time than it takes to wake another thread."""
         return 0 < self.seconds * num_uses < _MOMENT
 
-    def is_short(self) -> bool:
-        """Whether a piece of work is done soon enough for whoever waits to do one."""
-        return 0 < self.seconds * self._size < _SHORT
+    def is_short(self, least: int = 0) -> bool:
+        """Whether a piece of work, of ``least`` uses at least, is done soon enough for whoever waits to do one."""
+        return 0 < self.seconds * max(self._size, least) < _SHORT
 
     def num_batches(self, batch_size: int) -> int:
         """How many whole batches are one piece, a power of 2 so that their memory can be used again; 0 where a batch is

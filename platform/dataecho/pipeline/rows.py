@@ -14,10 +14,10 @@ from dataecho.plan.plan import PlannedBatch
 _columns = attrgetter("ordinal", "epoch", "shard", "k", "repeat", "num_repeats")
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Rows:
-    """Uses, arrays [n]; ``place``: their rows in the batch, or in batches one after the other. The other columns are
-    those of :class:`PlannedBatch`."""
+    """Uses, arrays [n], not to be changed; ``place``: their rows in the batch, or in batches one after the other. The
+    other columns are those of :class:`PlannedBatch`."""
 
     place: Ids
     ordinal: Ids
@@ -29,12 +29,18 @@ class Rows:
 
     @classmethod
     def of(cls, *batches: PlannedBatch) -> Rows:
-        """The rows of one or more batches, of the same length, that are not padding."""
-        size = len(batches[0])
-        columns = zip(*map(_columns, batches), strict=True)
+        """The rows, but for padding, of one batch or of several of the same length that follow each other."""
+        first, last = batches[0], batches[-1]
+        block, size = first.block, len(first)
         place = np.arange(size * len(batches))
-        rows = cls(place, *(np.concatenate(parts) if len(parts) > 1 else parts[0] for parts in columns))
-        if all(planned.num_valid == size for planned in batches):
+        if last.block is block and last.row - first.row == len(batches) - 1:
+            some = slice(first.row, last.row + 1)
+            rows = cls(place, *[column[some].reshape(-1) for column in _columns(block)])
+            is_whole = block.num_valid == size
+        else:
+            rows = cls(place, *map(np.concatenate, zip(*map(_columns, batches), strict=True)))
+            is_whole = all(planned.num_valid == size for planned in batches)
+        if is_whole:
             return rows
         return rows[np.concatenate([np.arange(size) < planned.num_valid for planned in batches])]
 

@@ -49,7 +49,8 @@ class Source(abc.ABC):
 
     @property
     def is_in_memory(self) -> bool:
-        """Whether no read can ever wait, for a disk neither: then the training loop may read, too."""
+        """Whether records are copied out of memory: no read can ever wait, for a disk neither, so that the training
+        loop may read, too; and what it gives belongs to whoever reads, so that a batch can be a view of it."""
         return False
 
     @property

@@ -31,7 +31,7 @@ class Stage:
     with :func:`dataecho.plan.keys.uniform` and ``integers``: new keys for every use after the echo point, the same key
     for every use before it. ``batched``: the function takes and gives a dictionary of arrays whose first axis is the
     example, and keys [n]; it must treat every row alone, for the cut into chunks changes nothing. A function never
-    writes into what it was given.
+    writes into what it was given, and never again into what it gave.
     """
 
     name: str

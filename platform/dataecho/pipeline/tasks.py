@@ -83,22 +83,23 @@ class RowsTask(Task):
 
 
 class WholeTask(Task):
-    """One or more whole batches of which nothing is kept, for work so cheap that every change of threads shows."""
+    """One or more whole batches of which nothing is kept: for work so cheap that every change of threads shows, or so
+    that batches are what the last stage makes (``hands_on``)."""
 
-    def __init__(self, jobs: Sequence[Job], work: Work, meter: Meter, pace: Pace) -> None:
+    def __init__(self, jobs: Sequence[Job], work: Work, meter: Meter, pace: Pace, *, hands_on: bool) -> None:
         self.jobs = jobs
-        self._work, self._meter, self._pace = work, meter, pace
+        self._work, self._meter, self._pace, self._hands_on = work, meter, pace, hands_on
 
     def run(self, number: int) -> None:
         rows, times = Rows.of(*(job.planned for job in self.jobs)), Times()
-        Job.write_all(self.jobs, self._work.make(rows, None, times), self._work, times)
+        Job.write_all(self.jobs, self._work.make(rows, None, times), self._work, times, hands_on=self._hands_on)
         self._meter.add(times)
         self._pace.done(len(rows), times.total)
 
     def apart(self) -> Sequence[Task]:
         if len(self.jobs) == 1:
             return ()
-        return [WholeTask((job,), self._work, self._meter, self._pace) for job in self.jobs]
+        return [WholeTask((job,), self._work, self._meter, self._pace, hands_on=self._hands_on) for job in self.jobs]
 
 
 class RepeatTask(Task):

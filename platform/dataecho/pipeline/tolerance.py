@@ -29,6 +29,8 @@ class Tolerance:
         """``num_items`` were to be used for the first time, ``skipped`` of them could not. Raises
         :class:`ExampleError` for the first that is too many."""
         self._num_met += num_items
+        if not skipped:
+            return
         self._num_skipped += len(skipped)
         if self._num_skipped <= self._share * max(self._num_met, _FIRST):
             return

@@ -45,7 +45,10 @@ class EchoFactor:
         return self._factors.settle(first, lambda: self._needed(first, num_wanted))
 
     def _needed(self, first: int, num_wanted: int) -> Ids:
-        most = -(-num_wanted // int(self._factors.smallest(first, first + num_wanted)))
+        least, most_uses = self._factors.between(first, first + num_wanted)
+        most = -(-num_wanted // int(least))
+        if least == most_uses and least.is_integer():
+            return np.full(most, int(least))
         uses = self.num_uses(np.arange(first, first + most))
         return uses[: int(np.searchsorted(np.cumsum(uses), num_wanted)) + 1]
 
@@ -109,13 +112,14 @@ class Echo:
         leaving = self._exchange(incoming)
         repeat, num_repeats, lag = self._table.use(leaving, self._num_left)
         payload = self._table.payload.take(leaving, axis=0)
-        if (num_repeats == 1).all():
-            self._table.free(leaving)
-        else:
-            self._table.free(leaving[repeat == num_repeats - 1])
         self._num_left += count
-        num_entered = len(first) + np.cumsum(np.bincount(first_copies, minlength=count))
-        return Taken(payload, repeat, num_repeats, lag, num_entered, np.concatenate([first, entered]))
+        if len(entered) == count:  # one for every use
+            num_entered = np.arange(len(first) + 1, len(first) + count + 1)
+        else:
+            num_entered = len(first) + np.cumsum(np.bincount(first_copies, minlength=count))
+        return Taken(
+            payload, repeat, num_repeats, lag, num_entered, np.concatenate([first, entered]) if len(first) else entered
+        )
 
     def state(self) -> dict[str, Any]:
         """What a continuation needs: the ids in the buffer and how often each was used. Integers and int64 arrays."""
@@ -208,13 +212,14 @@ class _Table:
         rows = self._free[self._num_free - count : self._num_free].copy()
         self._num_free -= count
         self.payload[rows], self.num_uses[rows] = payload, num_uses
-        self.used[rows] = self.last[rows] = 0  # a state must not show what the row held before
         return rows
 
     def use(self, rows: Ids, first_position: int) -> tuple[Ids, Ids, Ids]:
-        """Number the uses ``rows`` as they leave, the first at ``first_position``: repeat, num_repeats, lag."""
+        """Number the uses ``rows`` as they leave, the first at ``first_position``: repeat, num_repeats, lag. A row is
+        free after its last use; its payload stays until the next :meth:`add`."""
         num_uses = self.num_uses[rows]
         if (num_uses == 1).all():
+            self._free_again(rows)
             zeros = np.zeros(len(rows), dtype=np.int64)
             return zeros, num_uses, zeros
         entries, steps, starts, ends = _grouped(rows)
@@ -230,9 +235,12 @@ class _Table:
         lag[steps] = np.where(in_order > 0, positions - previous, 0)
         self.used[entries[ends]] = in_order[ends] + 1
         self.last[entries[ends]] = positions[ends]
+        gone = rows[repeat == num_uses - 1]
+        self.used[gone] = self.last[gone] = 0  # a state must not show what the row held before
+        self._free_again(gone)
         return repeat, num_uses, lag
 
-    def free(self, rows: Ids) -> None:
+    def _free_again(self, rows: Ids) -> None:
         self._free[self._num_free : self._num_free + len(rows)] = rows
         self._num_free += len(rows)
 

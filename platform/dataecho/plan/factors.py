@@ -94,11 +94,12 @@ class FactorHistory:
             return np.full(len(ordinals), factors[0])
         return factors[np.searchsorted(since, ordinals, side="right") - 1]
 
-    def smallest(self, first: int, end: int) -> float:
-        """The smallest factor of the entries from ``first`` to before ``end``, at least one entry."""
+    def between(self, first: int, end: int) -> tuple[float, float]:
+        """The smallest and the largest factor of the entries from ``first`` to before ``end``, at least one entry."""
         since, factors = self._columns
         begin, stop = np.searchsorted(since, (first, end - 1), side="right")
-        return float(factors[begin - 1 : stop].min())
+        some = factors[begin - 1 : stop]
+        return float(some.min()), float(some.max())
 
     def settle(self, first: int, num_uses: Callable[[], Ids]) -> Ids:
         """What ``num_uses`` returns: the uses of entries from ordinal ``first`` on, as many as enter now. No change

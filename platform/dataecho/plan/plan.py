@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,17 +18,13 @@ _USES_PER_BLOCK = 8192
 OPEN_BLOCK = 4
 
 
-@dataclass(slots=True)  # not frozen: to set the fields of a frozen one takes as long as to plan half of a small batch
-class PlannedBatch:
-    """One batch of the plan, ``b`` rows; not to be changed.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedBlock:
+    """``m`` batches of ``b`` rows that were planned together; not to be changed.
 
-    ``ordinal``, ``epoch``, ``shard``, ``k``, ``repeat``, ``num_repeats``: arrays [b], one use per row; the entry
-    ordinal names an item uniquely across epochs. ``batch_ordinal``, ``batch_repeat``, ``num_batch_repeats``: the same
-    for the batch as a whole, (i, 0, 1) unless batches are echoed. Rows from ``num_valid`` on are padding of weight 0.
-    ``entered`` [n, 4]: items that enter before this batch leaves (columns as in ``ITEM_COLUMNS``);
-    ``num_entered``: all items so far, this batch's included. ``num_fresh``: rows whose repeat is 0.
-    ``num_duplicates``: rows whose item the batch already has. ``lag``: [b], uses since the item's previous use (0 for
-    its first), or batches under batch echo. ``total_lag``: their sum in steps.
+    Of what :class:`PlannedBatch` has, ``ordinal`` to ``lag`` are arrays [m, b] here, the rest has length m;
+    ``num_valid`` is that of every batch. ``entered`` [n, 4]: rows ``entered_through[i]`` to ``entered_through[i + 1]``
+    are batch i's. ``entered_before``: items that had entered before the block.
     """
 
     ordinal: Ids
@@ -37,20 +33,124 @@ class PlannedBatch:
     k: Ids
     repeat: Ids
     num_repeats: Ids
-    batch_ordinal: int
-    batch_repeat: int
-    num_batch_repeats: int
+    lag: Ids
+    batch_ordinal: Sequence[int]
+    batch_repeat: Sequence[int]
+    num_batch_repeats: Sequence[int]
     num_valid: int
     entered: Ids
-    num_entered: int
-    epochs_entered: int
-    num_fresh: int
-    num_duplicates: int
-    lag: Ids
-    total_lag: float
+    entered_through: Sequence[int]
+    entered_before: int
+    epochs_entered: Sequence[int]
+    num_fresh: Sequence[int]
+    num_duplicates: Sequence[int]
+    total_lag: Sequence[float]
 
     def __len__(self) -> int:
         return len(self.ordinal)
+
+    def batches(self) -> list[PlannedBatch]:
+        """One by one."""
+        return [PlannedBatch(self, row) for row in range(len(self))]
+
+
+class PlannedBatch:
+    """One batch of the plan, ``b`` rows; not to be changed. It is row ``row`` of ``block``, looked up when asked for:
+    to cut all of it out beforehand took as long as to plan half of a small batch."""
+
+    __slots__ = ("block", "row")
+
+    def __init__(self, block: PlannedBlock, row: int) -> None:
+        self.block, self.row = block, row
+
+    def __len__(self) -> int:
+        return self.block.ordinal.shape[1]
+
+    @property
+    def ordinal(self) -> Ids:
+        """[b], the entry ordinal of the item of every row: names an item uniquely across epochs."""
+        return self.block.ordinal[self.row]
+
+    @property
+    def epoch(self) -> Ids:
+        """[b], the item's epoch."""
+        return self.block.epoch[self.row]
+
+    @property
+    def shard(self) -> Ids:
+        """[b], the item's shard."""
+        return self.block.shard[self.row]
+
+    @property
+    def k(self) -> Ids:
+        """[b], the item's position in its shard."""
+        return self.block.k[self.row]
+
+    @property
+    def repeat(self) -> Ids:
+        """[b], how often the item was used before; 0 for a fresh example."""
+        return self.block.repeat[self.row]
+
+    @property
+    def num_repeats(self) -> Ids:
+        """[b], how often the item will be used in all."""
+        return self.block.num_repeats[self.row]
+
+    @property
+    def lag(self) -> Ids:
+        """[b], uses since the item's previous use (0 for its first), or batches under batch echo."""
+        return self.block.lag[self.row]
+
+    @property
+    def batch_ordinal(self) -> int:
+        """The number of the batch, the same for all repeats of it."""
+        return self.block.batch_ordinal[self.row]
+
+    @property
+    def batch_repeat(self) -> int:
+        """How often the batch was used before; 0 unless batches are echoed."""
+        return self.block.batch_repeat[self.row]
+
+    @property
+    def num_batch_repeats(self) -> int:
+        """How often the batch will be used in all; 1 unless batches are echoed."""
+        return self.block.num_batch_repeats[self.row]
+
+    @property
+    def num_valid(self) -> int:
+        """Rows from here on are padding of weight 0."""
+        return self.block.num_valid
+
+    @property
+    def entered(self) -> Ids:
+        """[n, 4], items that enter before this batch leaves; columns as in ``ITEM_COLUMNS``."""
+        block, row = self.block, self.row
+        return block.entered[block.entered_through[row] : block.entered_through[row + 1]]
+
+    @property
+    def num_entered(self) -> int:
+        """All items so far, this batch's included."""
+        return self.block.entered_before + self.block.entered_through[self.row + 1]
+
+    @property
+    def epochs_entered(self) -> int:
+        """Epochs of which an item has entered so far."""
+        return self.block.epochs_entered[self.row]
+
+    @property
+    def num_fresh(self) -> int:
+        """Rows whose repeat is 0."""
+        return self.block.num_fresh[self.row]
+
+    @property
+    def num_duplicates(self) -> int:
+        """Rows whose item the batch already has."""
+        return self.block.num_duplicates[self.row]
+
+    @property
+    def total_lag(self) -> float:
+        """The sum of ``lag`` in steps."""
+        return self.block.total_lag[self.row]
 
 
 class Plan:
@@ -175,7 +275,7 @@ class Plan:
         most = max(1, MAX_BLOCK // self._batch_size)
         batches: list[PlannedBatch] = []
         while len(batches) < count:
-            batches += self._block(min(most, count - len(batches)))
+            batches += self._block(min(most, count - len(batches))).batches()
         return batches
 
     def advance(self, count: int) -> None:
@@ -215,65 +315,51 @@ class Plan:
         self._level.load_state(state)
         self._factors.load_state(state["factors"], num_settled=self._level.num_entered)
 
-    def _block(self, count: int) -> list[PlannedBatch]:
+    def _block(self, count: int) -> PlannedBlock:
         last_epoch = self._order.epoch
-        block = self._level.take(count)
+        cut = self._level.take(count)
         first = self._num_batches
         self._num_batches += count
-        num_duplicates = (
-            (np.diff(np.sort(block.uses[:, :, 0], axis=1), axis=1) == 0).sum(axis=1).tolist()
-            if block.may_have_duplicates
-            else [0] * count
-        )
-        num_fresh = (block.repeat == 0).sum(axis=1).tolist()
-        total_lag = (block.lag.sum(axis=1) / (self._batch_size if block.batch_ordinal is None else 1)).tolist()
-        if block.batch_ordinal is None:
+        ordinal, epoch, shard, k = np.ascontiguousarray(cut.uses.transpose(2, 0, 1))
+        if cut.may_have_repeats:
+            num_fresh = (cut.repeat == 0).sum(axis=1).tolist()
+            total_lag = (cut.lag.sum(axis=1) / (self._batch_size if cut.batch_ordinal is None else 1)).tolist()
+        else:
+            num_fresh, total_lag = [self._batch_size] * count, [0.0] * count
+        num_duplicates = [0] * count
+        if cut.batch_ordinal is None and cut.may_have_repeats:
+            num_duplicates = (np.diff(np.sort(ordinal, axis=1), axis=1) == 0).sum(axis=1).tolist()
+        if cut.batch_ordinal is None:
             ordinals, batch_repeats, num_batch_repeats = range(first, first + count), [0] * count, [1] * count
         else:
-            ordinals = block.batch_ordinal.tolist()
-            batch_repeats, num_batch_repeats = block.repeat[:, 0].tolist(), block.num_repeats[:, 0].tolist()
-        batches, begin = [], 0
-        # What a batch is made of is cut out of the block here, and by iteration: numpy takes twice as long for [row].
-        for row, (ordinal, epoch, shard, k, repeat, num_repeats, lag, end) in enumerate(
-            zip(
-                *np.ascontiguousarray(block.uses.transpose(2, 0, 1)),
-                block.repeat,
-                block.num_repeats,
-                block.lag,
-                block.entered_through.tolist(),
-                strict=True,
-            )
-        ):
-            entered = block.entered[begin:end]
-            if end > begin:
-                last_epoch = int(entered[-1, 1])
-            batches.append(
-                PlannedBatch(
-                    ordinal=ordinal,
-                    epoch=epoch,
-                    shard=shard,
-                    k=k,
-                    repeat=repeat,
-                    num_repeats=num_repeats,
-                    batch_ordinal=ordinals[row],
-                    batch_repeat=batch_repeats[row],
-                    num_batch_repeats=num_batch_repeats[row],
-                    num_valid=self._batch_size,
-                    entered=entered,
-                    num_entered=block.entered_before + end,
-                    epochs_entered=last_epoch + 1,
-                    num_fresh=num_fresh[row],
-                    num_duplicates=num_duplicates[row],
-                    lag=lag,
-                    total_lag=total_lag[row],
-                )
-            )
-            begin = end
-        return batches
+            ordinals = cut.batch_ordinal.tolist()
+            batch_repeats, num_batch_repeats = cut.repeat[:, 0].tolist(), cut.num_repeats[:, 0].tolist()
+        # Where nothing entered for a batch, the last epoch is that of whatever entered before.
+        epochs = np.append(last_epoch, cut.entered[:, 1])
+        return PlannedBlock(
+            ordinal=ordinal,
+            epoch=epoch,
+            shard=shard,
+            k=k,
+            repeat=cut.repeat,
+            num_repeats=cut.num_repeats,
+            lag=cut.lag,
+            batch_ordinal=ordinals,
+            batch_repeat=batch_repeats,
+            num_batch_repeats=num_batch_repeats,
+            num_valid=self._batch_size,
+            entered=cut.entered,
+            entered_through=[0, *cut.entered_through.tolist()],
+            entered_before=cut.entered_before,
+            epochs_entered=(epochs[cut.entered_through] + 1).tolist(),
+            num_fresh=num_fresh,
+            num_duplicates=num_duplicates,
+            total_lag=total_lag,
+        )
 
 
 @dataclass(frozen=True)
-class _Block:
+class _Cut:
     """``m`` batches of ``b`` uses: ``uses`` [m, b, 4]; ``repeat``, ``num_repeats``, ``lag`` [m, b];
     ``entered_through`` [m] indexes ``entered`` [n, 4]."""
 
@@ -285,7 +371,7 @@ class _Block:
     entered: Ids
     entered_through: Ids
     entered_before: int
-    may_have_duplicates: bool
+    may_have_repeats: bool
 
 
 class _ItemLevel:
@@ -294,12 +380,12 @@ class _ItemLevel:
     def __init__(self, items: Echo, batch_size: int) -> None:
         self._items, self._batch_size = items, batch_size
 
-    def take(self, count: int) -> _Block:
+    def take(self, count: int) -> _Cut:
         size = self._batch_size
         before = self._items.num_entered
         taken = self._items.take(count * size)
         shape = (count, size)
-        return _Block(
+        return _Cut(
             taken.payload.reshape(count, size, -1),
             taken.repeat.reshape(shape),
             taken.num_repeats.reshape(shape),
@@ -330,13 +416,13 @@ class _BatchLevel:
         self._inner = _ItemLevel(items, batch_size)
         self._items, self._batch_size = items, batch_size
         self._num_cut = 0
-        self._cut: list[_Block] = []
+        self._cut: list[_Cut] = []
         width = 1 + batch_size * len(ITEM_COLUMNS)
         self._batches = Echo(
             self._enter, width=width, factors=factors, buffer_length=buffer_length, seed=seed, level="batches"
         )
 
-    def take(self, count: int) -> _Block:
+    def take(self, count: int) -> _Cut:
         before = self._items.num_entered
         self._cut = []
         taken = self._batches.take(count)
@@ -345,7 +431,7 @@ class _BatchLevel:
         for block in self._cut:
             offsets.append(offsets[-1][-1] + block.entered_through)
             entered.append(block.entered)
-        return _Block(
+        return _Cut(
             taken.payload[:, 1:].reshape(*shape, -1),
             np.broadcast_to(taken.repeat[:, None], shape),
             np.broadcast_to(taken.num_repeats[:, None], shape),
@@ -354,7 +440,7 @@ class _BatchLevel:
             np.concatenate(entered),
             np.concatenate(offsets)[taken.num_entered],
             before,
-            False,
+            True,
         )
 
     @property

@@ -131,6 +131,16 @@ class BackendContract(abc.ABC):
         assert weights.dtype == np.float32
         assert weights.tolist() == [1, 1, 1, 1, 1, 1, 0, 0]
 
+    def test_views_train_as_copies_do(self, make: Make, linear_model: NewModel, fetch: Fetch) -> None:
+        copies = _linear_batch()
+        wide = {name: np.repeat(values[:, None], 3, axis=1) for name, values in copies.arrays.items()}
+        views = Batch({name: values[:, 1] for name, values in wide.items()}, copies.weights, copies.planned)
+        assert not any(values.flags.c_contiguous for values in views.arrays.values())
+        fields, _ = fetch(make(linear_model).put(views))
+        for name, values in fields.items():
+            assert values.flags.c_contiguous, f"{name}: the last bits of a result can depend on where its rows lie"
+        assert _same(_one_step(make(linear_model), views), _one_step(make(linear_model), copies))
+
     def test_it_says_truly_whether_it_keeps_the_host_arrays(self, make: Make, linear_model: NewModel) -> None:
         expected = _one_step(make(linear_model), _linear_batch())
         for name in ("x", "y"):
