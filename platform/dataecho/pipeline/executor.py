@@ -24,6 +24,7 @@ import numpy as np
 from dataecho.errors import require
 from dataecho.pipeline.batch import MAX_HANDED_ON, Arrays, Batch, BatchPool, Layout
 from dataecho.pipeline.crew import Crew, ThreadCrew
+from dataecho.pipeline.heap import keep_freed_memory
 from dataecho.pipeline.job import Job
 from dataecho.pipeline.memory import MIB
 from dataecho.pipeline.meter import Meter
@@ -240,6 +241,7 @@ class Executor:
             return True
         if not self._started and not self._closed:  # not before: what is read before the clock runs would be free
             self._started = True
+            keep_freed_memory()
             self._read_ahead.start(self.meter)
             for thread in self._threads:
                 thread.start()

@@ -27,6 +27,7 @@ import numpy as np
 from dataecho.errors import SettingError
 from dataecho.pipeline.batch import Arrays, Layout, layout_of, write_rows
 from dataecho.pipeline.crew import Crew, Material
+from dataecho.pipeline.heap import keep_freed_memory
 from dataecho.pipeline.job import Job
 from dataecho.pipeline.meter import Meter, Times
 from dataecho.pipeline.pace import Pace
@@ -278,6 +279,7 @@ class _Worker:
 def _serve(connection: Connection, orders: bytes) -> None:
     """The life of a worker process. What it unpickles was pickled by its parent, over a pipe of their own."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+    keep_freed_memory()
     try:
         told: _Orders = pickle.loads(orders)
         servant = _Servant(told)
