@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dataecho.pipeline.stage import Chunk
+from dataecho.pipeline.stage import Chunk, Example
 from dataecho.plan.order import Ids
 from dataecho.plan.plan import PlannedBatch
 
@@ -201,15 +201,27 @@ def write_rows(arrays: Arrays, place: Ids, chunk: Chunk) -> None:
         for name, values in chunk.items():
             arrays[name][rows] = values
         return
-    fields = [(name, target, target.shape[1:], target.dtype) for name, target in arrays.items()]
+    writer = RowWriter(arrays)
     for row, example in zip(place.tolist(), chunk, strict=True):
-        fits = isinstance(example, dict) and len(example) == len(fields)
-        for name, target, shape, dtype in fields:
+        writer.write(row, example)
+
+
+class RowWriter:
+    """Writes examples one by one into rows of ``arrays``."""
+
+    def __init__(self, arrays: Arrays) -> None:
+        self._arrays = arrays
+        self._fields = [(name, target, target.shape[1:], target.dtype) for name, target in arrays.items()]
+
+    def write(self, row: int, example: Example) -> None:
+        """Raises ``ValueError`` where it does not fit."""
+        fits = isinstance(example, dict) and len(example) == len(self._fields)
+        for name, target, shape, dtype in self._fields:
             value = example.get(name) if fits else None
             if isinstance(value, np.ndarray | np.generic) and value.shape == shape and value.dtype == dtype:
                 target[row] = value
             else:  # a number of Python's own, or nothing that could be written
-                _check(arrays, layout_of([example]))
+                _check(self._arrays, layout_of([example]))
                 target[row] = example[name]
 
 

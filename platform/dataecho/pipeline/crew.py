@@ -70,7 +70,10 @@ class ThreadCrew(Crew):
 
     def make(self, worker: int, job: Job, rows: Rows, material: Material) -> None:
         times = Times()
-        job.write(self._work.make(rows, material, times), self._work, times)
+        if self._work.ends_one_by_one:
+            job.write_each(rows.place, self._work.make_each(rows, material, times), self._work, times)
+        else:
+            job.write(self._work.make(rows, material, times), self._work, times)
         self._meter.add(times)
         self._pace.done(len(rows), times.total)
 

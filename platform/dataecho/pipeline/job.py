@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dataecho.pipeline.batch import Arrays, Batch, BatchPool, Block, Layout, Skipped, layout_of, write_rows
+from dataecho.pipeline.batch import Arrays, Batch, BatchPool, Block, Layout, RowWriter, Skipped, layout_of, write_rows
 from dataecho.pipeline.meter import Times
-from dataecho.pipeline.stage import BATCH, Broken, ExampleError
+from dataecho.pipeline.stage import BATCH, Broken, Example, ExampleError
 from dataecho.pipeline.work import Made, Work
 from dataecho.plan.order import Ids
 from dataecho.plan.plan import PlannedBatch
@@ -73,6 +74,27 @@ class Job:
                 write_rows(self.arrays(layout_of(made.chunk)), made.place, made.chunk)
             except ValueError as error:
                 raise _misfit(self, made.place, work, error) from error
+
+    def write_each(self, place: Ids, examples: Iterator[Example], work: Work, times: Times) -> None:
+        """The same with every example as soon as it is made, when it is still in the processor's cache."""
+        broken: dict[int, Broken] = {}
+        writer: RowWriter | None = None
+        spent = 0.0
+        for number, example in enumerate(examples):
+            row = int(place[number])
+            if isinstance(example, Broken):
+                broken[row] = example
+                continue
+            started = time.perf_counter()
+            try:
+                writer = writer or RowWriter(self.arrays(layout_of([example])))
+                writer.write(row, example)
+            except ValueError as error:
+                raise _misfit(self, place[number : number + 1], work, error) from error
+            spent += time.perf_counter() - started
+        self.add_broken(broken)
+        if writer is not None:
+            times.add(BATCH, len(place) - len(broken), spent)
 
     @staticmethod
     def write_all(jobs: Sequence[Job], made: Made, work: Work, times: Times, *, hands_on: bool) -> None:

@@ -27,6 +27,11 @@ class Times:
         self._stage, self._started = stage, time.perf_counter()
         return self
 
+    def add(self, stage: str, num_examples: int, seconds: float) -> None:
+        """``stage`` has done its work."""
+        self.num_examples[stage] = self.num_examples.get(stage, 0) + num_examples
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+
     @property
     def total(self) -> float:
         """Seconds of all stages."""

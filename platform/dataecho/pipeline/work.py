@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 import numpy as np
 
@@ -22,11 +24,12 @@ from dataecho.pipeline.stage import (
     Stage,
     as_examples,
     chunk_length,
+    one_by_one,
     run_stage,
     stage_names,
 )
 from dataecho.pipeline.store import Entry
-from dataecho.plan.keys import KeyStream
+from dataecho.plan.keys import Keys, KeyStream
 from dataecho.plan.order import Ids
 
 
@@ -38,6 +41,14 @@ class Made:
     place: Ids
     chunk: Chunk
     broken: dict[int, Broken]
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A stage, and the keys of the rows it works on where it is random."""
+
+    stage: Stage
+    keys: Keys | None
 
 
 class Work:
@@ -56,8 +67,10 @@ class Work:
         self.echoes_items = echo_after not in (BATCH, DEVICE)
         num_upstream = names.index(echo_after) if self.echoes_items else len(stages)
         streams = {stage.name: KeyStream(seed, f"stage.{stage.name}") for stage in stages if stage.random}
-        self._upstream = [(stage, streams.get(stage.name)) for stage in stages[:num_upstream]]
-        self._downstream = [(stage, streams.get(stage.name)) for stage in stages[num_upstream:]]
+        keyed = [(stage, streams.get(stage.name)) for stage in stages]
+        self._upstream, self._downstream = keyed[:num_upstream], keyed[num_upstream:]
+        #: Whether the last stage takes one example at a time, so that each can be written as soon as it is made.
+        self.ends_one_by_one = bool(stages) and not stages[-1].batched
         #: Names of what is done once per item.
         self.upstream_names = frozenset(names[: num_upstream + 1])
 
@@ -77,17 +90,21 @@ class Work:
     def make(self, rows: Rows, entries: Sequence[Entry] | None, times: Times) -> Made:
         """From reading to what is written into the batch; ``entries``, one a row, where results are kept or records
         were read before."""
-        if entries is None:
-            chunk = self._up(rows, self.read(rows.epoch, rows.shard, rows.k, times), times)
-        else:
-            chunk = self._from_store(rows, entries, times)
-        return self._down(rows, chunk, times)
+        steps, chunk = self._begin(rows, entries, times)
+        return _made(rows, self._run(steps, chunk, rows, times))
+
+    def make_each(self, rows: Rows, entries: Sequence[Entry] | None, times: Times) -> Iterator[Example]:
+        """The same, one example or :class:`Broken` after the other, for stages that end one by one."""
+        steps, chunk = self._begin(rows, entries, times)
+        num_together = max((number for number, step in enumerate(steps, start=1) if step.stage.batched), default=0)
+        chunk = self._run(steps[:num_together], chunk, rows, times)
+        return self._one_by_one(steps[num_together:], chunk, rows, times)
 
     def trace(self, rows: Rows, times: Times) -> tuple[Chunk, Chunk, Made]:
         """The same, with what was there on the way: records, results of the echo point, rows of the batch."""
         records = self.read(rows.epoch, rows.shard, rows.k, times)
-        results = self._up(rows, records, times)
-        return records, results, self._down(rows, results, times)
+        results = self._run(self._up(rows), records, rows, times)
+        return records, results, _made(rows, self._run(self._down(rows), results, rows, times))
 
     def every_stage(self, rows: Rows) -> Iterator[tuple[str, Chunk]]:
         """The names of ``read`` and of all stages, each with what is there after it. Every row goes through all of
@@ -95,12 +112,9 @@ class Work:
         times = Times()
         chunk = self.read(rows.epoch, rows.shard, rows.k, times)
         yield READ, chunk
-        for stage, stream in self._upstream:
-            chunk = self._step(stage, stream, 0, chunk, rows, times)
-            yield stage.name, chunk
-        for stage, stream in self._downstream:
-            chunk = self._step(stage, stream, rows.repeat, chunk, rows, times)
-            yield stage.name, chunk
+        for step in (*self._up(rows), *self._down(rows)):
+            chunk = self._run([step], chunk, rows, times)
+            yield step.stage.name, chunk
 
     def where(self, epoch: np.int64, shard: np.int64, k: np.int64) -> str:
         """An item, as a person finds it."""
@@ -112,7 +126,7 @@ class Work:
             try:
                 wanted = rows[np.array(mine)]
                 records = self._records(wanted, [entries[number].record for number in mine], times)
-                results = as_examples(self._up(wanted, records, times))
+                results = as_examples(self._run(self._up(wanted), records, wanted, times))
             except BaseException as error:
                 for number in mine:
                     entries[number].fail(error)
@@ -130,30 +144,48 @@ class Work:
         read = iter(as_examples(self.read(rest.epoch, rest.shard, rest.k, times)) if missing else ())
         return [next(read) if record is None else record.use() for record in records]
 
-    def _up(self, rows: Rows, chunk: Chunk, times: Times) -> Chunk:
-        for stage, stream in self._upstream:
-            # Repeat 0 for all: whichever use happens to come first, the result is that of the first.
-            chunk = self._step(stage, stream, 0, chunk, rows, times)
+    def _begin(self, rows: Rows, entries: Sequence[Entry] | None, times: Times) -> tuple[list[_Step], Chunk]:
+        """What is still to be done, and with what."""
+        if entries is None:
+            return [*self._up(rows), *self._down(rows)], self.read(rows.epoch, rows.shard, rows.k, times)
+        return self._down(rows), self._from_store(rows, entries, times)
+
+    def _up(self, rows: Rows) -> list[_Step]:
+        # Repeat 0 for all: whichever use happens to come first, the result is that of the first.
+        return [_Step(stage, _keys(stream, rows, 0)) for stage, stream in self._upstream]
+
+    def _down(self, rows: Rows) -> list[_Step]:
+        return [_Step(stage, _keys(stream, rows, rows.repeat)) for stage, stream in self._downstream]
+
+    def _run(self, steps: Sequence[_Step], chunk: Chunk, rows: Rows, times: Times) -> Chunk:
+        for is_batched, some in itertools.groupby(steps, key=attrgetter("stage.batched")):
+            if is_batched:
+                for step in some:
+                    chunk = self._run_batched(step, chunk, rows, times)
+            else:
+                chunk = list(self._one_by_one(list(some), chunk, rows, times))
         return chunk
 
-    def _down(self, rows: Rows, chunk: Chunk, times: Times) -> Made:
-        for stage, stream in self._downstream:
-            chunk = self._step(stage, stream, rows.repeat, chunk, rows, times)
-        return _made(rows, chunk)
+    def _one_by_one(self, steps: Sequence[_Step], chunk: Chunk, rows: Rows, times: Times) -> Iterator[Example]:
+        seconds = [0.0] * len(steps)
+        yield from one_by_one([step.stage for step in steps], chunk, [step.keys for step in steps], seconds)
+        for step, spent in zip(steps, seconds, strict=True):
+            times.add(step.stage.name, len(rows), spent)
 
-    def _step(
-        self, stage: Stage, stream: KeyStream | None, repeat: Ids | int, chunk: Chunk, rows: Rows, times: Times
-    ) -> Chunk:
-        keys = stream.keys(rows.epoch, rows.shard, rows.k, repeat) if stream is not None else None
-        with times.of(stage.name, len(rows)):
+    def _run_batched(self, step: _Step, chunk: Chunk, rows: Rows, times: Times) -> Chunk:
+        with times.of(step.stage.name, len(rows)):
             try:
-                return run_stage(stage, chunk, keys)
+                return run_stage(step.stage, chunk, step.keys)
             except Exception as error:
                 where = f"{self._where(rows)} and the {len(rows) - 1} after it, together"
-                raise ExampleError(stage.name, where, f"{type(error).__name__}: {error}") from error
+                raise ExampleError(step.stage.name, where, f"{type(error).__name__}: {error}") from error
 
     def _where(self, rows: Rows) -> str:
         return self.where(rows.epoch[0], rows.shard[0], rows.k[0])
+
+
+def _keys(stream: KeyStream | None, rows: Rows, repeat: Ids | int) -> Keys | None:
+    return stream.keys(rows.epoch, rows.shard, rows.k, repeat) if stream is not None else None
 
 
 def _made(rows: Rows, chunk: Chunk) -> Made:
