@@ -60,8 +60,7 @@ def random_crop(image: Images, key: np.uint64, *, size: int, min_area: float, ma
     where such a piece is longer than the image, as near to that as fits.
     """
     height, width = image.shape[:2]
-    # Four keys beside each other and one call: a call costs more than what it draws.
-    area, aspect, down, right = draws.uniform(key + np.arange(4, dtype=np.uint64), draw=0).tolist()
+    area, aspect, down, right = draws.uniforms(key, 4)
     share = (min_area + (1 - min_area) * area) * height * width
     ratio = min(max(max_aspect ** (2 * aspect - 1), share / height**2), width**2 / share)
     piece_width = max(1, min(width, round((share * ratio) ** 0.5)))

