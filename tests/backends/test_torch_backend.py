@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from dataecho.backends.torch_backend import DEVICES, TorchBackend
 from dataecho.backends.torch_model import TorchModel
 from dataecho.errors import SettingError
+from dataecho.pipeline.batch import Batch
 from dataecho.pipeline.feed import once_through
 from dataecho.pipeline.source import ArraySource
 from dataecho.testing.backend_contract import OPTIMIZERS, BackendContract
@@ -338,6 +339,21 @@ def test_labels_keep_their_64_bits_on_the_device():
         placed = backend().put(next(batches))
     assert placed.fields["label"].dtype == torch.int64
     assert placed.fields["label"].tolist() == [2**40, -1]
+
+
+@pytest.mark.parametrize("offset", [0, 16, 64])
+def test_fields_lie_as_pytorchs_own_tensors_do_wherever_they_were(offset):
+    # A batch [2, 1, 3, 4]: an axis of length 1 can have any stride, and PyTorch takes this one for "channels last".
+    memory = np.zeros(256 + offset, np.uint8)
+    start = -memory.ctypes.data % 64 + offset
+    image = np.ndarray((2, 1, 3, 4), np.float32, memory[start:], strides=(48, 4, 16, 4))
+    image[...] = np.arange(24).reshape(2, 1, 3, 4)
+    assert image.flags.c_contiguous and image.ctypes.data % 64 == offset % 64
+    batch = linear_batch(num_rows=2)
+    placed = backend().put(Batch({"image": image}, batch.weights, batch.planned))
+    for tensor in (placed.fields["image"], placed.weights):
+        assert tensor.stride() == torch.empty(tensor.shape).stride() and tensor.data_ptr() % 64 == 0
+    assert placed.fields["image"].tolist() == image.tolist()
 
 
 def test_a_model_with_batch_normalisation_continues_from_a_checkpoint_on_disk(tmp_path):

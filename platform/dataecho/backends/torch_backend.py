@@ -28,6 +28,7 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("32", "bf16", "64")
 _WEIGHTS = "/weights"  # no field has this name
 _NOISE = "backend.torch.noise"
+_ALIGNMENT = 64
 
 _OWN_CHOICE_OF_THREADS = torch.get_num_threads()  # before any run of this process has set another number
 
@@ -123,13 +124,9 @@ class TorchBackend(Backend):
         if self._copies is not None:
             placed, arrived = self._copies.start({**batch.arrays, _WEIGHTS: batch.weights})
             return _Placed(placed, placed.pop(_WEIGHTS), arrived)
-        # From pageable memory `to` returns when the copy is done; on the CPU nothing is copied at all.
-        # Contiguous, or the last bits of a result could depend on how the rows were made.
-        fields = {
-            name: torch.from_numpy(np.ascontiguousarray(values)).to(self._device)
-            for name, values in batch.arrays.items()
-        }
-        return _Placed(fields, torch.from_numpy(batch.weights).to(self._device))
+        # From pageable memory `to` returns when the copy is done; on the CPU nothing is copied but what must be moved.
+        fields = {name: _in_its_place(values).to(self._device) for name, values in batch.arrays.items()}
+        return _Placed(fields, _in_its_place(batch.weights).to(self._device))
 
     def train_step(self, placed: _Placed, *, learning_rate: float) -> None:
         placed = placed.ready()
@@ -262,6 +259,16 @@ class TorchBackend(Backend):
 
     def _precision(self) -> AbstractContextManager[Any]:
         return torch.autocast(self._device.type, dtype=torch.bfloat16) if self._bf16 else nullcontext()
+
+
+def _in_its_place(values: NDArray[Any]) -> torch.Tensor:
+    """As torch's own tensors lie: contiguous, from an address that is a multiple of 64 bytes on, and with the usual
+    strides where an axis has length 1 and could have any (torch takes some for "channels last"). Otherwise the last
+    bits of a result differ, and they must not depend on how a batch was made."""
+    tensor = torch.from_numpy(values)
+    if not tensor.is_contiguous() or tensor.data_ptr() % _ALIGNMENT:
+        tensor = tensor.clone(memory_format=torch.contiguous_format)
+    return tensor.view(-1).view(tensor.shape)
 
 
 def _device(settings: AcceleratorSettings) -> torch.device:

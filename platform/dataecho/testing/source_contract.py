@@ -95,6 +95,16 @@ class SourceContract(abc.ABC):
         first = fingerprints(source.read(*positions))
         assert fingerprints(source.read(*positions)) == fingerprints(new_source().read(*positions)) == first
 
+    def test_what_is_copied_out_of_memory_belongs_to_whoever_reads(self, new_source: NewSource) -> None:
+        source = new_source()
+        positions = all_positions(source)
+        first = fingerprints(source.read(*positions))
+        chunk = source.read(*positions)
+        if source.is_in_memory and isinstance(chunk, dict):  # which a batch may then be a view of
+            for values in chunk.values():
+                values[...] = np.zeros_like(values)
+        assert fingerprints(source.read(*positions)) == first
+
     @pytest.mark.parametrize("size", [2, 3, 7])
     def test_the_cut_into_reads_changes_nothing(self, new_source: NewSource, size: int) -> None:
         source = new_source()
