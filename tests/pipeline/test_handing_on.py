@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from dataecho.pipeline.batch import MAX_HANDED_ON
+from dataecho.pipeline.batch import MAX_HANDED_ON, new_arrays
 from dataecho.pipeline.executor import ExecutorSettings
 from dataecho.pipeline.feed import Feed, once_through
 from dataecho.pipeline.source import ArraySource
@@ -155,3 +155,21 @@ def test_the_bytes_of_what_is_handed_on_are_counted_until_it_is_released():
         assert BATCH * row_bytes <= most <= 2 * (12 + 1) * BATCH * row_bytes
         kept = list(itertools.islice(batches, 100))
         assert batches.meter.read().batch_bytes >= len(kept) * BATCH * row_bytes
+
+
+def test_rows_of_a_pool_begin_where_frameworks_like_them():
+    layout = {
+        "bytes": ((3,), np.dtype(np.uint8)),
+        "reals": ((2, 2), np.dtype(np.float64)),
+        "none": ((0,), np.dtype("i4")),
+    }
+    arrays = new_arrays(layout, 5)
+    assert {name: (values.shape, values.dtype) for name, values in arrays.items()} == {
+        "bytes": ((5, 3), np.uint8),
+        "reals": ((5, 2, 2), np.float64),
+        "none": ((5, 0), np.int32),
+    }
+    assert all(arrays[name].ctypes.data % 64 == 0 and arrays[name].flags.c_contiguous for name in ("bytes", "reals"))
+    arrays["reals"][...] = 1.5
+    arrays["bytes"][...] = 7
+    assert arrays["reals"].sum() == 30 and arrays["bytes"].sum() == 105

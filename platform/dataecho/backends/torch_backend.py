@@ -19,7 +19,7 @@ from dataecho.backends.torch_model import TorchModel
 from dataecho.backends.torch_parallel import PARALLEL, Entry, in_parallel, talking
 from dataecho.backends.torch_ranks import join_ranks, launched_ranks, local_rank
 from dataecho.errors import SettingError, require
-from dataecho.pipeline.batch import Batch
+from dataecho.pipeline.batch import ALIGNMENT, Batch
 from dataecho.plan.keys import KeyStream
 from dataecho.training.contracts import AcceleratorSettings, Arrays, Backend, BackendContext, OptimizerSettings
 from dataecho.training.ranks import Ranks
@@ -28,7 +28,6 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("32", "bf16", "64")
 _WEIGHTS = "/weights"  # no field has this name
 _NOISE = "backend.torch.noise"
-_ALIGNMENT = 64
 
 _OWN_CHOICE_OF_THREADS = torch.get_num_threads()  # before any run of this process has set another number
 
@@ -266,7 +265,7 @@ def _in_its_place(values: NDArray[Any]) -> torch.Tensor:
     strides where an axis has length 1 and could have any (torch takes some for "channels last"). Otherwise the last
     bits of a result differ, and they must not depend on how a batch was made."""
     tensor = torch.from_numpy(values)
-    if not tensor.is_contiguous() or tensor.data_ptr() % _ALIGNMENT:
+    if not tensor.is_contiguous() or tensor.data_ptr() % ALIGNMENT:
         tensor = tensor.clone(memory_format=torch.contiguous_format)
     return tensor.view(-1).view(tensor.shape)
 

@@ -19,6 +19,9 @@ Arrays = dict[str, NDArray[Any]]
 #: Shape and dtype of one example's fields.
 Layout = dict[str, tuple[tuple[int, ...], np.dtype]]
 
+#: Of arrays, in bytes: what vector units and the frameworks' own arrays have.
+ALIGNMENT = 64
+
 #: Batches of so many bytes at most are handed on as the last stage made them; copies of larger ones cost less than what
 #: cutting them brings.
 MAX_HANDED_ON = 1 << 21
@@ -173,8 +176,14 @@ def _can_be_handed_on(values: NDArray[Any]) -> bool:
 
 
 def new_arrays(layout: Layout, batch_size: int) -> Arrays:
-    """Arrays in ordinary memory, one row an example."""
-    return {name: np.empty((batch_size, *shape), dtype=dtype) for name, (shape, dtype) in layout.items()}
+    """Arrays in ordinary memory, one row an example, where frameworks like them: from a multiple of 64 bytes on."""
+    arrays = {}
+    for name, (shape, dtype) in layout.items():
+        num_bytes = int(np.prod((batch_size, *shape), dtype=np.int64)) * dtype.itemsize
+        memory = np.empty(num_bytes + ALIGNMENT, dtype=np.uint8)
+        start = -memory.ctypes.data % ALIGNMENT
+        arrays[name] = memory[start : start + num_bytes].view(dtype).reshape(batch_size, *shape)
+    return arrays
 
 
 def layout_of(chunk: Chunk) -> Layout:
