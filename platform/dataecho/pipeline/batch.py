@@ -22,8 +22,8 @@ Layout = dict[str, tuple[tuple[int, ...], np.dtype]]
 #: Of arrays, in bytes: what vector units and the frameworks' own arrays have.
 ALIGNMENT = 64
 
-#: Batches of so many bytes at most are handed on as the last stage made them; copies of larger ones cost less than what
-#: cutting them brings.
+#: Batches of so many bytes at most are handed on as the last stage made them; larger ones are cut, so that several
+#: workers can share one.
 MAX_HANDED_ON = 1 << 21
 
 

@@ -56,7 +56,7 @@ class PlannedBlock:
 
 class PlannedBatch:
     """One batch of the plan, ``b`` rows; not to be changed. It is row ``row`` of ``block``, looked up when asked for:
-    to cut all of it out beforehand took as long as to plan half of a small batch."""
+    to cut all of it out beforehand took a fifth of the time of planning a small batch."""
 
     __slots__ = ("block", "row")
 
