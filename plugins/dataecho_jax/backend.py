@@ -257,5 +257,5 @@ def _copied(values: NDArray[Any], device: jax.Device) -> jax.Array:
 
 def _key(stream: KeyStream, number: int) -> jax.Array:
     """A key of JAX from a 64-bit key: what is drawn is a function of seed and step and needs no state."""
-    bits = int(stream.keys(np.array([number]))[0])
+    bits = stream.key(number)
     return jax.random.wrap_key_data(np.array([bits >> 32, bits & 0xFFFFFFFF], np.uint32), impl="threefry2x32")

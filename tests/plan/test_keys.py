@@ -44,3 +44,9 @@ def test_several_numbers_of_one_key_are_the_first_draws_of_its_neighbours(key):
     several = uniforms(np.uint64(key), 4)
     assert all(type(number) is float for number in several)
     assert several == uniform(np.uint64(key) + np.arange(4, dtype=np.uint64), draw=0).tolist()
+
+
+@pytest.mark.parametrize("coordinates", [(0,), (7, 3), (2**40, 0, 1)])
+def test_one_key_is_the_same_as_in_an_array(coordinates):
+    stream = KeyStream(5, "noise")
+    assert stream.key(*coordinates) == int(stream.keys(*coordinates)[0])

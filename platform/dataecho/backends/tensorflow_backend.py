@@ -391,7 +391,7 @@ def _seeded(seed: int) -> Iterator[None]:
     """Keras draws the seed of every initialiser that has none from Python's generator: inside, these are a function of
     ``seed``; outside, nobody notices."""
     before = random.getstate()
-    random.seed(int(KeyStream(seed, "backend.tensorflow").keys(np.arange(1))[0]))
+    random.seed(KeyStream(seed, "backend.tensorflow").key(0))
     try:
         yield
     finally:

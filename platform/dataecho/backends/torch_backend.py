@@ -76,7 +76,7 @@ class TorchBackend(Backend):
         torch.use_deterministic_algorithms(deterministic)
         self._ranks = join_ranks(self._device, timeout=timeout)
         # The same weights on every rank, whatever drew random numbers before.
-        torch.manual_seed(int(KeyStream(context.seed, "backend.torch").keys(np.arange(1))[0] >> np.uint64(1)))
+        torch.manual_seed(KeyStream(context.seed, "backend.torch").key(0) >> 1)
         self._model = context.new_model()
         if not isinstance(self._model, TorchModel):
             raise SettingError(
@@ -136,15 +136,14 @@ class TorchBackend(Backend):
             self._model.train()
         with talking(self._ranks):
             with self._precision():
-                losses = self._trained(self._fields(placed), evaluates=False)
+                losses = self._trained(self._fields(placed), evaluates=False).to(self._dtype)
             weights = placed.weights.to(self._dtype)
             # Gradients are averaged over the ranks; together they are those of the mean over all rows.
-            total = self._summed(weights.sum()) / self._ranks.num_ranks
-            loss = torch.dot(losses.to(self._dtype), weights) / total
-            loss.backward()
+            weights = weights * (self._ranks.num_ranks / self._summed(weights.sum()))
+            losses.backward(weights)  # of their weighted sum, without the detour over it
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
-        self._loss_sum += loss.detach()
+        self._loss_sum += torch.dot(losses.detach(), weights)
         self._num_losses += 1
         self._num_steps += 1
 
@@ -233,14 +232,12 @@ class TorchBackend(Backend):
 
     def _seed_noise(self) -> None:
         """What dropout draws is a function of seed, step and rank: it needs no state, and no other run disturbs it."""
-        ranks = self._ranks
-        key = self._noise.keys(self._num_steps, ranks.rank)[0]
         generator = torch.default_generator
         if self._device.type == "cuda":
             generator = torch.cuda.default_generators[self._device.index]
         elif self._device.type == "mps":
             generator = torch.mps._get_default_mps_generator()
-        generator.manual_seed(int(key >> np.uint64(1)))
+        generator.manual_seed(self._noise.key(self._num_steps, self._ranks.rank) >> 1)
 
     def _even_out(self) -> None:
         """Running statistics become their means over the ranks. They are linear in what they were made of, so that is
@@ -267,7 +264,7 @@ def _in_its_place(values: NDArray[Any]) -> torch.Tensor:
     tensor = torch.from_numpy(values)
     if not tensor.is_contiguous() or tensor.data_ptr() % ALIGNMENT:
         tensor = tensor.clone(memory_format=torch.contiguous_format)
-    return tensor.view(-1).view(tensor.shape)
+    return tensor.view(-1).view(tensor.shape) if 1 in tensor.shape else tensor
 
 
 def _device(settings: AcceleratorSettings) -> torch.device:

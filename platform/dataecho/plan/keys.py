@@ -15,6 +15,7 @@ _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
 _MASK = 2**64 - 1
+_GAMMA_ONE, _MIX_1_ONE, _MIX_2_ONE = (int(number) for number in (_GAMMA, _MIX_1, _MIX_2))
 _S27, _S30, _S31, _S32, _S11 = (np.uint64(shift) for shift in (27, 30, 31, 32, 11))
 
 Keys = NDArray[np.uint64]
@@ -36,6 +37,13 @@ class KeyStream:
         state = self._salt
         for coordinate in coordinates:
             state = _mix(state + np.asarray(coordinate, dtype=np.int64).astype(np.uint64) * _GAMMA)
+        return state
+
+    def key(self, *coordinates: int) -> int:
+        """The same for one position, in a tenth of the time."""
+        state = int(self._salt[0])
+        for coordinate in coordinates:
+            state = _mix_one(state + coordinate * _GAMMA_ONE)
         return state
 
     def integers(self, high: int, *coordinates: ArrayLike) -> NDArray[np.int64]:
@@ -76,9 +84,13 @@ def _draw(keys: ArrayLike, draw: int) -> Keys:
 def _draw_one(key: int, draw: int) -> int:
     """The same for one key. Python's own numbers are ten times faster here than arrays of one, and threads that augment
     example by example wait for each other meanwhile."""
-    state = (key + (draw + 1) * int(_GAMMA)) & _MASK
-    state = ((state ^ (state >> 30)) * int(_MIX_1)) & _MASK
-    state = ((state ^ (state >> 27)) * int(_MIX_2)) & _MASK
+    return _mix_one(key + (draw + 1) * _GAMMA_ONE)
+
+
+def _mix_one(state: int) -> int:
+    state &= _MASK
+    state = ((state ^ (state >> 30)) * _MIX_1_ONE) & _MASK
+    state = ((state ^ (state >> 27)) * _MIX_2_ONE) & _MASK
     return state ^ (state >> 31)
 
 
