@@ -162,3 +162,40 @@ def test_random_access_reads_at_first_use_only():
     used = {ordinal for batch in delivered for ordinal in batch.planned.ordinal.tolist()}
     assert len(used) <= len(source.reads) <= len(used) + 2 * 4
     assert delivered[-1].planned.num_entered > len(used)
+
+
+class FirstComesLast(Source):
+    """Whose first read is answered when the twelfth has come: four batches of three."""
+
+    num_shards, num_readers, random_access, digest = 1, 2, True, "slow first"
+
+    def __init__(self):
+        self.lock, self.num_reads, self.twelfth = threading.Lock(), 0, threading.Event()
+
+    def num_examples(self, shard):
+        return 24
+
+    def read(self, shards, ks):
+        with self.lock:
+            self.num_reads += len(ks)
+            number = self.num_reads
+        if number == 12:
+            self.twelfth.set()
+        assert number > 1 or self.twelfth.wait(20)
+        return [{"x": k} for k in ks]
+
+    def __reduce__(self):
+        return FirstComesLast, ()
+
+
+def same(example):
+    return example
+
+
+@pytest.mark.parametrize("num_processes", [0, 1])
+def test_a_worker_that_would_wait_for_a_record_plans_ahead_so_that_readers_go_on(num_processes):
+    settings = ExecutorSettings(num_threads=1, num_processes=num_processes, look_ahead=4)
+    with Feed(
+        FirstComesLast(), [Stage("same", same)], batch_size=3, shuffle_buffer=0, seed=0, settings=settings
+    ) as batches:
+        assert sorted(itertools.chain(*(next(batches)["x"].tolist() for _ in range(8)))) == list(range(24))

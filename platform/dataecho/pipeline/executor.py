@@ -385,13 +385,19 @@ class Executor:
         while not self._closed and not self._paused[kind]:
             if kind == _WORKER and self._num_active[kind] and self._is_ahead():
                 break
-            if queue:
+            may_plan = kind == _WORKER and (by_caller or not self._workers_rest) and self._may_plan()
+            if queue and not (may_plan and self._waits_for_reader(queue[0])):
                 self._num_active[kind] += 1
                 return queue.popleft()
-            if kind != _WORKER or (self._workers_rest and not by_caller) or not self._may_plan():
+            if not may_plan:
                 break
             self._plan_next()
         return None
+
+    def _waits_for_reader(self, task: Task) -> bool:
+        """Whether a worker would only wait with this piece. First it plans what it may, so that readers do not run out
+        of work meanwhile."""
+        return self._reads_when_planned and not task.is_at_hand()
 
     def _is_ahead(self) -> bool:
         """Whether half of the look-ahead is finished, so that one thread is enough for the rest: the loop has more use

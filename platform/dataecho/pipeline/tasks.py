@@ -79,7 +79,7 @@ class RowsTask(Task):
         self._crew.make(number, self.jobs[0], self._rows, self._material)
 
     def is_at_hand(self) -> bool:
-        return self._material is not None and all(entry.is_at_hand for entry in self._material)
+        return self._material is not None and all(entry is None or entry.is_at_hand for entry in self._material)
 
 
 class WholeTask(Task):
