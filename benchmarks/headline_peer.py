@@ -15,8 +15,6 @@ import torch
 import webdataset
 from headline_data import NUM_SHARDS
 from headline_setup import (
-    BATCH_SIZE,
-    EVAL_INTERVAL,
     IMAGE_SIZE,
     SHUFFLE_BUFFER,
     TARGET,
@@ -88,7 +86,7 @@ def _loader(job: Job, task: dict[str, Any]) -> Iterator[dict[str, Tensor]]:
         webdataset.tarfile_to_samples(),
         webdataset.shuffle(SHUFFLE_BUFFER // job.num_connections),
         webdataset.map(partial(_decoded, max_pixels=task["max_pixels"])),
-        webdataset.batched(BATCH_SIZE, collation_fn=_as_they_are, partial=False),
+        webdataset.batched(job.batch_size, collation_fn=_as_they_are, partial=False),
         webdataset.map(_Augment(min_area=task["min_area"], colour=task["colour"], seed=job.seed)),
     )
     workers = {"num_workers": job.num_connections, "prefetch_factor": job.prefetch_factor}
@@ -121,8 +119,8 @@ def run(job: Job) -> Result:
         model.losses(batch).mean().backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        fresh += BATCH_SIZE
-        if fresh % EVAL_INTERVAL:
+        fresh += job.batch_size
+        if fresh % job.eval_interval:
             continue
         paused = time.perf_counter()
         model.eval()
@@ -141,7 +139,7 @@ def run(job: Job) -> Result:
         train_time=last.train_time if reached else None,
         input_wait=waited / last.train_time,
         marks=marks,
-        step_time=1e3 * (last.train_time - waited) * BATCH_SIZE / last.fresh,
+        step_time=1e3 * (last.train_time - waited) * job.batch_size / last.fresh,
         measured=1e3 * last.train_time / last.fresh,
         factor=1.0,
     )

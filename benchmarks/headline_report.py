@@ -67,9 +67,9 @@ def _by_arm(lines: Sequence[Line]) -> dict[str, list[Result]]:
     return {arm: [line.result for line in lines if line.arm == arm] for arm in order}
 
 
-def _position(arm: str) -> tuple[int, str]:
+def _position(arm: str) -> tuple[str, int]:
     order = (*BASELINES, *map(str, range(2, 17)), "auto", "none, local cache")
-    return order.index(arm), arm
+    return _batch(arm), order.index(_kind(arm))
 
 
 def _values(results: Sequence[Result], get: Callable[[Result], float | None]) -> list[float]:
@@ -80,14 +80,25 @@ def _values(results: Sequence[Result], get: Callable[[Result], float | None]) ->
 def factors(
     arms: dict[str, list[Result]], baseline: str, get: Callable[[Result], float | None]
 ) -> dict[str, tuple[float, float, float]]:
-    """How many times less an arm's mean is than that of the baseline; then the smallest and largest for single runs."""
-    if baseline not in arms:
-        return {}
-    base = statistics.mean(_values(arms[baseline], get))
-    spread = {arm: _values(results, get) for arm, results in arms.items()}
-    return {
-        arm: (base / statistics.mean(values), base / max(values), base / min(values)) for arm, values in spread.items()
-    }
+    """How many times less an arm's mean is than that of the baseline with the same batch; then the smallest and largest
+    for single runs."""
+    found = {}
+    for arm, results in arms.items():
+        other = baseline + _batch(arm)
+        if other in arms:
+            base, values = statistics.mean(_values(arms[other], get)), _values(results, get)
+            found[arm] = base / statistics.mean(values), base / max(values), base / min(values)
+    return found
+
+
+def _batch(arm: str) -> str:
+    """The end of the name of an arm with a batch of its own: compared with what has the same."""
+    _, comma, size = arm.partition(", batch ")
+    return comma + size
+
+
+def _kind(arm: str) -> str:
+    return arm.removesuffix(_batch(arm))
 
 
 def table(lines: Sequence[Line]) -> Iterator[str]:
@@ -156,10 +167,11 @@ def _draw_curves(axes: Axes, arms: dict[str, list[Result]]) -> None:
             axes.plot(
                 [mark.wall_time for mark in result.marks],
                 [mark.accuracy for mark in result.marks],
-                color=_COLOURS.get(arm, shades.get(arm)),
+                color=_COLOURS.get(_kind(arm), shades.get(_kind(arm))),
+                linestyle=":" if _batch(arm) else "-",
                 linewidth=1.2,
                 alpha=0.85,
-                label=(f"echo {arm}" if arm in (*numbers, "auto") else arm) if number == 0 else None,
+                label=(f"echo {arm}" if _kind(arm) in (*numbers, "auto") else arm) if number == 0 else None,
             )
     axes.axhline(TARGET, color="black", linewidth=0.8, linestyle=":")
     axes.set(xlabel="wall time, s", ylabel="held-out accuracy", title="Every run, to the target", xlim=(0, None))

@@ -18,11 +18,11 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 NUM_TRAIN, NUM_HELD_OUT, SHARD_SIZE = 16_384, 1024, 256
 PIXELS, QUALITY = 96, 90
-BATCH_SIZE, SHUFFLE_BUFFER, EVAL_INTERVAL = 1024, 8192, 1024
-IMAGE_SIZE, WIDTHS = 48, (16, 32, 64)
+SHUFFLE_BUFFER, LOOK_AHEAD = 8192, 4096  # examples
+IMAGE_SIZE, WIDTHS = 48, (24, 48, 96)
 MIN_AREA, COLOUR = 0.5, 0.6
 METRIC, TARGET = "accuracy", 0.75
-BUDGET = 150_000
+BUDGET = 120_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +32,7 @@ class Job:
     ``prefetch_factor``: the peer's."""
 
     seed: int
+    batch_size: int
     learning_rate: float
     urls: str
     held_out: Path
@@ -40,6 +41,11 @@ class Job:
     num_connections: int
     prefetch_factor: int
     budget: int
+
+    @property
+    def eval_interval(self) -> int:
+        """In fresh examples: a batch, but not too small, for evaluations take time, too."""
+        return max(self.batch_size, 512)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,9 +105,9 @@ def settings(job: Job, folder: Path) -> dict[str, Any]:
         "~task.eval",
         f"+task.eval={{_target_: headline_setup.HeldOut, path: '{job.held_out}'}}",
         f"task.eval_batch_size={NUM_HELD_OUT}",
-        f"task.batch_size={BATCH_SIZE}",
+        f"task.batch_size={job.batch_size}",
         f"task.shuffle_buffer={SHUFFLE_BUFFER}",
-        f"task.eval_interval={EVAL_INTERVAL}",
+        f"task.eval_interval={job.eval_interval}",
         f"task.image_size={IMAGE_SIZE}",
         f"task.min_area={MIN_AREA}",
         f"task.colour={COLOUR}",
@@ -115,6 +121,7 @@ def settings(job: Job, folder: Path) -> dict[str, Any]:
         "backend.compute_threads=1",  # one core for the step, one for the worker
         "pipeline.num_threads=1",
         "pipeline.chunk_size=64",
+        f"pipeline.look_ahead={LOOK_AHEAD // job.batch_size}",
         "checkpoints.interval=0",
         "tracking=none",
         "display=none",

@@ -3,7 +3,7 @@
 Fresh examples to the target depend neither on the line nor on other programs, so learning rates are tuned on local
 shards, two runs beside each other: for every arm each of ``RATES`` on ``SEEDS``, which are not the measured ones; the
 least mean wins. ``auto`` and the peer take the rate of ``none``. Then the peer's workers and prefetching, over the
-line, by time per fresh example of short runs. A quarter of an hour on two cores.
+line, by time per fresh example of short runs. Half an hour on two cores. ``--batch-size``: of another batch.
 """
 
 from __future__ import annotations
@@ -22,12 +22,11 @@ import headline_line
 from headline_arms import BYTES_PER_SECOND, ECHOED, NONE, WEBDATASET, Arm, run_once
 from headline_report import cost
 from headline_server import Server
-from headline_setup import BATCH_SIZE
 from rich.console import Console
 
 from dataecho.environment import prepare
 
-SEEDS, RATES = (0, 1), (0.1, 0.15, 0.2)
+SEEDS, RATES = (0, 1), (0.1, 0.125, 0.15, 0.2)
 PEER_SETTINGS = ((1, 2), (1, 4), (2, 2), (2, 4), (4, 2))  # workers, and batches that each has ready
 PEER_BATCHES = 24
 
@@ -37,13 +36,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output", type=Path)
     parser.add_argument("--data", type=Path, default=Path("runs/headline-data"))
+    parser.add_argument("--batch-size", type=int, default=NONE.batch_size)
     parser.add_argument("--rates", type=float, nargs="+", default=list(RATES))
     names = [arm.name for arm in (NONE, *ECHOED, WEBDATASET)]
     parser.add_argument("--arms", nargs="+", choices=names, default=names)
     options = parser.parse_args()
     headline_line.enter()
     headline_line.limit(BYTES_PER_SECOND)
-    arms = [arm for arm in (NONE, *ECHOED) if arm.name in options.arms]
+    arms = [replace(arm, batch_size=options.batch_size) for arm in (NONE, *ECHOED) if arm.name in options.arms]
     prepare()
     console = Console(width=160)
     train, held_out = headline_data.write(options.data)
@@ -75,7 +75,7 @@ def _tune_peer(server: Server, held_out: Path, console: Console) -> None:
     for number in range(2):
         for num_workers, ahead in PEER_SETTINGS:
             arm = replace(WEBDATASET, num_connections=num_workers, prefetch_factor=ahead)
-            job = arm.job(SEEDS[number], where=server.url, held_out=held_out, budget=PEER_BATCHES * BATCH_SIZE)
+            job = arm.job(SEEDS[number], where=server.url, held_out=held_out, budget=PEER_BATCHES * arm.batch_size)
             result = run_once(arm, job)
             told = f"{result.measured:.3f} ms per fresh example, step {result.step_time:.1f} ms"
             console.print(f"webdataset, {num_workers} workers, {ahead} batches ready: {told}", highlight=False)
@@ -83,7 +83,7 @@ def _tune_peer(server: Server, held_out: Path, console: Console) -> None:
 
 def _cost(tried: tuple[Arm, float, int], *, train: Path, held_out: Path) -> float:
     arm, rate, seed = tried
-    job = Arm(name=arm.name, factor=arm.factor, learning_rate=rate).job(seed, where=train, held_out=held_out)
+    job = replace(arm, learning_rate=rate).job(seed, where=train, held_out=held_out)
     return cost(run_once(arm, job))
 
 
