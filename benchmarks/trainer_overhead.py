@@ -41,7 +41,7 @@ from tasks.digits.data import Digits
 
 STEPS, STEPS_PER_MARK = 200, 50
 BATCH_SIZE, RATE = 64, 0.01
-SETTINGS = ExecutorSettings(num_threads=1)
+SETTINGS = ExecutorSettings(num_threads=1, hands_on=False)  # as the trainer has it with a backend on the CPU
 
 TASK = Digits(
     batch_size=BATCH_SIZE,

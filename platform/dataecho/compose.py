@@ -188,7 +188,10 @@ def compose_workload(config: Node) -> Workload:
     _check_ranks(settings, task, backend.ranks)
     if not backend.ranks.is_first:
         tracker = NoTracker()
-    executor = ExecutorSettings(**settings.pipeline.model_dump(exclude={"max_memory", "throttle"}))
+    executor = ExecutorSettings(
+        **settings.pipeline.model_dump(exclude={"max_memory", "throttle"}),
+        hands_on=not backend.keeps_host_arrays,  # otherwise the loop would have to lay them differently
+    )
     throttle = Throttle(**settings.pipeline.throttle.model_dump())
     return Workload(
         settings,

@@ -33,6 +33,12 @@ def test_every_option_builds(group, option):
     assert workload.task.name == (option if group == "task" else "digits")
 
 
+@pytest.mark.parametrize(("backend", "hands_on"), [("torch", False), ("tensorflow", True)])
+def test_batches_are_handed_on_to_those_who_copy_them_anyway(backend, hands_on):
+    workload = compose_workload(config(*QUIET[:-1], f"backend={backend}"))
+    assert workload.executor.hands_on is hands_on
+
+
 @pytest.mark.parametrize("option", options("budget"))
 def test_every_budget_builds(option, tmp_path):
     run = compose_training(

@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from dataecho.pipeline.batch import MAX_HANDED_ON, new_arrays
+from dataecho.pipeline.batch import ALIGNMENT, MAX_HANDED_ON, new_arrays
 from dataecho.pipeline.executor import ExecutorSettings
 from dataecho.pipeline.feed import Feed, once_through
 from dataecho.pipeline.source import ArraySource
@@ -55,6 +55,15 @@ def test_every_batch_is_what_the_stage_made_and_has_the_values_of_a_copy():
         for name in ("inputs", "targets"):
             np.testing.assert_array_equal(batch[name], copy[name])
             assert copy[name].flags.c_contiguous
+
+
+def test_whoever_does_not_want_them_gets_rows_of_their_own_that_begin_where_frameworks_like_it():
+    for batch, copy in zip(delivered(feed()), delivered(feed(hands_on=False)), strict=True):
+        assert not np.shares_memory(copy["inputs"], copy["targets"])
+        for name in ("inputs", "targets"):
+            np.testing.assert_array_equal(batch[name], copy[name])
+            assert copy[name].flags.c_contiguous
+            assert copy[name].ctypes.data % ALIGNMENT == 0
 
 
 def test_the_source_and_other_batches_are_out_of_reach():

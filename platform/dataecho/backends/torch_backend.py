@@ -100,6 +100,7 @@ class TorchBackend(Backend):
         self._loss_sum = torch.zeros((), dtype=torch.float64 if self._device.type != "mps" else torch.float32)
         self._loss_sum = self._loss_sum.to(self._device)
         self._num_losses = 0
+        self._ones = torch.ones(0)
         self._noise_seed, self._num_steps = context.seed, 0
         self._noise = KeyStream(self._noise_seed, _NOISE)
 
@@ -125,7 +126,7 @@ class TorchBackend(Backend):
             return _Placed(placed, placed.pop(_WEIGHTS), arrived)
         # From pageable memory `to` returns when the copy is done; on the CPU nothing is copied but what must be moved.
         fields = {name: _in_its_place(values).to(self._device) for name, values in batch.arrays.items()}
-        return _Placed(fields, _in_its_place(batch.weights).to(self._device))
+        return _Placed(fields, self._weights_of(batch))
 
     def train_step(self, placed: _Placed, *, learning_rate: float) -> None:
         placed = placed.ready()
@@ -218,6 +219,14 @@ class TorchBackend(Backend):
             for name, value in own.items():
                 value.copy_(self._parts.part(torch.from_numpy(weights[name].copy()), like=value))
 
+    def _weights_of(self, batch: Batch) -> Tensor:
+        """Nearly always ones, which are there already: whatever lets go of Python's lock may wait for it again."""
+        if not batch.weights.all():
+            return _in_its_place(batch.weights).to(self._device)
+        if len(self._ones) != len(batch):
+            self._ones = torch.ones(len(batch), device=self._device)
+        return self._ones
+
     def _fields(self, placed: _Placed) -> dict[str, Tensor]:
         if self._dtype == torch.float32:
             return placed.fields
@@ -262,9 +271,18 @@ def _in_its_place(values: NDArray[Any]) -> torch.Tensor:
     strides where an axis has length 1 and could have any (torch takes some for "channels last"). Otherwise the last
     bits of a result differ, and they must not depend on how a batch was made."""
     tensor = torch.from_numpy(values)
-    if not tensor.is_contiguous() or tensor.data_ptr() % ALIGNMENT:
+    if tensor.data_ptr() % ALIGNMENT or not tensor.is_contiguous():
         tensor = tensor.clone(memory_format=torch.contiguous_format)
-    return tensor.view(-1).view(tensor.shape) if 1 in tensor.shape else tensor
+    return tensor if _has_usual_strides(tensor) else tensor.view(-1).view(tensor.shape)
+
+
+def _has_usual_strides(tensor: torch.Tensor) -> bool:
+    expected = 1
+    for length, stride in zip(reversed(tensor.shape), reversed(tensor.stride()), strict=True):
+        if stride != expected:
+            return False
+        expected *= length
+    return True
 
 
 def _device(settings: AcceleratorSettings) -> torch.device:

@@ -53,7 +53,8 @@ class ExecutorSettings:
     ``loop_helps``: whoever waits for a batch does short pieces of what the worker threads have to do;
     ``read_ahead`` shards are fetched ahead of the plan. ``max_waiting`` MiB of records that were read before their
     first use stay in memory, ``max_spill`` MiB more in a temporary file. ``max_skipped_share`` of the examples may be
-    broken. None of them changes what a batch is made of.
+    broken. ``hands_on``: small batches may be arrays as the last stage made them, views perhaps, and not rows of the
+    pool, which begin where frameworks like it. None of them changes what a batch is made of.
     """
 
     num_threads: int = 2
@@ -65,6 +66,7 @@ class ExecutorSettings:
     max_waiting: int = 1024
     max_spill: int = 16384
     max_skipped_share: float = 0.0
+    hands_on: bool = True
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -139,7 +141,8 @@ class Executor:
         #: Whether batches are what the last stage makes, unless they are large, padded or have a broken example. What
         #: the pipeline is decides, not how fast it is, for the arrays of all batches should be alike.
         self._hands_on = (
-            self._makes_whole
+            settings.hands_on
+            and self._makes_whole
             and source.is_in_memory
             and all(stage.batched for stage in stages)
             and settings.chunk_size == "auto"
