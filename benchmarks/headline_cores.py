@@ -1,7 +1,7 @@
-"""Who uses which core in ``headline.py``: ``python benchmarks/headline_cores.py``, three minutes.
+"""Who uses which core in ``headline.py``: ``python benchmarks/headline_cores.py``, a minute and a half.
 
-For ``none`` and factor 6 on a seed of the tuning, from the third second of training on: what share of the time every
-thread had a core, and what share it stood in the queue for one, by the kernel's books (/proc/.../schedstat).
+For ``none`` and factor 6 on a seed of the tuning, from three seconds after the first batch on: what share of the time
+every thread had a core, and what share it stood in the queue for one, by the kernel's books (/proc/.../schedstat).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from dataecho.environment import prepare
 from dataecho.pipeline.executor import Executor
 
 SEED = 0
-FILLING, INTERVAL = 3.0, 0.25  # seconds after the first batch that do not count; between looks
+UNCOUNTED, INTERVAL = 3.0, 0.25  # seconds after the first batch that do not count; between looks
 
 
 @dataclass
@@ -61,7 +61,7 @@ class Books:
 
     def _keep(self) -> None:
         self._begun.wait()
-        time.sleep(FILLING)
+        time.sleep(UNCOUNTED)
         started, before = time.perf_counter(), self._look()
         while not self._ended.wait(INTERVAL):
             now = self._look()
