@@ -1,6 +1,7 @@
 """The prediction of memory against what is really kept."""
 
 import itertools
+import time
 
 import numpy as np
 import pytest
@@ -53,14 +54,16 @@ def feed(source, **echo):
 
 
 def measured(batches, *, num_warm=400, num_batches=200):
-    """Mean bytes of kept results and waiting records, after the buffer has settled; one batch is always in use."""
-    results, records, in_use = [], [], next(batches)
-    for batch in itertools.islice(batches, num_warm + num_batches):
+    """Mean bytes of kept results and waiting records, after the buffer has settled. The loop is slow at first: otherwise
+    it does the worker's work, and all that may be looked ahead is perhaps never there at once."""
+    results, records = [], []
+    for number, batch in enumerate(itertools.islice(batches, num_warm + num_batches)):
+        if number < 10:
+            time.sleep(0.01)
         reading = batches.meter.read()
         results.append(reading.stored_bytes)
         records.append(reading.waiting_bytes)
-        in_use.release()
-        in_use = batch
+        batch.release()
     return np.mean(results[num_warm:]), np.mean(records[num_warm:]), batches.meter.read().batch_bytes
 
 

@@ -6,6 +6,7 @@ import abc
 from typing import Any
 
 from dataecho.pipeline.batch import Arrays, Layout, new_arrays
+from dataecho.pipeline.fill import fill
 from dataecho.pipeline.job import Job
 from dataecho.pipeline.meter import Meter, Times
 from dataecho.pipeline.pace import Pace
@@ -70,10 +71,7 @@ class ThreadCrew(Crew):
 
     def make(self, worker: int, job: Job, rows: Rows, material: Material) -> None:
         times = Times()
-        if self._work.ends_one_by_one:
-            job.write_each(rows.place, self._work.make_each(rows, material, times), self._work, times)
-        else:
-            job.write(self._work.make(rows, material, times), self._work, times)
+        job.add_broken(fill(rows, material, self._work, job.arrays, times))
         self._meter.add(times)
         self._pace.done(len(rows), times.total)
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dataecho.pipeline.batch import Arrays, Batch, BatchPool, Block, Layout, RowWriter, Skipped, layout_of, write_rows
+from dataecho.pipeline.batch import Arrays, Batch, BatchPool, Block, Layout, Skipped, layout_of, write_rows
+from dataecho.pipeline.fill import misfit
 from dataecho.pipeline.meter import Times
-from dataecho.pipeline.stage import BATCH, Broken, Example, ExampleError
+from dataecho.pipeline.rows import Rows
+from dataecho.pipeline.stage import BATCH, Broken, ExampleError
 from dataecho.pipeline.work import Made, Work
-from dataecho.plan.order import Ids
 from dataecho.plan.plan import PlannedBatch
 
 
@@ -64,42 +64,10 @@ class Job:
         with self._lock:
             return self._arrays if self._arrays is not None else self._hold(self._pool.take(layout))
 
-    def write(self, made: Made, work: Work, times: Times) -> None:
-        """Put finished rows into their places. Raises :class:`ExampleError` where they do not fit the others."""
-        self.add_broken(made.broken)
-        if not len(made.place):
-            return
-        with times.of(BATCH, len(made.place)):
-            try:
-                write_rows(self.arrays(layout_of(made.chunk)), made.place, made.chunk)
-            except ValueError as error:
-                raise _misfit(self, made.place, work, error) from error
-
-    def write_each(self, place: Ids, examples: Iterator[Example], work: Work, times: Times) -> None:
-        """The same with every example as soon as it is made, when it is still in the processor's cache."""
-        broken: dict[int, Broken] = {}
-        writer: RowWriter | None = None
-        spent = 0.0
-        for number, example in enumerate(examples):
-            row = int(place[number])
-            if isinstance(example, Broken):
-                broken[row] = example
-                continue
-            started = time.perf_counter()
-            try:
-                writer = writer or RowWriter(self.arrays(layout_of([example])))
-                writer.write(row, example)
-            except ValueError as error:
-                raise _misfit(self, place[number : number + 1], work, error) from error
-            spent += time.perf_counter() - started
-        self.add_broken(broken)
-        if writer is not None:
-            times.add(BATCH, len(place) - len(broken), spent)
-
     @staticmethod
-    def write_all(jobs: Sequence[Job], made: Made, work: Work, times: Times, *, hands_on: bool) -> None:
-        """The same for all rows of batches that follow each other, into one block; ``hands_on``: not copied, where that
-        is possible."""
+    def write_all(jobs: Sequence[Job], made: Made, rows: Rows, work: Work, times: Times, *, hands_on: bool) -> None:
+        """All rows of batches that follow each other, into one block; ``hands_on``: not copied, where that is possible.
+        Raises :class:`ExampleError` where they do not fit each other."""
         size = len(jobs[0].planned)
         for row, broken in made.broken.items():
             jobs[row // size].add_broken({row % size: broken})
@@ -113,7 +81,7 @@ class Job:
                     block = pool.take(layout_of(made.chunk), len(jobs))
                     write_rows(block.arrays, made.place, made.chunk)
             except ValueError as error:
-                raise _misfit(jobs[0], made.place, work, error) from error
+                raise misfit(rows, work, error) from error
         for job, arrays in zip(jobs, block.batches(), strict=True):
             job._block, job._arrays = block, arrays
 
@@ -186,10 +154,3 @@ class Job:
 @cache
 def _ones(size: int) -> NDArray[np.float32]:
     return np.ones(size, dtype=np.float32)
-
-
-def _misfit(job: Job, place: Ids, work: Work, error: ValueError) -> ExampleError:
-    where = job.where(int(place[0]), work)
-    if len(place) > 1:
-        where += f" or the {len(place) - 1} after it"
-    return ExampleError(BATCH, where, f"{type(error).__name__}: {error}")

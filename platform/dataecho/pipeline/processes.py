@@ -16,7 +16,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import reduction
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -25,8 +25,9 @@ from typing import Any
 import numpy as np
 
 from dataecho.errors import SettingError
-from dataecho.pipeline.batch import Arrays, Layout, layout_of, write_rows
+from dataecho.pipeline.batch import Arrays, Layout, layout_of
 from dataecho.pipeline.crew import Crew, Material
+from dataecho.pipeline.fill import fill, put
 from dataecho.pipeline.heap import keep_freed_memory
 from dataecho.pipeline.job import Job
 from dataecho.pipeline.meter import Meter, Times
@@ -34,7 +35,7 @@ from dataecho.pipeline.pace import Pace
 from dataecho.pipeline.rows import Rows
 from dataecho.pipeline.shelf import Shelf
 from dataecho.pipeline.source import Source
-from dataecho.pipeline.stage import BATCH, Broken, Example, ExampleError, Stage
+from dataecho.pipeline.stage import Broken, Example, ExampleError, Stage
 from dataecho.pipeline.store import Entry, Store
 from dataecho.pipeline.work import Made, Work
 
@@ -111,12 +112,10 @@ class ProcessCrew(Crew):
         self._meter.add_stored(answer.stored_bytes)
         if answer.error is not None:
             raise answer.error
-        if answer.made is None:
-            job.add_broken(answer.broken)
-            return
-        # Among the first rows of all: nobody knew how large they would be.
-        job.write(answer.made, self._work, Times())
-        if len(answer.made.place):
+        job.add_broken(answer.broken)
+        if answer.made is not None and len(answer.made.place):
+            # Among the first rows of all: nobody knew how large they would be.
+            put(answer.made, rows, self._work, job.arrays, Times())
             self._layout = layout_of(answer.made.chunk)
 
     def close(self) -> None:
@@ -324,24 +323,17 @@ class _Servant:
                 for ordinal, record in zip(ordinals, piece.records, strict=True)
                 if record is not None
             }
-            result = self._work.make(piece.rows, self._store.take(piece.rows, records), times)
-            broken = {row: Broken(example.reason, example.stage) for row, example in result.broken.items()}
+            entries = self._store.take(piece.rows, records)
             if arrays is None:
-                made = Made(result.place, result.chunk, broken)
-            elif len(result.place):
-                self._write(result, arrays, piece.rows, times)
+                made = self._work.make(piece.rows, entries, times)
+                found, made = made.broken, replace(made, broken={})
+            else:
+                found = fill(piece.rows, entries, self._work, lambda _: arrays, times)
+            broken = {row: Broken(example.reason, example.stage) for row, example in found.items()}
         except Exception as error:
             failure = error if isinstance(error, ExampleError) else RuntimeError(f"{type(error).__name__}: {error}")
         spent = time.process_time() - started
         return _Answer(times, spent, self._grown, broken, made, failure)
-
-    def _write(self, made: Made, arrays: Arrays, rows: Rows, times: Times) -> None:
-        with times.of(BATCH, len(made.place)):
-            try:
-                write_rows(arrays, made.place, made.chunk)
-            except ValueError as error:
-                where = self._work.where(rows.epoch[0], rows.shard[0], rows.k[0])
-                raise ExampleError(BATCH, f"{where} or one after it", f"{type(error).__name__}: {error}") from error
 
     def _account(self, num_bytes: int, num_spilled: int) -> None:
         self._grown += num_bytes

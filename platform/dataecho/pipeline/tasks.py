@@ -92,7 +92,8 @@ class WholeTask(Task):
 
     def run(self, number: int) -> None:
         rows, times = Rows.of(*(job.planned for job in self.jobs)), Times()
-        Job.write_all(self.jobs, self._work.make(rows, None, times), self._work, times, hands_on=self._hands_on)
+        made = self._work.make(rows, None, times)
+        Job.write_all(self.jobs, made, rows, self._work, times, hands_on=self._hands_on)
         self._meter.add(times)
         self._pace.done(len(rows), times.total)
 
