@@ -15,7 +15,8 @@ small matrix products. Two cases take turns, each with factors 1, 2, 4 and 8:
 What the model needs is measured in every round, in runs of its own that do one thing and nothing else: seconds of
 decoding a batch, of augmenting and stacking one, of a step; for ``throttled`` in one thread, for ``contended`` in as
 many as there are cores, all doing the same. Images that are augmented come from as many as the shuffle buffer has, for
-they are not in a processor's cache there either. Each figure is set against the model with the parameters of its round.
+they are not in a processor's cache there either; and images that are used more than once are decoded into memory that
+takes turns in the same way, for they are kept. Each figure is set against the model with the parameters of its round.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import cv2
@@ -125,9 +126,10 @@ class Products:
 
 @dataclass(frozen=True)
 class Parameters:
-    """Core seconds of one batch, or of one step."""
+    """Core seconds of one batch, or of one step; ``keep``: of decoding images that are kept."""
 
     decode: float
+    keep: float
     augment: float
     step: float
 
@@ -173,12 +175,17 @@ def parameters(source: Source, step: Step, num_threads: int) -> Parameters:
         for record in records[begin : begin + BATCH]:
             decode.function(record)
 
+    def keep_batch() -> None:
+        begin = next(begins)
+        images[begin : begin + BATCH] = [decode.function(record) for record in records[begin : begin + BATCH]]
+
     def augment_batch() -> None:
         which = slice(begin := next(begins), begin + BATCH)
         examples = [augment.function(image, key) for image, key in zip(images[which], keys[which], strict=True)]
         {name: np.stack([example[name] for example in examples]) for name in examples[0]}
 
-    return Parameters(*(core_seconds(work, num_threads, 0.7) for work in (decode_batch, augment_batch, step)))
+    works: tuple[Callable[[], None], ...] = (decode_batch, keep_batch, augment_batch, step)
+    return Parameters(*(core_seconds(work, num_threads, 0.7) for work in works))
 
 
 def model(case: str, measured: Parameters, factor: int) -> float:
@@ -188,7 +195,8 @@ def model(case: str, measured: Parameters, factor: int) -> float:
     if case == "throttled":
         seconds = max(READING, factor * downstream)
     else:
-        total = measured.decode + factor * (measured.augment + measured.step)
+        upstream = measured.decode if factor == 1 else measured.keep
+        total = upstream + factor * (measured.augment + measured.step)
         seconds = max(factor * downstream, total / cores)
     return factor * BATCH / seconds
 
@@ -257,9 +265,8 @@ def show(known: dict[str, list[Parameters]], rates: dict[tuple[str, int], list[t
     """The parameters, and the table."""
     console = Console(width=140)
     for case, found in known.items():
-        values = {
-            name: statistics.median(getattr(one, name) for one in found) for name in ("decode", "augment", "step")
-        }
+        names = [field.name for field in fields(Parameters)]
+        values = {name: statistics.median(getattr(one, name) for one in found) for name in names}
         console.print(case, ", ".join(f"{name} {value * 1e3:.2f} ms" for name, value in values.items()))
     table = Table("case", "factor", "examples / s", "model", "share of the model", "quartiles")
     for (case, factor), pairs in rates.items():

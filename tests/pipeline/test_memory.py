@@ -54,8 +54,9 @@ def feed(source, **echo):
 
 
 def measured(batches, *, num_warm=400, num_batches=200):
-    """Mean bytes of kept results and waiting records, after the buffer has settled. The loop is slow at first: otherwise
-    it does the worker's work, and all that may be looked ahead is perhaps never there at once."""
+    """Mean bytes of kept results and waiting records, once the buffer has settled. The loop is slow at first: otherwise
+    it does the worker's work, and all that may be looked ahead is perhaps never there at once.
+    """
     results, records = [], []
     for number, batch in enumerate(itertools.islice(batches, num_warm + num_batches)):
         if number < 10:

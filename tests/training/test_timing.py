@@ -93,6 +93,13 @@ def test_without_echo_every_step_takes_a_fresh_batch():
     )
 
 
+def test_a_buffer_that_is_filled_first_adds_to_the_prediction_and_to_nothing_else():
+    settled, filled = model().metrics(sums()), model().metrics(sums(filling_seconds=2.0))
+    prediction = settled.pop("predicted_time_per_fresh_example")
+    assert filled.pop("predicted_time_per_fresh_example") == pytest.approx(prediction + 2.0 / 40)
+    assert filled == settled
+
+
 @pytest.mark.parametrize("nothing", [{"steps": 0}, {"fresh_examples": 0}])
 def test_a_stretch_without_steps_or_fresh_examples_has_no_numbers(nothing):
     assert model().metrics(sums(**nothing)) == {}
@@ -141,15 +148,16 @@ def times(monkeypatch):
     return times
 
 
-def test_only_next_is_timed_as_input_wait_and_a_stop_is_part_of_nothing(times):
+def test_only_next_is_timed_as_input_wait_and_a_stop_or_the_work_of_filling_is_part_of_nothing(times):
     meter = Meter(frozenset({"read", "decode"}))
     meter.add(worked(read=90.0, decode=9.0))  # before the run
     keeper = Timekeeper(meter, Sums())
     keeper.start()
-    for _ in range(3):
+    for wait in (20, 10, 10):
         times.seconds += 1  # the step before
         keeper.ask()
-        times.seconds += 10
+        times.seconds += wait
+        meter.add(worked(decode=40.0 if wait == 20 else 0.0))  # while the buffer was filled: part of nothing
         keeper.got()
     times.seconds += 1
     meter.add(worked(read=1.0, decode=6.0, augment=5.0))
@@ -166,7 +174,12 @@ def test_only_next_is_timed_as_input_wait_and_a_stop_is_part_of_nothing(times):
     meter.add(worked(read=77.0), by_worker=False)
     keeper.stop()
     assert keeper.sums == Sums(
-        upstream_seconds=7.5, downstream_seconds=5.0, step_seconds=5.0, input_wait_seconds=40.0, cpu_seconds=90.5
+        upstream_seconds=7.5,
+        downstream_seconds=5.0,
+        step_seconds=5.0,
+        input_wait_seconds=50.0,
+        filling_seconds=20.0,
+        cpu_seconds=2 * (2 * 11 + 1 + 11) + 0.5,
     )
 
 

@@ -18,8 +18,12 @@ class Sums:
 
     ``upstream_seconds``: workers' time up to the echo point; ``downstream_seconds``: workers' time after it;
     ``transfer_seconds``: in which data were fetched or read by threads of their own;
-    ``step_seconds``: the loop's time outside of ``next``; ``input_wait_seconds``: inside of ``next``; ``cpu_seconds``:
-    of the whole process; ``total_lag``: steps between each repeat and the use before it, summed over ``repeats``.
+    ``step_seconds``: the loop's time outside of ``next``; ``input_wait_seconds``: inside of ``next``;
+    ``filling_seconds``: as much of that as was waited for the first batch after a start, while the shuffle buffer was
+    filled and there was nothing to train on; ``cpu_seconds``: of the whole process. What workers, transfers and the
+    process did while the buffer was filled is not in the others: fresh examples would be charged for those that are
+    still in the buffer at the end. ``total_lag``: steps between each repeat and the use before it, summed over
+    ``repeats``.
     """
 
     upstream_seconds: float = 0.0
@@ -27,6 +31,7 @@ class Sums:
     transfer_seconds: float = 0.0
     step_seconds: float = 0.0
     input_wait_seconds: float = 0.0
+    filling_seconds: float = 0.0
     cpu_seconds: float = 0.0
     fresh_examples: int = 0
     steps: int = 0
@@ -75,6 +80,7 @@ class TimeModel:
         predicted = max(upstream, steps_per_fresh_batch * downstream)
         if self.shares_cores:
             predicted = max(predicted, sums.cpu_seconds / self.num_cores / fresh_batches)
+        predicted += sums.filling_seconds / fresh_batches  # nothing was there to hide it behind
         measured = sums.step_seconds + sums.input_wait_seconds
         return {
             "upstream_time": upstream,
@@ -97,11 +103,12 @@ class Timekeeper:
         self._last = self._cpu = 0.0
         self._waits: list[float] = []
         self._reading = meter.read()
+        self._is_filling = True
 
     def start(self) -> None:
         """Training goes on: what happened since :meth:`stop` is not part of it."""
-        self._last, self._cpu = time.perf_counter(), time.process_time()
-        self._reading = self._meter.read()
+        self._last = time.perf_counter()
+        self._forget_work()
 
     def ask(self) -> None:
         """The loop asks for a batch: until here it worked."""
@@ -112,9 +119,13 @@ class Timekeeper:
     def got(self) -> None:
         """The batch is there: until here the loop waited."""
         now = time.perf_counter()
-        self.sums.input_wait_seconds += now - self._last
-        self._waits.append(now - self._last)
-        self._last = now
+        wait, self._last = now - self._last, now
+        self.sums.input_wait_seconds += wait
+        self._waits.append(wait)
+        if self._is_filling:
+            self._is_filling = False
+            self.sums.filling_seconds += wait
+            self._forget_work()
 
     def take_waits(self) -> dict[str, float]:
         """Mean and 95th percentile of the waits for input since the last call, in seconds; empty if there was none."""
@@ -143,3 +154,7 @@ class Timekeeper:
         self._reading = reading
         self.sums.cpu_seconds += time.process_time() - self._cpu
         self._cpu = time.process_time()
+
+    def _forget_work(self) -> None:
+        """What workers and processor did until now is part of nothing."""
+        self._reading, self._cpu = self._meter.read(), time.process_time()
