@@ -11,7 +11,7 @@ from pathlib import Path
 import headline_data
 from headline_setup import BUDGET, Job, Result
 
-BYTES_PER_SECOND = 7_000_000  # of the line: so slow that R is about 6
+BYTES_PER_SECOND = 6_000_000  # of the line: so slow that R is about 6
 
 
 @dataclass(frozen=True, kw_only=True)
