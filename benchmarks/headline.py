@@ -2,7 +2,7 @@
 
     apt-get install -y nginx-light iproute2       # the web server, which need not run as a service; ip and tc
     pip install webdataset==1.0.2                 # the peer, into the project's environment
-    python benchmarks/headline.py                 # 25 minutes, on a machine that does nothing else
+    python benchmarks/headline.py                 # half an hour, on a machine that does nothing else
     python benchmarks/headline.py --quick         # two minutes, to see that it runs
 
 nginx serves tar shards of JPEG scenes over a slow line (headline_line.py), so slow that reading a fresh batch takes

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from tasks.progress_bar import Tell, progress_bar
+from dataecho.report.progress_bar import Tell, progress_bar
 
 
 def written_once(

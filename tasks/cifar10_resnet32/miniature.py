@@ -8,10 +8,10 @@ import numpy as np
 
 from dataecho.errors import require
 from dataecho.pipeline.source import Source
+from dataecho.report.progress_bar import Tell
 from dataecho.sources.index_store import user_cache_folder
 from tasks.cifar10_resnet32.binary import FILES, SIDE, CifarBinarySource, as_record
 from tasks.images.drawing import Scenes
-from tasks.progress_bar import Tell
 from tasks.written_once import written_once
 
 _VERSION = 1  # of what is drawn: another number, another folder

@@ -13,10 +13,10 @@ import cv2
 
 from dataecho.errors import require
 from dataecho.pipeline.source import Source
+from dataecho.report.progress_bar import Tell
 from dataecho.sources.index_store import user_cache_folder
 from tasks.coco_ssd.drawing import DigitScenes
 from tasks.coco_ssd.source import PARTS, CocoSource
-from tasks.progress_bar import Tell
 from tasks.written_once import written_once
 
 WIDTH, HEIGHT = 128, 96

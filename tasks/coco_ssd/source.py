@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from dataecho.errors import DataError, SettingError, require
 from dataecho.pipeline.source import Source
 from dataecho.pipeline.stage import Broken, Chunk, Example
+from dataecho.report.progress_bar import progress_bar
 from dataecho.sources.file import MissingFile
 from dataecho.sources.loose_files import LooseFiles
 from dataecho.sources.remote import Remote, Stream
 from dataecho.sources.urls import is_local, local_path, shown_url
 from tasks.coco_ssd.annotations import Annotations, read_annotations
-from tasks.progress_bar import progress_bar
 
 #: The published parts for training and evaluation, and how many images they have.
 PARTS = {"train": ("train2017", 118_287), "eval": ("val2017", 5_000)}

@@ -13,10 +13,10 @@ import cv2
 
 from dataecho.errors import require
 from dataecho.pipeline.source import Source
+from dataecho.report.progress_bar import Tell
 from dataecho.sources.index_store import user_cache_folder
 from dataecho.sources.tar import TarSource
 from tasks.images.drawing import SPLITS, Scenes
-from tasks.progress_bar import Tell
 from tasks.written_once import written_once
 
 LAYOUTS = ("tar", "folder")

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
+from dataecho.report.progress_bar import Tell
 from dataecho.sources.index_store import user_cache_folder
-from tasks.progress_bar import Tell
 from tasks.text.prose import Page, files, pages
 from tasks.written_once import written_once
 

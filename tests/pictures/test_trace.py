@@ -167,3 +167,19 @@ def test_what_cannot_be_planned_is_refused():
         traced(digits(), None, 1.0, source=ArraySource({"image": np.zeros((3, 1, 8, 8), np.uint8)}))
     with pytest.raises(SettingError, match="echo.after=augment .*before_augmentation"):
         traced(digits(), "augment", 2.0)
+
+
+def test_every_shard_that_was_asked_for_its_length_is_told_of():
+    told, task = [], digits()
+    trace(
+        task,
+        task.train_source(),
+        echo_after=None,
+        factor=FactorHistory.constant(1),
+        batch_shuffle_buffer=0,
+        seed=3,
+        num_examples=4,
+        num_repeats=4,
+        on_shard=told.append,
+    )
+    assert set(told) == {task.train_source().num_examples(0)}

@@ -179,15 +179,21 @@ class FakeBackend(Backend):
 
 @dataclass
 class FakeDisplay(Display):
-    """``on_step`` is called with the number of steps after each."""
+    """``on_step`` is called with the number of steps after each, ``on_filling`` each time that is shown."""
 
     on_step: Any = lambda steps: None
+    on_filling: Any = lambda: None
+    fillings: list = field(default_factory=list)
     calls: list = field(default_factory=list)
     marks: list = field(default_factory=list)
     last: Any = None
 
     def start(self, *, metric, target, title):
         self.calls.append(("start", metric, target, title))
+
+    def filling(self, *, num_read, num_needed):
+        self.fillings.append((num_read, num_needed))
+        self.on_filling()
 
     def update(self, progress):
         self.last = progress
@@ -284,6 +290,7 @@ class Run:
         ranks=None,
         on_train=lambda: None,
         on_step=lambda steps: None,
+        on_filling=lambda: None,
         on_evaluate=lambda: None,
         on_covered=lambda position: None,
         **settings,
@@ -293,7 +300,7 @@ class Run:
         ranks = ranks or OneRank()
         self.backend = FakeBackend(ranks=ranks, keeps_host_arrays=keeps_host_arrays, on_train=on_train)
         self.events = self.backend.events
-        self.display, self.tracker = FakeDisplay(on_step), FakeTracker(on_covered=on_covered)
+        self.display, self.tracker = FakeDisplay(on_step, on_filling), FakeTracker(on_covered=on_covered)
         self.num_steps_at_marks = []
         self.new_feed = lambda state, source=self.source: Feed(
             source,

@@ -3,6 +3,7 @@
 import itertools
 import math
 import re
+import threading
 import time
 
 import pytest
@@ -13,6 +14,7 @@ from dataecho.training.budget import Budget
 from dataecho.training.checkpoint import list_checkpoints
 from dataecho.training.contracts import Pruner
 from dataecho.training.schedule import LinearDecay
+from tests.training.conftest import CountingSource
 
 POINTS = ["read", "decode", "crop", "color", "batch", "device"]
 ARMS = [(None, 1.0), *itertools.product(POINTS, [1.0, 2.0, 2.5, 8.0])]
@@ -455,3 +457,27 @@ def test_a_run_folder_that_cannot_be_written_is_refused(new_run, tmp_path, below
         match=rf"^run_dir={re.escape(str(folder))} cannot be used. Allowed: a folder that can be written. Choose",
     ):
         type(new_run())(folder)
+
+
+@pytest.mark.parametrize(
+    ("echo", "needed"),
+    [
+        ({}, 8 + 4),
+        ({"after": "decode", "factor": 2.0}, (8 + 4) // 2),
+        ({"after": "batch", "factor": 2.0, "batch_shuffle_buffer": 2}, 8 + 4 * (1 + 2 // 2)),
+    ],
+)
+def test_while_the_buffer_is_filled_from_afar_that_is_shown(new_run, echo, needed):
+    is_shown = threading.Event()
+    source = CountingSource(20, on_read=lambda: is_shown.wait(10))
+    source.random_access = False  # read when it enters the plan
+    run = new_run(source=source, on_filling=is_shown.set, **echo)
+    run.run()
+    assert run.display.fillings[0] == (0, needed)
+    assert run.display.last.steps > 0
+
+
+def test_what_is_read_when_it_is_used_fills_no_buffer(new_run):
+    run = new_run(source=CountingSource(20, on_read=lambda: time.sleep(0.3)), budget=Budget(fresh=8))
+    run.run()
+    assert run.display.fillings == []

@@ -9,6 +9,7 @@ from dataecho.errors import shown
 from dataecho.modes.folder import new_folder
 from dataecho.pictures.preview import FILE_NAME, TEXT_FILE_NAME, draw_preview, has_text, in_words
 from dataecho.pictures.trace import trace
+from dataecho.report.progress_bar import progress_bar
 from dataecho.settings import Node, Settings
 
 
@@ -23,16 +24,18 @@ def preview(config: Node, *, folder: Path | None) -> None:
             f"task.shuffle_buffer={task.batch_size} shows another batch, but sooner.",
             flush=True,
         )
-    traced = trace(
-        task,
-        given.source,
-        echo_after=settings.echo.after,
-        factor=given.factors,
-        batch_shuffle_buffer=settings.echo.shuffle_buffer,
-        seed=settings.seed,
-        num_examples=settings.preview.num_examples,
-        num_repeats=settings.preview.num_repeats,
-    )
+    with progress_bar("examples of shards that were asked for", total=None) as tell:
+        traced = trace(
+            task,
+            given.source,
+            echo_after=settings.echo.after,
+            factor=given.factors,
+            batch_shuffle_buffer=settings.echo.shuffle_buffer,
+            seed=settings.seed,
+            num_examples=settings.preview.num_examples,
+            num_repeats=settings.preview.num_repeats,
+            on_shard=tell,
+        )
     title = f"{task.name}: examples of the first batch, {_echo(settings)}"
     if has_text(traced):
         words = "\n".join([title, "", *in_words(traced)])

@@ -64,16 +64,24 @@ def trace(
     seed: int,
     num_examples: int,
     num_repeats: int,
+    on_shard: Callable[[int], None] = lambda num_examples: None,
 ) -> Trace:
     """``num_examples`` of the first batch, each with its first ``num_repeats`` uses; under batch echo of the first two
     batches. Plan, stages and keys are those of a run with these settings. A use that does not come within a few lengths
-    of the buffer is left out, for each step has to be planned. Raises :class:`SettingError` for what cannot be."""
+    of the buffer is left out, for each step has to be planned. ``on_shard`` is told the length of every shard that was
+    asked for it. Raises :class:`SettingError` for what cannot be."""
+
+    def length_of(shard: int) -> int:
+        length = source.num_examples(shard)
+        on_shard(length)
+        return length
+
     stages = task.stages()
     after = BATCH if echo_after is None else echo_point(echo_after, stages)
     echoes_batches = echo_after is not None and after in (BATCH, DEVICE)
     plan = plan_of(
         source,
-        num_examples=source.num_examples,
+        num_examples=length_of,
         seed=seed,
         batch_size=task.batch_size,
         shuffle_buffer=task.shuffle_buffer,

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from dataecho.training import contracts
 
 _SECONDS_BETWEEN_LINES = 1.0
+_SECONDS_BETWEEN_NOTICES = 5.0  # of the same thing
 _SECONDS_BETWEEN_UPDATES = 0.1
 
 
@@ -30,6 +31,9 @@ class NoDisplay(contracts.Display):
     def start(self, *, metric: str, target: float, title: str) -> None:
         pass
 
+    def filling(self, *, num_read: int, num_needed: int) -> None:
+        pass
+
     def update(self, progress: contracts.Progress) -> None:
         pass
 
@@ -41,16 +45,23 @@ class NoDisplay(contracts.Display):
 
 
 class PlainDisplay(contracts.Display):
-    """A line per evaluation, at most one a second; the last one always."""
+    """A line per evaluation, at most one a second; the last one always. A line every few seconds before the first
+    batch."""
 
     def __init__(self) -> None:
         self._metric, self._target = "", 0.0
-        self._next_line = 0.0
+        self._next_line = self._next_notice = 0.0
         self._held_back: str | None = None
 
     def start(self, *, metric: str, target: float, title: str) -> None:
         self._metric, self._target = metric, target
         print(f"Training to {metric} {target:g}, for at most {title}.", flush=True)
+        self._next_notice = time.monotonic() + _SECONDS_BETWEEN_LINES
+
+    def filling(self, *, num_read: int, num_needed: int) -> None:
+        if time.monotonic() >= self._next_notice:
+            self._next_notice = time.monotonic() + _SECONDS_BETWEEN_NOTICES
+            print(f"Filling the shuffle buffer: {_filled(num_read, num_needed)}", flush=True)
 
     def update(self, progress: contracts.Progress) -> None:
         pass
@@ -99,6 +110,10 @@ class RichDisplay(contracts.Display):
         self._bar.console.print(f"Training to {metric} {target:g}, for at most {title}.", highlight=False)
         self._bar.start()
 
+    def filling(self, *, num_read: int, num_needed: int) -> None:
+        assert self._line is not None
+        self._bar.update(self._line, metric=f"filling the shuffle buffer: {_filled(num_read, num_needed)}")
+
     def update(self, progress: contracts.Progress) -> None:
         if time.monotonic() >= self._next_update:
             self.mark(progress)
@@ -117,6 +132,10 @@ class RichDisplay(contracts.Display):
 
     def stop(self) -> None:
         self._bar.stop()
+
+
+def _filled(num_read: int, num_needed: int) -> str:
+    return f"{min(num_read, num_needed):,} of about {num_needed:,} examples read"
 
 
 def _number(value: float) -> str:

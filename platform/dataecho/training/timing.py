@@ -103,7 +103,8 @@ class Timekeeper:
         self._last = self._cpu = 0.0
         self._waits: list[float] = []
         self._reading = meter.read()
-        self._is_filling = True
+        #: Whether there was no batch since the start of this process.
+        self.is_filling = True
 
     def start(self) -> None:
         """Training goes on: what happened since :meth:`stop` is not part of it."""
@@ -122,8 +123,8 @@ class Timekeeper:
         wait, self._last = now - self._last, now
         self.sums.input_wait_seconds += wait
         self._waits.append(wait)
-        if self._is_filling:
-            self._is_filling = False
+        if self.is_filling:
+            self.is_filling = False
             self.sums.filling_seconds += wait
             self._forget_work()
 

@@ -1,4 +1,4 @@
-"""A bar for work that takes a while before a run begins."""
+"""A bar for work that takes a while before anything else can be seen."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ Tell = Callable[[float], None]
 
 
 @contextmanager
-def progress_bar(title: str, *, total: float) -> Iterator[Tell]:
-    """Shows on a terminal, and nowhere else, how much of ``total`` was told of; gone when it is done."""
+def progress_bar(title: str, *, total: float | None) -> Iterator[Tell]:
+    """Shows on a terminal, and nowhere else, how much of ``total`` (None: nobody knows) was told of; gone when it is
+    done."""
     console = Console(stderr=True)
     with Progress(
         *Progress.get_default_columns(),
