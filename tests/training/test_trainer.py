@@ -16,6 +16,13 @@ from dataecho.training.contracts import Pruner
 from dataecho.training.schedule import LinearDecay
 from tests.training.conftest import CountingSource
 
+
+class SequentialSource(CountingSource):
+    """Is read when it enters the plan."""
+
+    random_access = False
+
+
 POINTS = ["read", "decode", "crop", "color", "batch", "device"]
 ARMS = [(None, 1.0), *itertools.product(POINTS, [1.0, 2.0, 2.5, 8.0])]
 ALL_ARMS = pytest.mark.parametrize(("after", "factor"), ARMS)
@@ -469,8 +476,7 @@ def test_a_run_folder_that_cannot_be_written_is_refused(new_run, tmp_path, below
 )
 def test_while_the_buffer_is_filled_from_afar_that_is_shown(new_run, echo, needed):
     is_shown = threading.Event()
-    source = CountingSource(20, on_read=lambda: is_shown.wait(10))
-    source.random_access = False  # read when it enters the plan
+    source = SequentialSource(20, on_read=lambda: is_shown.wait(10))
     run = new_run(source=source, on_filling=is_shown.set, **echo)
     run.run()
     assert run.display.fillings[0] == (0, needed)
