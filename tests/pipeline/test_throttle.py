@@ -1,7 +1,9 @@
 """A source that is slowed down: the same data, at no more than the rate that was asked for."""
 
 import itertools
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -89,6 +91,25 @@ def test_the_bytes_of_a_fetched_shard_travel_at_the_rate_and_its_examples_are_th
     source.read(np.array([0]), np.array([1]))
     assert fetched - started >= 0.095 and looks
     assert time.monotonic() - fetched < 0.05
+
+
+def test_examples_that_are_here_do_not_wait_for_the_next_shard():
+    source = Throttle(bytes_per_second=100, latency=9.0).slow_down(Fetched())
+    fetching, done = threading.Event(), threading.Event()
+
+    def proceed():
+        fetching.set()
+        if done.is_set():
+            raise InterruptedError
+
+    with ThreadPoolExecutor(2) as pool:
+        fetch = pool.submit(source.fetch, 1, proceed=proceed)  # takes 10 s, and 9 of latency
+        assert fetching.wait(10)
+        read = pool.submit(source.read, np.array([0]), np.array([1]))
+        assert read.result(timeout=5) == [{"x": 1}]
+        done.set()
+        with pytest.raises(InterruptedError):
+            fetch.result()
 
 
 def test_a_fetch_that_stands_still_does_not_arrive_meanwhile():

@@ -21,7 +21,7 @@ _PIECE = 0.2  # seconds that a fetch waits at most before it looks whether it ma
 @dataclass(frozen=True, kw_only=True)
 class Throttle:
     """What a slow source does not exceed: ``bytes_per_second``, ``examples_per_second`` (None: no limit); ``latency``
-    seconds pass before a read or a fetch brings anything."""
+    seconds pass before a fetch, or a read of what is not fetched shard by shard, brings anything."""
 
     bytes_per_second: float | None = None
     examples_per_second: float | None = None
@@ -106,10 +106,14 @@ class ThrottledSource(Source):
         started = time.monotonic()
         chunk = self._source.read(shards, ks)
         rate = self._throttle.examples_per_second
-        seconds = len(ks) / rate if rate else 0.0
-        if not self._source.num_fetches:  # otherwise the bytes have come with their shard
+        seconds, latency = len(ks) / rate if rate else 0.0, self._throttle.latency
+        if self._source.num_fetches:  # the bytes have come with their shard
+            latency = 0.0
+            if not seconds:
+                return chunk
+        else:
             seconds = max(seconds, self._transfer_time(sum(num_bytes(record) for record in as_examples(chunk))))
-        until = self._line.reserve(seconds, started) + self._throttle.latency
+        until = self._line.reserve(seconds, started) + latency
         time.sleep(max(0.0, until - time.monotonic()))
         return chunk
 
