@@ -100,12 +100,12 @@ class Feed:
             look_ahead=settings.look_ahead,
         )
         #: About how many examples are read before there is a first batch; 0 where they are read when they are used.
-        self.num_to_fill = 0
+        self.num_read_first = 0
         if reads_at_entry(source):
             num_batches = 1 + (batch_shuffle_buffer / self.factors.newest)
             echoes_batches = after in (BATCH, DEVICE)
             uses = shuffle_buffer + batch_size * (num_batches if echoes_batches else 1)
-            self.num_to_fill = round(uses if echoes_batches else uses / self.factors.newest)
+            self.num_read_first = round(uses if echoes_batches else uses / self.factors.newest)
         self._fetches = source.num_fetches > 0
         #: Seconds in which a shard was fetched for :attr:`memory`: the first batch need not wait for it any more.
         self.head_start = 0.0
