@@ -28,7 +28,7 @@ from dataecho.pipeline.feed import Feed
 from dataecho.pipeline.pace import ChunkSize
 from dataecho.pipeline.source import ArraySource, Source
 from dataecho.pipeline.stage import Chunk, Stage
-from dataecho.plan.keys import uniform
+from dataecho.plan.keys import uniform, uniforms
 
 
 class JpegFiles(Source):
@@ -57,8 +57,7 @@ def _decode(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _crop(example: dict[str, Any], key: np.uint64) -> dict[str, Any]:
-    chance = [uniform(key, draw=draw) for draw in range(NUM_JPEG_DRAWS)]
-    return {"image": random_resized_crop(example["image"], chance), "label": example["label"]}
+    return {"image": random_resized_crop(example["image"], uniforms(key, NUM_JPEG_DRAWS)), "label": example["label"]}
 
 
 def _crop_and_flip(examples: Arrays, keys: NDArray[np.uint64]) -> Arrays:
