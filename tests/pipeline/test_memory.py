@@ -54,13 +54,14 @@ def feed(source, **echo):
 
 
 def measured(batches, *, num_warm=400, num_batches=200):
-    """Mean bytes of kept results and waiting records, once the buffer has settled. The loop is slow at first: otherwise
-    it does the worker's work, and all that may be looked ahead is perhaps never there at once.
+    """Mean bytes of kept results and waiting records, once the buffer has settled. The first batch is held until all
+    that may be looked ahead is there: a loop that is never slow does the worker's work, one batch at a time.
     """
-    results, records = [], []
+    results, records, most = [], [], batches.memory.batches
     for number, batch in enumerate(itertools.islice(batches, num_warm + num_batches)):
-        if number < 10:
-            time.sleep(0.01)
+        deadline = time.monotonic() + 5
+        while number == 0 and batches.meter.read().batch_bytes < most and time.monotonic() < deadline:
+            time.sleep(0.001)
         reading = batches.meter.read()
         results.append(reading.stored_bytes)
         records.append(reading.waiting_bytes)

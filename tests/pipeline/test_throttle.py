@@ -94,7 +94,7 @@ def test_the_bytes_of_a_fetched_shard_travel_at_the_rate_and_its_examples_are_th
 
 
 def test_examples_that_are_here_do_not_wait_for_the_next_shard():
-    source = Throttle(bytes_per_second=100, latency=9.0).slow_down(Fetched())
+    source = Throttle(bytes_per_second=100, examples_per_second=1000, latency=9.0).slow_down(Fetched())
     fetching, done = threading.Event(), threading.Event()
 
     def proceed():
@@ -104,10 +104,12 @@ def test_examples_that_are_here_do_not_wait_for_the_next_shard():
 
     with ThreadPoolExecutor(2) as pool:
         fetch = pool.submit(source.fetch, 1, proceed=proceed)  # takes 10 s, and 9 of latency
-        assert fetching.wait(10)
-        read = pool.submit(source.read, np.array([0]), np.array([1]))
-        assert read.result(timeout=5) == [{"x": 1}]
-        done.set()
+        try:
+            assert fetching.wait(10)
+            read = pool.submit(source.read, np.array([0]), np.array([1]))
+            assert read.result(timeout=5) == [{"x": 1}]
+        finally:
+            done.set()
         with pytest.raises(InterruptedError):
             fetch.result()
 

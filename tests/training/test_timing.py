@@ -93,11 +93,23 @@ def test_without_echo_every_step_takes_a_fresh_batch():
     )
 
 
-def test_a_buffer_that_is_filled_first_adds_to_the_prediction_and_to_nothing_else():
-    settled, filled = model().metrics(sums()), model().metrics(sums(filling_seconds=2.0))
-    prediction = settled.pop("predicted_time_per_fresh_example")
-    assert filled.pop("predicted_time_per_fresh_example") == pytest.approx(prediction + 2.0 / 40)
-    assert filled == settled
+def test_transfers_count_by_what_was_read_with_the_examples_that_still_wait_in_the_buffer():
+    metrics = model().metrics(sums(transfer_seconds=30.0, num_reads=100))
+    assert metrics["upstream_time"] == pytest.approx(4 * 30 / 100)  # not 30 s for 10 fresh batches
+    assert metrics["predicted_time_per_fresh_example"] == pytest.approx(30 / 40)
+
+
+def test_downstream_begins_when_the_buffer_is_filled():
+    step_bound, filled = model(num_workers=4), {"filling_seconds": 2.0}
+    assert step_bound.metrics(sums(**filled))["predicted_time_per_fresh_example"] == pytest.approx((2 + 5) / 40)
+    # Upstream has worked all the time: 12 s on 2 workers, 30 s of transfers, 18 s of two processors.
+    for changes, seconds in (
+        ({"upstream_seconds": 18.0}, 9),
+        ({"transfer_seconds": 30.0, "num_reads": 100}, 30),
+        ({"cpu_seconds": 18.0}, 9),
+    ):
+        metrics = model(shares_cores=True).metrics(sums(**filled, **changes))
+        assert metrics["predicted_time_per_fresh_example"] == pytest.approx(seconds / 40)
 
 
 @pytest.mark.parametrize("nothing", [{"steps": 0}, {"fresh_examples": 0}])
@@ -148,7 +160,7 @@ def times(monkeypatch):
     return times
 
 
-def test_only_next_is_timed_as_input_wait_and_a_stop_or_the_work_of_filling_is_part_of_nothing(times):
+def test_only_next_is_timed_as_input_wait_the_first_apart_and_a_stop_is_part_of_nothing(times):
     meter = Meter(frozenset({"read", "decode"}))
     meter.add(worked(read=90.0, decode=9.0))  # before the run
     keeper = Timekeeper(meter, Sums())
@@ -157,7 +169,6 @@ def test_only_next_is_timed_as_input_wait_and_a_stop_or_the_work_of_filling_is_p
         times.seconds += 1  # the step before
         keeper.ask()
         times.seconds += wait
-        meter.add(worked(decode=40.0 if wait == 20 else 0.0))  # while the buffer was filled: part of nothing
         keeper.got()
     times.seconds += 1
     meter.add(worked(read=1.0, decode=6.0, augment=5.0))
@@ -179,7 +190,8 @@ def test_only_next_is_timed_as_input_wait_and_a_stop_or_the_work_of_filling_is_p
         step_seconds=5.0,
         input_wait_seconds=50.0,
         filling_seconds=20.0,
-        cpu_seconds=2 * (2 * 11 + 1 + 11) + 0.5,
+        cpu_seconds=2 * (21 + 2 * 11 + 1 + 11) + 0.5,
+        num_reads=3,
     )
 
 

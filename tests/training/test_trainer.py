@@ -476,7 +476,7 @@ def test_a_run_folder_that_cannot_be_written_is_refused(new_run, tmp_path, below
 )
 def test_while_the_buffer_is_filled_from_afar_that_is_shown(new_run, echo, needed):
     is_shown = threading.Event()
-    source = SequentialSource(20, on_read=lambda: is_shown.wait(10))
+    source = SequentialSource(20, on_read=lambda: is_shown.wait(3))
     run = new_run(source=source, on_filling=is_shown.set, **echo)
     run.run()
     assert run.display.fillings[0] == (0, needed)
@@ -487,3 +487,25 @@ def test_what_is_read_when_it_is_used_fills_no_buffer(new_run):
     run = new_run(source=CountingSource(20, on_read=lambda: time.sleep(0.3)), budget=Budget(fresh=8))
     run.run()
     assert run.display.fillings == []
+
+
+def test_a_resumed_run_reads_what_was_in_the_buffer_and_does_not_say_that_it_fills_one(new_run):
+    first = new_run(source=SequentialSource(20), budget=Budget(fresh=16)).run()
+    slow = SequentialSource(20, on_read=lambda: time.sleep(0.3))
+    resumed = new_run(source=slow, budget=Budget(fresh=24), resume_from=first.checkpoint()).run()
+    assert resumed.display.last.fresh_examples == 24
+    assert resumed.display.fillings == []
+
+
+@pytest.mark.parametrize("factor", [1.0, 4.0])
+def test_the_time_of_the_input_side_is_that_of_reading_whatever_is_in_the_buffer(new_run, factor):
+    """Reading an example takes 2 ms or a little more. The buffer has 32 uses, and 24 examples become fresh."""
+
+    class Slow(SequentialSource):
+        def read(self, shards, ks):
+            time.sleep(0.002 * len(ks))
+            return super().read(shards, ks)
+
+    run = new_run(source=Slow(400), shuffle_buffer=32, after="decode" if factor > 1 else None, factor=factor)
+    time_of_input = run.run().outcome.metrics["upstream_time"]
+    assert 4 * 0.002 <= time_of_input < 2 * 4 * 0.002

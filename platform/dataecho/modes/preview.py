@@ -24,7 +24,7 @@ def preview(config: Node, *, folder: Path | None) -> None:
             f"task.shuffle_buffer={task.batch_size} shows another batch, but sooner.",
             flush=True,
         )
-    with progress_bar("examples of shards that were asked for", total=None) as tell:
+    with progress_bar("examples in the shards fetched so far", total=None) as tell:
         traced = trace(
             task,
             given.source,

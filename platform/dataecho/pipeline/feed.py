@@ -99,13 +99,15 @@ class Feed:
             reads_at_entry=reads_at_entry(source),
             look_ahead=settings.look_ahead,
         )
-        #: About how many examples are read before there is a first batch; 0 where they are read when they are used.
-        self.num_read_first = 0
-        if reads_at_entry(source):
-            num_batches = 1 + (batch_shuffle_buffer / self.factors.newest)
-            echoes_batches = after in (BATCH, DEVICE)
-            uses = shuffle_buffer + batch_size * (num_batches if echoes_batches else 1)
-            self.num_read_first = round(uses if echoes_batches else uses / self.factors.newest)
+        #: About how many examples fill the shuffle buffer before there is a first batch; 0 where the buffer holds what
+        #: has not been read, or what was there before a resume.
+        self.num_to_fill = 0
+        if reads_at_entry(source) and not self._cursor.num_batches:
+            factor_first = self.factors.changes[0][1]
+            if after in (BATCH, DEVICE):
+                self.num_to_fill = round(shuffle_buffer + batch_size * (1 + batch_shuffle_buffer / factor_first))
+            else:
+                self.num_to_fill = round((shuffle_buffer + batch_size) / factor_first)
         self._fetches = source.num_fetches > 0
         #: Seconds in which a shard was fetched for :attr:`memory`: the first batch need not wait for it any more.
         self.head_start = 0.0

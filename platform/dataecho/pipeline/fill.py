@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from dataecho.pipeline.batch import Arrays, Layout, RowWriter, layout_of, write_rows
 from dataecho.pipeline.meter import Times
 from dataecho.pipeline.rows import Rows
@@ -52,7 +54,7 @@ def put(made: Made, rows: Rows, work: Work, target: Target, times: Times) -> Non
         try:
             write_rows(target(layout_of(made.chunk)), made.place, made.chunk)
         except ValueError as error:
-            raise misfit(rows, work, error) from error
+            raise misfit(rows[np.isin(rows.place, made.place)], work, error) from error
 
 
 def misfit(rows: Rows, work: Work, error: ValueError) -> ExampleError:

@@ -60,7 +60,7 @@ class ThrottledSource(Source):
 
     def __init__(self, source: Source, throttle: Throttle) -> None:
         self._source, self._throttle = source, throttle
-        self._line = _Line()
+        self._line, self._here = _Line(), _Line()  # to what is far away; to what was fetched
 
     @property
     def num_shards(self) -> int:
@@ -106,14 +106,12 @@ class ThrottledSource(Source):
         started = time.monotonic()
         chunk = self._source.read(shards, ks)
         rate = self._throttle.examples_per_second
-        seconds, latency = len(ks) / rate if rate else 0.0, self._throttle.latency
-        if self._source.num_fetches:  # the bytes have come with their shard
-            latency = 0.0
-            if not seconds:
-                return chunk
+        seconds = len(ks) / rate if rate else 0.0
+        if self._source.num_fetches:  # the bytes have come with their shard, after its latency
+            until = self._here.reserve(seconds, started)
         else:
             seconds = max(seconds, self._transfer_time(sum(num_bytes(record) for record in as_examples(chunk))))
-        until = self._line.reserve(seconds, started) + latency
+            until = self._line.reserve(seconds, started) + self._throttle.latency
         time.sleep(max(0.0, until - time.monotonic()))
         return chunk
 

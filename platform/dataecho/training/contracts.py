@@ -359,8 +359,8 @@ class Display(abc.ABC):
 
     @abc.abstractmethod
     def filling(self, *, num_read: int, num_needed: int) -> None:
-        """Called a few times a second until there is a first batch, where the shuffle buffer is filled from afar: of
-        about ``num_needed`` examples ``num_read`` are here."""
+        """Called a few times a second until there is a first batch, where the shuffle buffer is filled with what was
+        read: of about ``num_needed`` examples ``num_read`` are here."""
 
     @abc.abstractmethod
     def update(self, progress: Progress) -> None:

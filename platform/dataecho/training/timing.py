@@ -17,18 +17,17 @@ class Sums:
     """Seconds and counts over a stretch of training, evaluation and logging left out.
 
     ``upstream_seconds``: workers' time up to the echo point; ``downstream_seconds``: workers' time after it;
-    ``transfer_seconds``: in which data were fetched or read by threads of their own;
-    ``step_seconds``: the loop's time outside of ``next``; ``input_wait_seconds``: inside of ``next``;
-    ``filling_seconds``: as much of that as was waited for the first batch after a start, while the shuffle buffer was
-    filled and there was nothing to train on; ``cpu_seconds``: of the whole process. What workers, transfers and the
-    process did while the buffer was filled is not in the others: fresh examples would be charged for those that are
-    still in the buffer at the end. ``total_lag``: steps between each repeat and the use before it, summed over
-    ``repeats``.
+    ``transfer_seconds``: in which data were fetched or read by threads of their own; ``num_reads``: examples that were
+    read, those for the shuffle buffer among them; ``step_seconds``: the loop's time outside of ``next``;
+    ``input_wait_seconds``: inside of ``next``; ``filling_seconds``: as much of that as was waited for the first batch
+    of a process, while the shuffle buffer was filled and there was nothing to train on; ``cpu_seconds``: of the whole
+    process; ``total_lag``: steps between each repeat and the use before it, summed over ``repeats``.
     """
 
     upstream_seconds: float = 0.0
     downstream_seconds: float = 0.0
     transfer_seconds: float = 0.0
+    num_reads: int = 0
     step_seconds: float = 0.0
     input_wait_seconds: float = 0.0
     filling_seconds: float = 0.0
@@ -69,25 +68,26 @@ class TimeModel:
         if not sums.steps or not sums.fresh_examples:
             return {}
         fresh_batches = sums.fresh_examples / self.batch_size
-        steps_per_fresh_batch = sums.steps / fresh_batches
         above, below = sums.upstream_seconds / self.num_workers, sums.downstream_seconds / self.num_workers
         if self.workers_are_upstream:
             above, below = above + below, 0.0
-        # Transfers and workers run side by side, each the next one's input: the slower one counts.
-        upstream = max(above, sums.transfer_seconds) / fresh_batches
+        # Transfers and workers run side by side, each the next one's input: the slower one counts. What is transferred
+        # is counted when it is read: as much as the shuffle buffer holds is read before anything is fresh.
+        per_read = sums.transfer_seconds / sums.num_reads if sums.num_reads else 0.0
+        upstream = max(above / fresh_batches, per_read * self.batch_size)
         # Downstream of the echo point the workers and the training step run side by side: the slower one counts.
         downstream = max(sums.step_seconds, below) / sums.steps
-        predicted = max(upstream, steps_per_fresh_batch * downstream)
+        # Upstream has worked from the beginning, downstream since there was a first batch.
+        predicted = max(above, sums.transfer_seconds, sums.filling_seconds + sums.steps * downstream)
         if self.shares_cores:
-            predicted = max(predicted, sums.cpu_seconds / self.num_cores / fresh_batches)
-        predicted += sums.filling_seconds / fresh_batches  # nothing was there to hide it behind
+            predicted = max(predicted, sums.cpu_seconds / self.num_cores)
         measured = sums.step_seconds + sums.input_wait_seconds
         return {
             "upstream_time": upstream,
             "downstream_time": downstream,
             "upstream_downstream_ratio": upstream / downstream if downstream else float("inf"),
             "input_wait_fraction": sums.input_wait_seconds / measured if measured else 0.0,
-            "predicted_time_per_fresh_example": predicted / self.batch_size / self.num_ranks,
+            "predicted_time_per_fresh_example": predicted / sums.fresh_examples / self.num_ranks,
             "measured_time_per_fresh_example": measured / sums.fresh_examples / self.num_ranks,
             "duplicates_per_batch": sums.duplicates / sums.steps,
             "echo_lag": sums.total_lag / sums.repeats if sums.repeats else 0.0,
@@ -103,13 +103,13 @@ class Timekeeper:
         self._last = self._cpu = 0.0
         self._waits: list[float] = []
         self._reading = meter.read()
-        #: Whether there was no batch since the start of this process.
-        self.is_filling = True
+        #: Whether this process has waited for its first batch only.
+        self.has_no_batch_yet = True
 
     def start(self) -> None:
         """Training goes on: what happened since :meth:`stop` is not part of it."""
-        self._last = time.perf_counter()
-        self._forget_work()
+        self._last, self._cpu = time.perf_counter(), time.process_time()
+        self._reading = self._meter.read()
 
     def ask(self) -> None:
         """The loop asks for a batch: until here it worked."""
@@ -123,10 +123,9 @@ class Timekeeper:
         wait, self._last = now - self._last, now
         self.sums.input_wait_seconds += wait
         self._waits.append(wait)
-        if self.is_filling:
-            self.is_filling = False
+        if self.has_no_batch_yet:
+            self.has_no_batch_yet = False
             self.sums.filling_seconds += wait
-            self._forget_work()
 
     def take_waits(self) -> dict[str, float]:
         """Mean and 95th percentile of the waits for input since the last call, in seconds; empty if there was none."""
@@ -151,11 +150,8 @@ class Timekeeper:
         self.sums.upstream_seconds += reading.upstream_seconds - self._reading.upstream_seconds
         self.sums.downstream_seconds += reading.downstream_seconds - self._reading.downstream_seconds
         self.sums.transfer_seconds += reading.transfer_seconds - self._reading.transfer_seconds
+        self.sums.num_reads += reading.num_reads - self._reading.num_reads
         self.sums.cpu_seconds += reading.worker_cpu_seconds - self._reading.worker_cpu_seconds
         self._reading = reading
         self.sums.cpu_seconds += time.process_time() - self._cpu
         self._cpu = time.process_time()
-
-    def _forget_work(self) -> None:
-        """What workers and processor did until now is part of nothing."""
-        self._reading, self._cpu = self._meter.read(), time.process_time()

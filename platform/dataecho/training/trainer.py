@@ -195,8 +195,8 @@ class Trainer:
         self._keeper.ask()
         while not (interruption.signal_number or self._feed.ready(timeout=_SECONDS_BETWEEN_LOOKS)):
             # A starved loop is interrupted where it waits, and says why it does not begin.
-            if self._keeper.is_filling and self._feed.num_read_first:
-                self._display.filling(num_read=self._feed.meter.read().num_reads, num_needed=self._feed.num_read_first)
+            if self._keeper.has_no_batch_yet and self._feed.num_to_fill:
+                self._display.filling(num_read=self._feed.meter.read().num_reads, num_needed=self._feed.num_to_fill)
         if interruption.signal_number:
             agree(self._ranks, Step(signal=interruption.signal_number))
             raise Interrupted(interruption.signal_number)
