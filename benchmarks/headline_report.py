@@ -109,14 +109,15 @@ def table(lines: Sequence[Line]) -> Iterator[str]:
     train, over_peer = factors(arms, "none", _train), factors(arms, "webdataset", _wall)
     yield (
         "| arm | rate | fresh examples: mean (min, max) | fresh factor | wall time, s: mean (min, max) | wall factor "
-        "| against webdataset | train time factor | R | input wait | step, ms | ms per fresh: predicted, measured |"
+        "| against webdataset | train time factor | R, second half | input wait | step, ms "
+        "| ms per fresh: predicted, measured |"
     )
     yield "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|"
     for arm, results in arms.items():
         yield (
             f"| {arm} | {rates[arm]:g} | {_spread(_values(results, _fresh), ',.0f')} | {_first(fresh, arm)} "
             f"| {_spread(_values(results, _wall), '.1f')} | {_first(wall, arm)} | {_first(over_peer, arm)} "
-            f"| {_first(train, arm)} | {_mean(results, lambda result: result.ratio, '.2f')} "
+            f"| {_first(train, arm)} | {_mean(results, lambda result: result.steady_ratio, '.2f')} "
             f"| {_mean(results, lambda result: result.input_wait, '.0%')} "
             f"| {_mean(results, lambda result: result.step_time, '.1f')} "
             f"| {_mean(results, lambda result: result.predicted, '.3f')}, "

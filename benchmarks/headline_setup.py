@@ -62,8 +62,8 @@ class Mark:
 class Result:
     """What a run gave. Costs are None where the target was not reached, the rest where the arm cannot tell.
 
-    ``ratio`` is R over the whole run, ``steady_ratio`` R in its second half, when the filling of the buffer is long
-    past; ``step_time`` in milliseconds per step, ``predicted`` and ``measured`` per fresh example.
+    ``ratio`` is R over the whole run, ``steady_ratio`` R in its second half, long after the start;
+    ``step_time`` in milliseconds per step, ``predicted`` and ``measured`` per fresh example.
     """
 
     fresh: int | None
