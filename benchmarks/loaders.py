@@ -53,7 +53,7 @@ GOALS = {"jpeg": 1.3, "small": 1.0, "tokens": 1.0}
 MOST_FOREIGN, MOST_REPEATS = 0.05, 3
 AGAIN = ", again"
 #: Not the same functions, or no loader: in the table, but never the peer that others are compared with.
-APART = ("tf.data, its own operations", "bare threads, the functions alone")
+APART = ("tf.data, its own operations", "bare threads, functions and stacking")
 
 
 @dataclass(frozen=True)

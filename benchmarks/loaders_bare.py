@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from loaders_work import BATCH_SIZES, NUM_JPEG_DRAWS, NUM_JPEGS, Arms, Arrays, Data, decode, random_resized_crop
 
-NAME = "bare threads, the functions alone"
+NAME = "bare threads, functions and stacking"
 
 
 def _jpegs(data: Data, num_threads: int) -> Iterator[Arrays]:

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import os
 import statistics
 import threading
@@ -233,6 +234,7 @@ def main() -> None:
     """Rounds in which everything takes its turn; medians."""
     parser = argparse.ArgumentParser(description="echo before augmentation against the time model")
     parser.add_argument("--data", type=Path, default=Path("runs/loaders-data"), help="made if it is not there: 350 MB")
+    parser.add_argument("--output", type=Path, default=Path("runs/time_model.jsonl"), help="a line for every round")
     parser.add_argument("--cases", nargs="+", choices=list(STEPS), default=list(STEPS))
     parser.add_argument("--step", choices=list(STEP_KINDS), default="training")
     parser.add_argument("--threads", type=int, default=None, help="instead of what is said above")
@@ -259,6 +261,12 @@ def main() -> None:
             rate = delivered(sources[case], steps[case], factor, num_threads=threads[case], seconds=options.seconds)
             rates[case, factor].append((rate, model(case, known[case][-1], factor)))
     show(known, rates)
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    with options.output.open("w") as output:
+        for (case, factor), pairs in rates.items():
+            for rate, expected in pairs:
+                line = {"case": case, "factor": factor, "rate": rate, "model": expected}
+                output.write(json.dumps(line) + "\n")
 
 
 def show(known: dict[str, list[Parameters]], rates: dict[tuple[str, int], list[tuple[float, float]]]) -> None:
