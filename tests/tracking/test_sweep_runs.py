@@ -117,7 +117,9 @@ def test_with_a_dead_server_trials_go_on_and_all_arrives_later_once(client, serv
     here = f"http://{server.address}"
     for path in (tmp_path / "sweep").rglob("tracking.json"):  # as if the server had come back at its address
         path.write_text(path.read_text().replace(dead, here))
-    sync = config("mode=sync", f"resume={tmp_path / 'sweep'}", f"tracking.tracking_uri={here}")
+    sync = config(
+        "mode=sync", f"resume={tmp_path / 'sweep'}", f"tracking.tracking_uri={here}", "tracking.retry_interval=0.01"
+    )
     server.loses_first = True
     run_mode(sync, folder=None, project=PROJECT)
     assert_whole(client, tmp_path / "sweep")
@@ -147,6 +149,10 @@ def test_a_sweep_that_cannot_be_sent_says_what_is_left(server, tmp_path, capsys)
         SettingError, match=r"tracking\.tracking_uri=http://127\.0\.0\.1:9 .*where this run is recorded"
     ):
         run_mode(elsewhere, folder=None, project=PROJECT)
+    here = f"tracking.tracking_uri=http://{server.address}"
+    never = config("mode=sync", f"resume={tmp_path / 'sweep'}", here, "tracking.retry_interval=0")
+    with pytest.raises(SettingError, match=r"tracking\.retry_interval=0 cannot be used. Allowed: seconds > 0"):
+        run_mode(never, folder=None, project=PROJECT)
 
 
 def test_without_mlflow_there_is_no_parent(tmp_path):

@@ -28,11 +28,11 @@ def sync(config: Node) -> None:
     for number, run_folder in enumerate(folders, start=1):
         if len(folders) > 1:
             print(f"{number} of {len(folders)}: {run_folder.relative_to(folder)}")
-        _sync_one(run_folder, uri)
+        _sync_one(run_folder, uri, retry_interval=settings.tracking.get("retry_interval", 1.0))
     print(f"Everything of {folder} has been sent.")
 
 
-def _sync_one(folder: Path, uri: str) -> None:
+def _sync_one(folder: Path, uri: str, *, retry_interval: float) -> None:
     record = read_record(folder)
     require(
         record is None or record.tracking_uri == without_credentials(uri),
@@ -42,6 +42,7 @@ def _sync_one(folder: Path, uri: str) -> None:
         cure="Name it, with your credentials if it needs some.",
     )
     newest = CheckpointStore(folder).newest()
-    if not send_later(folder, tracking_uri=uri, position=newest["spool_position"] if newest else None):
+    position = newest["spool_position"] if newest else None
+    if not send_later(folder, tracking_uri=uri, position=position, retry_interval=retry_interval):
         print(f"Not everything of {folder} could be sent; it is kept. Try again when the server answers.")
         raise SystemExit(1)

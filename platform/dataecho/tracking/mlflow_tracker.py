@@ -71,7 +71,7 @@ class MLflowTracker(Tracker):
         check_settings(tracking_uri=tracking_uri, experiment=experiment, artifact_root=artifact_root)
         times = {"start_timeout": start_timeout, "finish_timeout": finish_timeout, "retry_interval": retry_interval}
         for name, value in times.items():
-            require(value > 0, f"tracking.{name}", value, allowed="seconds > 0", cure=f"Set tracking.{name}.")
+            _require_time(name, value)
         require(
             send_interval >= 0,
             "tracking.send_interval",
@@ -253,6 +253,7 @@ def send_later(
     Raises :class:`SettingError` if the folder was never tracked, or was tracked elsewhere.
     """
     check_settings(tracking_uri=tracking_uri, experiment="-", artifact_root=None)
+    _require_time("retry_interval", retry_interval)
     record = _record_to_send(folder, tracking_uri)
     if record.complete:
         return True
@@ -270,6 +271,11 @@ def send_later(
         return sender.finish(timeout=timeout)
     finally:
         lock.release()
+
+
+def _require_time(name: str, value: object) -> None:
+    allowed = isinstance(value, int | float) and value > 0
+    require(allowed, f"tracking.{name}", value, allowed="seconds > 0", cure=f"Set tracking.{name}.")
 
 
 def _record_to_send(folder: Path, tracking_uri: str) -> Record:
