@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from dataecho.pipeline.batch import Arrays, Layout, RowWriter, layout_of, write_rows
 from dataecho.pipeline.meter import Times
@@ -39,7 +40,7 @@ def fill(rows: Rows, entries: Sequence[Entry] | None, work: Work, target: Target
             writer = writer or RowWriter(target(layout_of([example])))
             writer.write(places[number], example)
         except ValueError as error:
-            raise misfit(rows[number : number + 1], work, error) from error
+            raise misfit(rows, places[number : number + 1], work, error) from error
         spent += time.perf_counter() - started
     if writer is not None:
         times.add(BATCH, len(rows) - len(broken), spent)
@@ -54,11 +55,12 @@ def put(made: Made, rows: Rows, work: Work, target: Target, times: Times) -> Non
         try:
             write_rows(target(layout_of(made.chunk)), made.place, made.chunk)
         except ValueError as error:
-            raise misfit(rows[np.isin(rows.place, made.place)], work, error) from error
+            raise misfit(rows, made.place, work, error) from error
 
 
-def misfit(rows: Rows, work: Work, error: ValueError) -> ExampleError:
-    """One of ``rows``, or the only one, does not fit the others."""
+def misfit(rows: Rows, place: ArrayLike, work: Work, error: ValueError) -> ExampleError:
+    """Of ``rows`` one of those in ``place``, or the only one, does not fit the others."""
+    rows = rows[np.isin(rows.place, place)]
     where = work.where(rows.epoch[0], rows.shard[0], rows.k[0])
     if len(rows) > 1:
         where += f" or the {len(rows) - 1} after it"

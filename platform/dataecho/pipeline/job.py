@@ -81,7 +81,7 @@ class Job:
                     block = pool.take(layout_of(made.chunk), len(jobs))
                     write_rows(block.arrays, made.place, made.chunk)
             except ValueError as error:
-                raise misfit(rows[np.isin(rows.place, made.place)], work, error) from error
+                raise misfit(rows, made.place, work, error) from error
         for job, arrays in zip(jobs, block.batches(), strict=True):
             job._block, job._arrays = block, arrays
 

@@ -103,7 +103,7 @@ class Timekeeper:
         self._last = self._cpu = 0.0
         self._waits: list[float] = []
         self._reading = meter.read()
-        #: Whether this process has waited for its first batch only.
+        #: Until this process has its first batch.
         self.has_no_batch_yet = True
 
     def start(self) -> None:
