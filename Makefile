@@ -26,7 +26,7 @@ train: .venv/.stamp-train  ## train; by default seconds on a laptop, offline. AR
 	@$(BIN)/python train.py $(ARGS)
 
 test: lint  ## lint, then every test: what CI runs
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 lint: .venv/.stamp-test  ## check style, the types of the core, and which layer imports which
 	@$(BIN)/ruff check

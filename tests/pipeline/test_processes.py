@@ -2,8 +2,10 @@
 
 import itertools
 import os
+import pickle
 import signal
 import time
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 from dataecho.errors import SettingError
 from dataecho.pipeline.executor import ExecutorSettings
 from dataecho.pipeline.feed import Feed, once_through
+from dataecho.pipeline.rows import Rows
 from dataecho.pipeline.source import ArraySource, Source
 from dataecho.pipeline.stage import ExampleError, Stage
 from dataecho.plan import keys as draws
@@ -105,6 +108,14 @@ def test_every_use_of_an_item_is_at_one_worker_which_decodes_it_once():
     assert len(at) <= reading.stage_examples["decode"] <= len(at) + 3 * 8
     assert reading.stage_examples["decode"] == reading.num_reads
     assert reading.worker_cpu_seconds > 0
+
+
+def test_rows_arrive_as_they_were_sent():
+    sent = Rows(*np.arange(21).reshape(7, 3))
+    arrived = pickle.loads(pickle.dumps(sent))
+    for column in fields(Rows):
+        assert getattr(arrived, column.name).tolist() == getattr(sent, column.name).tolist()
+        assert getattr(arrived, column.name).dtype == np.int64
 
 
 class DiesAt:
