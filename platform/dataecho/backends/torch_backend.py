@@ -100,7 +100,7 @@ class TorchBackend(Backend):
         self._loss_sum = torch.zeros((), dtype=torch.float64 if self._device.type != "mps" else torch.float32)
         self._loss_sum = self._loss_sum.to(self._device)
         self._num_losses = 0
-        self._ones = torch.ones(0)
+        self._ones = self._equal_shares = torch.ones(0)
         self._noise_seed, self._num_steps = context.seed, 0
         self._noise = KeyStream(self._noise_seed, _NOISE)
 
@@ -138,13 +138,11 @@ class TorchBackend(Backend):
         with talking(self._ranks):
             with self._precision():
                 losses = self._trained(self._fields(placed), evaluates=False).to(self._dtype)
-            weights = placed.weights.to(self._dtype)
-            # Gradients are averaged over the ranks; together they are those of the mean over all rows.
-            weights = weights * (self._ranks.num_ranks / self._summed(weights.sum()))
-            losses.backward(weights)  # of their weighted sum, without the detour over it
+            shares = self._shares(placed.weights)
+            losses.backward(shares)  # of their weighted sum, without the detour over it
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
-        self._loss_sum += torch.dot(losses.detach(), weights)
+        self._loss_sum += torch.dot(losses.detach(), shares)
         self._num_losses += 1
         self._num_steps += 1
 
@@ -225,7 +223,16 @@ class TorchBackend(Backend):
             return _in_its_place(batch.weights).to(self._device)
         if len(self._ones) != len(batch):
             self._ones = torch.ones(len(batch), device=self._device)
+            self._equal_shares = torch.full_like(self._ones, 1 / len(batch), dtype=self._dtype)
         return self._ones
+
+    def _shares(self, weights: Tensor) -> Tensor:
+        """What each row counts for: gradients are averaged over the ranks; together they are those of the mean over all
+        rows. One rank knows it beforehand, unless a row is broken."""
+        if weights is self._ones and self._ranks.num_ranks == 1:
+            return self._equal_shares
+        weights = weights.to(self._dtype)
+        return weights * (self._ranks.num_ranks / self._summed(weights.sum()))
 
     def _fields(self, placed: _Placed) -> dict[str, Tensor]:
         if self._dtype == torch.float32:

@@ -189,7 +189,7 @@ class BackendContract(abc.ABC):
         before = backend.weights()
         reference = _Reference(optimizer, np.concatenate([before[weights].ravel(), before[bias].ravel()]))
         for number, rate in enumerate(RATES):
-            batch = _linear_batch(seed=number, num_rows=5 + number, size=10)
+            batch = _linear_batch(seed=number, num_rows=6 + number, size=10)  # the last one is full
             backend.train_step(backend.put(batch), learning_rate=rate)
             assert backend.take_loss() == pytest.approx(reference.step(batch, rate), rel=1e-5)
             after = backend.weights()
@@ -215,6 +215,15 @@ class BackendContract(abc.ABC):
         unpadded = _one_step(make(linear_model), _linear_batch(num_rows=5))
         for name, values in expected.items():
             np.testing.assert_allclose(unpadded[name], values, rtol=1e-5, atol=1e-6)
+
+    def test_batches_that_wait_on_the_device_count_as_they_were_made(self, make: Make, linear_model: NewModel) -> None:
+        shapes = [(6, 6), (4, 4), (5, 6), (6, 6), (4, 6), (4, 4)]  # rows that count, and all
+        given = [_linear_batch(seed=seed, num_rows=rows, size=size) for seed, (rows, size) in enumerate(shapes)]
+        backend, at_once = make(linear_model), make(linear_model)
+        waiting = [backend.put(batch) for batch in given]
+        for placed, batch in zip(waiting, given, strict=True):
+            backend.train_step(placed, learning_rate=0.1)
+            assert _same(backend.weights(), _one_step(at_once, batch))
 
     # ---- losses
 
