@@ -7,16 +7,22 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
+_NARROW = 8  # input channels: from so many on, oneDNN's strided 1 x 1 convolution is sound
+
 
 class Convolution(keras.layers.Conv2D):
     """``size`` x ``size`` without bias, with ``size // 2`` zeros on every side; weights as in He et al., ICCV 2015."""
 
     def __init__(self, inner: int, outer: int, *, size: int, stride: int = 1) -> None:
-        super().__init__(outer, size, strides=stride, use_bias=False, kernel_initializer=he_normal())
+        # A narrow 1 x 1 convolution takes every n-th pixel first: without AVX-512, oneDNN writes outside its memory in
+        # the backward pass of a strided one.
+        self._first = stride if size == 1 and inner < _NARROW else 1
+        super().__init__(outer, size, strides=stride // self._first, use_bias=False, kernel_initializer=he_normal())
         self._margin = size // 2  # Keras's "same" means another thing with a stride
         self.build((None, None, None, inner))
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        inputs = inputs[:, :: self._first, :: self._first]
         sides = (self._margin, self._margin)
         padded = tf.pad(inputs, ((0, 0), sides, sides, (0, 0))) if self._margin else inputs
         return super().call(padded)

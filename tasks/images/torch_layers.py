@@ -7,11 +7,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from dataecho.backends.torch_layers import stride_before_narrow_convolutions
+
 
 def convolution(inner: int, outer: int, *, size: int, stride: int = 1) -> nn.Conv2d:
     """``size`` x ``size`` without bias, with ``size // 2`` zeros on every side; weights as in He et al., ICCV 2015."""
     made = nn.Conv2d(inner, outer, size, stride=stride, padding=size // 2, bias=False)
     nn.init.kaiming_normal_(made.weight, nonlinearity="relu")
+    stride_before_narrow_convolutions(made)
     return made
 
 

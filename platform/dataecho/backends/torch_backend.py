@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dataecho.backends.same_shapes import require_same_shapes
 from dataecho.backends.torch_copies import SideStreamCopies, use_on_current_stream
+from dataecho.backends.torch_layers import stride_before_narrow_convolutions
 from dataecho.backends.torch_model import TorchModel
 from dataecho.backends.torch_parallel import PARALLEL, Entry, in_parallel, talking
 from dataecho.backends.torch_ranks import join_ranks, launched_ranks, local_rank
@@ -85,6 +86,8 @@ class TorchBackend(Backend):
                 allowed="a subclass of dataecho.backends.torch_model.TorchModel",
                 cure="Give the model `losses` and `outputs`.",
             )
+        if self._device.type == "cpu":
+            stride_before_narrow_convolutions(self._model)
         precision = context.accelerator.precision
         self._dtype = torch.float64 if precision == "64" else torch.float32
         self._model.to(self._device, self._dtype)

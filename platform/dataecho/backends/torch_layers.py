@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -79,3 +81,40 @@ class BatchNorm(nn.Module):
             self.running_mean.lerp_(means.view(num_groups, num_features).mean(0), self._momentum)
             self.running_var.lerp_(variances.view(num_groups, num_features).mean(0), self._momentum)
         return normalised.reshape(size, num_groups, *inputs.shape[1:]).transpose(0, 1).reshape(inputs.shape)
+
+
+#: From so many input channels on, oneDNN's strided 1 x 1 convolution is sound.
+NARROW = 8
+
+
+def stride_before_narrow_convolutions(model: nn.Module) -> None:
+    """Let every strided 1 x 1 convolution with fewer than :data:`NARROW` input channels take every n-th pixel first and
+    go on with stride 1: the same function of the same weights.
+
+    On processors without AVX-512, oneDNN (as in PyTorch 2.13) writes outside its memory in the backward pass of such a
+    convolution where the channels lie last, which ``torch.compile`` sees to by itself. Modules only: what a model does
+    by ``torch.nn.functional.conv2d`` is not seen.
+    """
+    for module in model.modules():
+        if (
+            isinstance(module, nn.Conv2d)
+            and module.in_channels < NARROW
+            and module.kernel_size == (1, 1)
+            and max(module.stride) > 1
+            and module.padding in ("valid", (0, 0))  # padding takes another path, which is sound
+        ):
+            module.register_forward_pre_hook(_EveryNth(*module.stride), with_kwargs=True)
+            module.stride = (1, 1)
+
+
+class _EveryNth:
+    """A hook that leaves every ``down``-th row and every ``right``-th column of a convolution's input."""
+
+    def __init__(self, down: int, right: int) -> None:
+        self._down, self._right = down, right
+
+    def __call__(
+        self, module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]
+    ) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
+        (images,) = (*args, *kwargs.values())
+        return (images[..., :: self._down, :: self._right],), {}
