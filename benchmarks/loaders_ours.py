@@ -69,9 +69,9 @@ def _shift(examples: Arrays) -> Arrays:
 
 
 STAGES = {
-    "jpeg": [Stage("decode", _decode), Stage("crop", _crop, random=True)],
-    "small": [Stage("crop", _crop_and_flip, random=True, batched=True)],
-    "tokens": [Stage("shift", _shift, batched=True)],
+    "jpeg": [Stage("decode", _decode, mutates_input=False), Stage("crop", _crop, random=True, mutates_input=False)],
+    "small": [Stage("crop", _crop_and_flip, random=True, batched=True, mutates_input=False)],
+    "tokens": [Stage("shift", _shift, batched=True, mutates_input=False)],
 }
 
 

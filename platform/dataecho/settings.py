@@ -42,11 +42,11 @@ class PipelineNode(_Strict):
     """``num_processes`` 0: threads. ``chunk_size``: a number or ``auto``. ``max_waiting``, ``max_spill`` and
     ``max_memory`` in MiB."""
 
-    num_threads: int = Field(ge=1)
+    num_threads: int = Field(ge=0)
     num_processes: int = Field(ge=0)
     look_ahead: int = Field(ge=1)
     chunk_size: int | str
-    loop_helps: bool
+    stall_timeout: Annotated[float, Field(gt=0)]
     read_ahead: int = Field(ge=1)
     max_waiting: int = Field(ge=0)
     max_spill: int = Field(ge=0)

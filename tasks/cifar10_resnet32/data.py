@@ -33,8 +33,8 @@ class Cifar10Resnet32(ImageClassification):
         require(0 <= self.padding <= 16, "task.padding", self.padding, allowed="0 to 16", cure="4 is the default.")
 
     def stages(self) -> Sequence[Stage]:
-        crop = Stage("crop", partial(_crop, padding=self.padding), random=True, batched=True)
-        flip = [Stage("flip", flipped, random=True, batched=True)] if self.flip else []
+        crop = Stage("crop", partial(_crop, padding=self.padding), random=True, batched=True, mutates_input=False)
+        flip = [Stage("flip", flipped, random=True, batched=True, mutates_input=False)] if self.flip else []
         return (self.decode(), *([crop] if self.padding else []), *flip)
 
     def eval_stages(self) -> Sequence[Stage]:

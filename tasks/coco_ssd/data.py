@@ -82,10 +82,12 @@ class CocoSsd(Task):
         return self.eval
 
     def stages(self) -> Sequence[Stage]:
-        larger = Stage("expand", partial(expand, largest=self.max_expand), random=True)
-        smaller = Stage("crop", partial(crop, least_side=self.min_crop), random=True)
-        flip = Stage("flip", _flipped, random=True, batched=True)
-        colour = Stage("colour", partial(coloured, strength=self.colour), random=True, batched=True)
+        larger = Stage("expand", partial(expand, largest=self.max_expand), random=True, mutates_input=False)
+        smaller = Stage("crop", partial(crop, least_side=self.min_crop), random=True, mutates_input=False)
+        flip = Stage("flip", _flipped, random=True, batched=True, mutates_input=False)
+        colour = Stage(
+            "colour", partial(coloured, strength=self.colour), random=True, batched=True, mutates_input=False
+        )
         return (
             self._decode(),
             *([larger] if self.max_expand > 1 else []),
@@ -143,13 +145,13 @@ class CocoSsd(Task):
 
     def _decode(self) -> Stage:
         facts = {"num_classes": self.num_classes, "max_objects": self.max_objects, "max_pixels": self.max_pixels}
-        return Stage("decode", partial(_decode, **facts))
+        return Stage("decode", partial(_decode, **facts), mutates_input=False)
 
     def _resize(self) -> Stage:
-        return Stage("resize", partial(cut, size=self.default_boxes.image_size))
+        return Stage("resize", partial(cut, size=self.default_boxes.image_size), mutates_input=False)
 
     def _targets(self) -> Stage:
-        return Stage("targets", partial(_with_targets, defaults=self.default_boxes))
+        return Stage("targets", partial(_with_targets, defaults=self.default_boxes), mutates_input=False)
 
 
 def _decode(record: Mapping[str, Any], *, num_classes: int, max_objects: int, max_pixels: int) -> dict[str, Any]:

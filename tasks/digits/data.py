@@ -52,10 +52,10 @@ class Digits(Task):
         return ArraySource({name: values[: self.num_held_out] for name, values in self._data.items()})
 
     def stages(self) -> Sequence[Stage]:
-        return (*self.eval_stages(), Stage("shift", self._shift, random=True, batched=True))
+        return (*self.eval_stages(), Stage("shift", self._shift, random=True, batched=True, mutates_input=False))
 
     def eval_stages(self) -> Sequence[Stage]:
-        return (Stage("decode", _decode, batched=True),)
+        return (Stage("decode", _decode, batched=True, mutates_input=False),)
 
     def evaluator(self) -> Evaluator:
         return WeightedMeans({"eval_loss": "loss", "accuracy": "correct"})

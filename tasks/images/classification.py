@@ -84,7 +84,9 @@ class ImageClassification(Task, abc.ABC):
 
     def decode(self) -> Stage:
         """The first stage: ``image`` uint8 [height, width, 3], RGB, and ``label`` int64."""
-        return Stage("decode", partial(_decode, num_classes=self.num_classes, max_pixels=self.max_pixels))
+        return Stage(
+            "decode", partial(_decode, num_classes=self.num_classes, max_pixels=self.max_pixels), mutates_input=False
+        )
 
     @property
     def _names(self) -> Sequence[str] | None:

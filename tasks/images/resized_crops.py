@@ -44,12 +44,22 @@ class ResizedCrops(ImageClassification, abc.ABC):
 
     def stages(self) -> Sequence[Stage]:
         crop = partial(_crop, size=self.image_size, min_area=self.min_area)
-        flip = [Stage("flip", flipped, random=True, batched=True)] if self.flip else []
-        colour = [Stage("colour", partial(coloured, strength=self.colour), random=True, batched=True)]
-        return (self.decode(), Stage("crop", crop, random=True), *flip, *(colour if self.colour else []))
+        flip = [Stage("flip", flipped, random=True, batched=True, mutates_input=False)] if self.flip else []
+        colour = [
+            Stage("colour", partial(coloured, strength=self.colour), random=True, batched=True, mutates_input=False)
+        ]
+        return (
+            self.decode(),
+            Stage("crop", crop, random=True, mutates_input=False),
+            *flip,
+            *(colour if self.colour else []),
+        )
 
     def eval_stages(self) -> Sequence[Stage]:
-        return (self.decode(), Stage("crop", partial(_centre, size=self.image_size, share=self.eval_crop)))
+        return (
+            self.decode(),
+            Stage("crop", partial(_centre, size=self.image_size, share=self.eval_crop), mutates_input=False),
+        )
 
 
 def flipped(chunk: Arrays, keys: Keys) -> Arrays:

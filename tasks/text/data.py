@@ -75,7 +75,7 @@ class LanguageModelling(Task):
 
     def stages(self) -> Sequence[Stage]:
         function = partial(tokenized, tokenizer=self.train.tokenizer, sequence_length=self.sequence_length)
-        return (Stage("tokenize", function),)
+        return (Stage("tokenize", function, mutates_input=False),)
 
     def eval_stages(self) -> Sequence[Stage]:
         return self.stages()

@@ -46,7 +46,7 @@ def whole(tmp_path_factory):
 def test_counts_are_those_of_both_plans_and_everything_is_written_once(whole):
     plans = [
         Plan(
-            lambda shard: 1297,
+            {0: 1297},
             num_shards=1,
             seed=0,
             batch_size=32,

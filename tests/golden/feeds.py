@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from dataecho.pipeline.engine.processes import WorkerPool
 from dataecho.pipeline.executor import ExecutorSettings
 from dataecho.pipeline.feed import Feed, once_through
 from dataecho.pipeline.source import ArraySource, Source
@@ -127,6 +128,7 @@ WORKERS: dict[str, dict[str, Any]] = {
     "one thread": {"num_threads": 1, "chunk_size": 2, "look_ahead": 1},
     "three threads": {"num_threads": 3},
     "processes": {"num_processes": 2, "chunk_size": 4},
+    "the caller": {"num_threads": 0},
 }
 
 
@@ -141,7 +143,9 @@ def shards(folder: Path) -> Iterator[str]:
         server.close()
 
 
-def digests(source: Source, stages: tuple[Stage, ...], echo: dict[str, Any], workers: dict[str, Any]) -> dict[str, Any]:
+def digests(
+    source: Source, stages: tuple[Stage, ...], echo: dict[str, Any], workers: dict[str, Any], pool: WorkerPool
+) -> dict[str, Any]:
     """Of the ids and of the arrays of the first batches, and of the states on the way."""
     ids, arrays, states = hashlib.sha256(), hashlib.sha256(), {}
     with Feed(
@@ -151,6 +155,7 @@ def digests(source: Source, stages: tuple[Stage, ...], echo: dict[str, Any], wor
         shuffle_buffer=SHUFFLE_BUFFER,
         seed=SEED,
         settings=ExecutorSettings(**workers),
+        pool=pool,
         **echo,
     ) as feed:
         for number in range(1, NUM_BATCHES + 1):
@@ -163,12 +168,14 @@ def digests(source: Source, stages: tuple[Stage, ...], echo: dict[str, Any], wor
     return {"ids": ids.hexdigest()[:16], "batches": arrays.hexdigest()[:16], "states": states}
 
 
-def pass_digests(source: Source, stages: tuple[Stage, ...], workers: dict[str, Any]) -> dict[str, Any]:
+def pass_digests(
+    source: Source, stages: tuple[Stage, ...], workers: dict[str, Any], pool: WorkerPool
+) -> dict[str, Any]:
     """Of one pass over everything, the second of two ranks."""
     ids, arrays = hashlib.sha256(), hashlib.sha256()
     stages = tuple(stage for stage in stages if not stage.random)
     settings = ExecutorSettings(**workers)
-    with once_through(source, stages, batch_size=4, rank=1, num_ranks=2, settings=settings) as batches:
+    with once_through(source, stages, batch_size=4, rank=1, num_ranks=2, settings=settings, pool=pool) as batches:
         for batch in batches:
             _add_ids(ids, batch)
             _add_arrays(arrays, batch)

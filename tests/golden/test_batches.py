@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from dataecho.pipeline.engine.processes import WorkerPool
 from tests.golden.feeds import ECHOES, SOURCES, WORKERS, digests, pass_digests, shards
 from tests.golden.record import FILE
 
@@ -17,11 +18,17 @@ def served(tmp_path_factory):
         yield folder, url
 
 
+@pytest.fixture(scope="module")
+def pool():
+    with WorkerPool() as pool:
+        yield pool
+
+
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("workers", WORKERS)
-def test_batches_are_those_that_were_recorded(served, source, workers):
+def test_batches_are_those_that_were_recorded(served, pool, source, workers):
     open_source, stages = SOURCES[source]
     for echo, settings in ECHOES.items():
-        found = digests(open_source(*served), stages, settings, WORKERS[workers])
+        found = digests(open_source(*served), stages, settings, WORKERS[workers], pool)
         assert found == RECORDED[f"{source}: {echo}"], echo
-    assert pass_digests(open_source(*served), stages, WORKERS[workers]) == RECORDED[f"{source}: once through"]
+    assert pass_digests(open_source(*served), stages, WORKERS[workers], pool) == RECORDED[f"{source}: once through"]

@@ -44,7 +44,7 @@ def test_images_made_after_others_cost_no_page_faults():
 
 def test_every_executor_does_it_when_it_starts(monkeypatch):
     asked = []
-    monkeypatch.setattr("dataecho.pipeline.executor.keep_freed_memory", lambda: asked.append(True))
+    monkeypatch.setattr("dataecho.pipeline.engine.engine.keep_freed_memory", lambda: asked.append(True))
     with once_through(ArraySource({"x": np.arange(4)}), (), batch_size=2) as batches:
         assert not asked
         assert [batch["x"].tolist() for batch in batches] == [[0, 1], [2, 3]]

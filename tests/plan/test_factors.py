@@ -9,6 +9,7 @@ import pytest
 
 from dataecho.errors import SettingError
 from dataecho.plan.echo import EchoFactor
+from dataecho.plan.events import NeedsLength
 from dataecho.plan.factors import FactorHistory, read_history, write_history
 from dataecho.plan.keys import KeyStream
 from dataecho.plan.plan import OPEN_BLOCK, Plan
@@ -24,9 +25,9 @@ LEVELS = {
 every_level = pytest.mark.parametrize(("changes", "level"), LEVELS.values(), ids=LEVELS.keys())
 
 
-def plan(factor, *, size=50, num_examples=None, **settings):
+def plan(factor, *, size=50, lengths=None, **settings):
     settings = {"num_shards": 1, "seed": 0, "batch_size": 8, "shuffle_buffer": 20, **settings}
-    return Plan(num_examples or (lambda shard: size), factor=factor, **settings)
+    return Plan({0: size} if lengths is None else lengths, factor=factor, **settings)
 
 
 def same(batches, others):
@@ -129,9 +130,8 @@ def test_changes_from_another_thread_than_the_planning_one_are_seen_alike_by_bot
     planned, stop = [], threading.Event()
 
     def run():
-        batches = ahead.batches()
         while not stop.is_set() or len(planned) < 400:
-            planned.append(next(batches))
+            planned.extend(ahead.take(OPEN_BLOCK))
 
     thread = threading.Thread(target=run)
     thread.start()
@@ -149,26 +149,16 @@ def test_changes_from_another_thread_than_the_planning_one_are_seen_alike_by_bot
     same(plan(FactorHistory.recorded(history.changes), size=2000, **level).take(len(planned)), planned)
 
 
-def test_a_change_does_not_wait_for_a_plan_that_waits_for_its_source():
-    asked, answer = threading.Event(), threading.Event()
-
-    def num_examples(shard):
-        asked.set()
-        assert answer.wait(20)
-        return 50
-
-    history = FactorHistory.to_be_decided()
-    ahead = plan(history, num_examples=num_examples)
-    batches = []
-    thread = threading.Thread(target=lambda: batches.extend(ahead.take(20)))
-    thread.start()
-    assert asked.wait(20)
+def test_a_change_while_a_length_is_missing_concerns_what_has_not_entered():
+    history, lengths = FactorHistory.to_be_decided(), {}
+    ahead = plan(history, lengths=lengths)
+    assert ahead.next_event(1) == NeedsLength(0)
     ordinal = history.change(4.0)
-    answer.set()
-    thread.join()
-    assert ordinal == 20  # the buffer's first fill is on its way
-    counts = Counter(use[4] for use in uses(batches) if use[0] >= 20)
-    assert set(counts) == {4} and {use[4] for use in uses(batches) if use[0] < 20} == {1}
+    lengths[0] = 50
+    batches = ahead.take(20)
+    assert ordinal == 28  # what fills the buffer and the first batch is on its way
+    counts = Counter(use[4] for use in uses(batches) if use[0] >= 28)
+    assert set(counts) == {4} and {use[4] for use in uses(batches) if use[0] < 28} == {1}
 
 
 def test_what_was_decided_for_later_is_forgotten_by_a_change_before_it():
@@ -197,15 +187,8 @@ def test_two_changes_before_anything_enters_are_one():
 
 
 def test_an_open_plan_is_not_far_ahead():
-    for factor, in_blocks, ahead in (
-        (FactorHistory.to_be_decided(), True, OPEN_BLOCK),
-        (FactorHistory.to_be_decided(), False, 1),
-        (FactorHistory.recorded(CHANGES), True, 8192 // 8),
-        (2.0, True, 8192 // 8),
-    ):
-        planning = plan(factor)
-        next(planning.batches(in_blocks=in_blocks))
-        assert planning.num_batches == ahead
+    assert plan(FactorHistory.to_be_decided()).block_length == OPEN_BLOCK
+    assert plan(FactorHistory.recorded(CHANGES)).block_length == plan(2.0).block_length == 8192 // 8
 
 
 def test_without_a_change_an_open_factor_is_no_echo():

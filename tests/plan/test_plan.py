@@ -26,7 +26,7 @@ every_echo = pytest.mark.parametrize("echo", ECHOES.values(), ids=ECHOES.keys())
 
 def plan(size=50, **settings):
     settings = {"num_shards": 1, "seed": 0, "batch_size": 8, "shuffle_buffer": 20, **settings}
-    return Plan(lambda shard: size, **settings)
+    return Plan({0: size}, **settings)
 
 
 def uses(batches):

@@ -442,7 +442,7 @@ def test_an_error_while_evaluating_ends_the_run_and_its_threads(new_run):
     with pytest.raises(OSError, match="held-out"):
         run.run()
     assert run.display.calls[-1] == "stop"
-    assert not any(thread.is_alive() for thread in run.trainer._feed._executor._threads)
+    assert not any(thread.is_alive() for thread in run.trainer._feed._executor._engine._threads)
 
 
 def test_an_example_that_fails_ends_the_run_by_its_name(new_run, slow_source):

@@ -21,7 +21,7 @@ from dataecho.pipeline.feed import Feed
 from dataecho.pipeline.meter import Reading
 from dataecho.pipeline.source import Source
 from dataecho.pipeline.stage import DEVICE, READ, Chunk, Stage, stage_names
-from dataecho.plan.plan import PlannedBatch
+from dataecho.plan.batch import PlannedBatch
 from dataecho.training.contracts import Backend
 from dataecho.training.timing import TimeModel
 
@@ -53,7 +53,6 @@ def measure(
     their share. ``backend`` trains with a learning rate of 0, and is of no further use. Raises what feed and backend
     raise."""
     clock = _Schedule(seconds, show)
-    settings = replace(settings, loop_helps=False)  # the question is what the workers can do
     num_workers = settings.num_workers
     bench = _Bench(backend, batch_size)
     with Feed(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +15,10 @@ from dataecho.pipeline.rows import Rows
 from dataecho.pipeline.source import Source
 from dataecho.pipeline.stage import BATCH, DEVICE, Broken, as_examples, echo_point
 from dataecho.pipeline.work import Work
+from dataecho.plan.batch import PlannedBatch
+from dataecho.plan.events import NeedsLength, Planned
 from dataecho.plan.factors import FactorHistory
-from dataecho.plan.plan import PlannedBatch
+from dataecho.plan.plan import Plan
 from dataecho.training.contracts import Task
 from dataecho.training.shown import Shown
 
@@ -71,17 +73,13 @@ def trace(
     of the buffer is left out, for each step has to be planned. ``on_shard`` is told the length of every shard that was
     asked for it. Raises :class:`SettingError` for what cannot be."""
 
-    def length_of(shard: int) -> int:
-        length = source.num_examples(shard)
-        on_shard(length)
-        return length
-
     stages = task.stages()
     after = BATCH if echo_after is None else echo_point(echo_after, stages)
     echoes_batches = echo_after is not None and after in (BATCH, DEVICE)
+    lengths: dict[int, int] = {}
     plan = plan_of(
         source,
-        num_examples=length_of,
+        lengths,
         seed=seed,
         batch_size=task.batch_size,
         shuffle_buffer=task.shuffle_buffer,
@@ -89,11 +87,12 @@ def trace(
         echo_batches=echoes_batches,
         batch_shuffle_buffer=batch_shuffle_buffer,
     )
+    for length in lengths.values():
+        on_shard(length)
     buffer = batch_shuffle_buffer if echoes_batches else task.shuffle_buffer / task.batch_size
     most_steps = int(_MOST_BUFFERS * buffer + 2 * factor.newest) + 2
     found = _first_uses(
-        # One by one: a source may have to be asked for every further shard.
-        itertools.islice(plan.batches(in_blocks=False), most_steps),
+        itertools.islice(_planned(plan, lengths, source, on_shard), most_steps),
         num_batches=2 if echoes_batches and factor.newest > 1 else 1,
         num_examples=num_examples,
         num_repeats=num_repeats,
@@ -125,6 +124,19 @@ def trace(
             for rows in rows_of.values()
         ),
     )
+
+
+def _planned(
+    plan: Plan, lengths: dict[int, int], source: Source, on_shard: Callable[[int], None]
+) -> Iterator[PlannedBatch]:
+    """One by one: the source may have to be asked for every further shard."""
+    while True:
+        event = plan.next_event()
+        if isinstance(event, NeedsLength):
+            lengths[event.shard] = source.num_examples(event.shard)
+            on_shard(lengths[event.shard])
+        elif isinstance(event, Planned):
+            yield from event.batches
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataecho.pipeline.stage import Chunk, Example
+from dataecho.plan.batch import PlannedBatch
 from dataecho.plan.order import Ids
-from dataecho.plan.plan import PlannedBatch
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -85,6 +86,16 @@ class Block:
         self.num_in_use = num_batches
         self._pool = pool
 
+    def __del__(self) -> None:
+        # Without the pool's lock: this may run in the middle of anything, also of what holds it.
+        if self.num_in_use or self.layout is not None:
+            self._pool.gone.append(self.num_bytes)
+
+    def share(self, num_users: int) -> None:
+        """So many users, instead of one, will release it."""
+        with self._pool.lock:
+            self.num_in_use += num_users - 1
+
     def batches(self) -> list[Arrays]:
         """The arrays of each of them."""
         if self.num_batches == 1:
@@ -104,19 +115,21 @@ class Block:
 class BatchPool:
     """Blocks of one or more batches, allocated by ``allocate`` for the layout of the first example that is written, and
     their number; a fresh page of memory costs more than a used one. ``on_growth`` is told when more bytes are held than
-    ever before, how many more. Thread-safe."""
+    ever before, how many more. Thread-safe. A block that is dropped without a release is not held any more."""
 
     def __init__(self, allocate: Callable[[Layout, int], Arrays], on_growth: Callable[[int], None]) -> None:
         self._allocate, self._on_growth = allocate, on_growth
         self._free: dict[int, list[Block]] = {}
         self._num_bytes = self._most_bytes = 0
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
+        #: Bytes of blocks that were dropped since somebody looked.
+        self.gone: deque[int] = deque()
         #: Bytes of one batch, 0 as long as there was none.
         self.batch_bytes = 0
 
     def take(self, layout: Layout, num_batches: int = 1) -> Block:
         """A block for so many batches of such examples."""
-        with self._lock:
+        with self.lock:
             free = self._free.get(num_batches)
             block = free.pop() if free else None
         if block is None or block.layout != layout:
@@ -138,7 +151,7 @@ class BatchPool:
 
     def give(self, block: Block) -> None:
         """One of the block's batches is not used any more; with the last one it can be taken again, or is forgotten."""
-        with self._lock:
+        with self.lock:
             block.num_in_use -= 1
             if block.num_in_use:
                 return
@@ -148,8 +161,10 @@ class BatchPool:
                 self._free.setdefault(block.num_batches, []).append(block)
 
     def _holding(self, block: Block) -> Block:
-        with self._lock:
+        with self.lock:
             self.batch_bytes = block.num_bytes // block.num_batches
+            while self.gone:
+                self._num_bytes -= self.gone.popleft()
             self._num_bytes += block.num_bytes
             growth = self._num_bytes - self._most_bytes
             if growth > 0:

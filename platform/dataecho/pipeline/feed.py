@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+import weakref
+from collections.abc import MutableMapping, Sequence
 from functools import cached_property, partial
 from types import TracebackType
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from dataecho.errors import SettingError, require
 from dataecho.pipeline.batch import Batch
 from dataecho.pipeline.executor import Executor, ExecutorSettings, reads_at_entry
 from dataecho.pipeline.memory import Memory, measure_sizes, predict_memory
 from dataecho.pipeline.meter import Meter
-from dataecho.pipeline.read_ahead import ReadAhead
 from dataecho.pipeline.source import Source
 from dataecho.pipeline.stage import BATCH, DEVICE, Stage, echo_point
 from dataecho.plan.factors import FactorHistory
-from dataecho.plan.order import Ids
-from dataecho.plan.plan import Plan, PlannedBatch, PlannedBlock
+from dataecho.plan.once import OncePlan
+from dataecho.plan.plan import Plan
+
+if TYPE_CHECKING:
+    from dataecho.pipeline.engine.processes import WorkerPool
 
 
 class Feed:
@@ -31,7 +32,7 @@ class Feed:
     own, which may be open to changes while the feed runs; ``shuffle_buffer`` in examples, 0 for none;
     ``batch_shuffle_buffer`` in batches, for batch echo only. ``rank`` of ``num_ranks`` feeds that train one model
     together has its own share of the items; the sizes are this feed's own. ``state`` continues a feed that ended: see
-    :meth:`state`.
+    :meth:`state`. ``pool`` lends worker processes to several feeds, one after the other.
     The same arguments give the same batches in every process, with any number of threads.
     """
 
@@ -50,6 +51,7 @@ class Feed:
         num_ranks: int = 1,
         settings: ExecutorSettings | None = None,
         state: dict[str, Any] | None = None,
+        pool: WorkerPool | None = None,
     ) -> None:
         self.factors = FactorHistory.of(factor)
         require(
@@ -62,12 +64,12 @@ class Feed:
         after = echo_point(echo_after, stages) if echo_after is not None else BATCH
         self._identity = {"echo_after": after, "source": source.digest}
         settings = settings or ExecutorSettings()
-        read_ahead = ReadAhead(source, num_ahead=settings.read_ahead)
-        # Two cursors of one plan: the executor's runs ahead, this one follows what was trained.
+        lengths: dict[int, int] = {}
+        # Two cursors of one plan: the engine's runs ahead, this one follows what was trained.
         ahead, self._cursor = (
             plan_of(
                 source,
-                num_examples=num_examples,
+                lengths,
                 seed=seed,
                 batch_size=batch_size,
                 shuffle_buffer=shuffle_buffer,
@@ -76,15 +78,13 @@ class Feed:
                 batch_shuffle_buffer=batch_shuffle_buffer,
                 rank=rank,
                 num_ranks=num_ranks,
-                on_enter=on_enter,
             )
-            for num_examples, on_enter in (
-                (read_ahead.num_examples, read_ahead.entered),
-                (read_ahead.length, _ignore),
-            )
+            for _ in range(2)
         )
         if state is not None:
             self._check(state)
+            shard = Plan.shard_of(state)
+            lengths[shard] = source.num_examples(shard)  # that of the state is refused where the data have changed
             ahead.load_state(state)
             self._cursor.load_state(state)
         self.echo_after = after
@@ -115,11 +115,13 @@ class Feed:
         self._executor = Executor(
             source,
             stages,
-            ahead.batches(in_blocks=not reads_at_entry(source)),
+            ahead,
             echo_after=after,
             seed=seed,
-            read_ahead=read_ahead.along(ahead.shards_ahead()),
+            lengths=lengths,
+            visits=ahead.shards_ahead(),
             settings=settings,
+            pool=pool,
         )
 
     @property
@@ -198,18 +200,18 @@ class Feed:
 
 def plan_of(
     source: Source,
+    lengths: MutableMapping[int, int],
     *,
-    num_examples: Callable[[int], int],
     batch_size: int,
     rank: int = 0,
     num_ranks: int = 1,
-    on_enter: Callable[[Ids], None] = lambda items: None,
     **settings: Any,
 ) -> Plan:
-    """The plan of a feed that has ``source``; ``num_examples`` tells the length of a shard of it, and the others are
-    :class:`Plan`'s own. Raises :class:`SettingError` for what cannot be planned."""
+    """The plan of a feed that has ``source``; it looks shards up in ``lengths``, and the others are :class:`Plan`'s
+    own. Raises :class:`SettingError` for what cannot be planned."""
     if source.num_shards == 1 and source.num_fetches == 0:
-        length = source.num_examples(0) // num_ranks
+        lengths[0] = source.num_examples(0)
+        length = lengths[0] // num_ranks
         require(
             batch_size <= length,
             "batch_size",
@@ -218,7 +220,7 @@ def plan_of(
             cure="Use a smaller batch_size or more data.",
         )
     return Plan(
-        num_examples,
+        lengths,
         num_shards=source.num_shards,
         batch_size=batch_size,
         shuffle_items=source.random_access,
@@ -226,13 +228,8 @@ def plan_of(
         deal_shards=reads_at_entry(source),
         rank=rank,
         num_ranks=num_ranks,
-        on_enter=on_enter,
         **settings,
     )
-
-
-def _ignore(items: Ids) -> None:
-    """What the cursor that follows meets has entered before."""
 
 
 def _factor_of_most_memory(factors: FactorHistory) -> float:
@@ -249,12 +246,15 @@ def once_through(
     rank: int = 0,
     num_ranks: int = 1,
     settings: ExecutorSettings | None = None,
+    pool: WorkerPool | None = None,
 ) -> Executor:
     """Every example of ``source`` exactly once, in order, never echoed: evaluation. The last batch is padded with rows
     of weight 0. ``stages`` must not be random.
 
     Of several ranks each gets every ``num_ranks``-th batch, and all get the same number of batches: where there is none
     left for a rank in the last round, it gets that of rank 0, whose ``planned.batch_ordinal`` tells so.
+
+    Worker processes stay for the next pass over ``source`` as long as that object lives, or in ``pool``.
     """
     random = [stage.name for stage in stages if stage.random]
     require(
@@ -265,81 +265,27 @@ def once_through(
         cure="Evaluate unaugmented data.",
     )
     settings = settings or ExecutorSettings()
-    read_ahead = ReadAhead(source, num_ahead=settings.read_ahead)
+    lengths: dict[int, int] = {}
     return Executor(
         source,
         stages,
-        _dealt(_in_order(read_ahead, source.num_shards, batch_size), rank, num_ranks, read_ahead),
+        OncePlan(lengths, num_shards=source.num_shards, batch_size=batch_size, rank=rank, num_ranks=num_ranks),
         echo_after=BATCH,
         seed=0,
-        read_ahead=read_ahead.along((0, shard, 0) for shard in range(source.num_shards)),
+        lengths=lengths,
+        visits=((0, shard, 0) for shard in range(source.num_shards)),
         settings=settings,
+        pool=_pool_of(source) if pool is None and settings.num_processes else pool,
     )
 
 
-def _in_order(read_ahead: ReadAhead, num_shards: int, batch_size: int) -> Iterator[PlannedBatch]:
-    """Every example once; a shard's length is asked for when it is reached."""
-    shards, ks = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
-    num_planned = 0
-    for shard in range(num_shards):
-        length = read_ahead.num_examples(shard)
-        shards = np.concatenate([shards, np.full(length, shard)])
-        ks = np.concatenate([ks, np.arange(length)])
-        while len(ks) >= batch_size or (shard == num_shards - 1 and len(ks)):
-            yield _once(shards[:batch_size], ks[:batch_size], batch_size, num_planned)
-            num_planned += len(ks[:batch_size])
-            shards, ks = shards[batch_size:], ks[batch_size:]
-    require(num_planned > 0, "source", "no example", allowed="at least one", cure="Name held-out data that exists.")
+#: Idle worker processes of passes over a source, which are made again and again.
+_pools: weakref.WeakKeyDictionary[Source, WorkerPool] = weakref.WeakKeyDictionary()
 
 
-def _dealt(batches: Iterator[PlannedBatch], rank: int, num_ranks: int, read_ahead: ReadAhead) -> Iterator[PlannedBatch]:
-    """Those of ``rank``; see :func:`once_through`."""
-    spare: PlannedBatch | None = None  # of rank 0, in a round in which this rank has had none yet
-    for planned in batches:
-        place = planned.batch_ordinal % num_ranks
-        if place == rank:
-            if spare is not None:
-                read_ahead.done(_shards_of(spare))
-                spare = None
-            read_ahead.entered(planned.entered)
-            yield planned
-        elif place == 0:
-            spare = planned
-        else:
-            read_ahead.done(_shards_of(planned))
-    if spare is not None:
-        read_ahead.entered(spare.entered)
-        yield spare
+def _pool_of(source: Source) -> WorkerPool:
+    from dataecho.pipeline.engine.processes import WorkerPool  # imported only where there are processes
 
-
-def _shards_of(planned: PlannedBatch) -> list[tuple[int, int]]:
-    """(epoch, shard) of every item."""
-    return list(map(tuple, planned.entered[:, 1:3].tolist()))
-
-
-def _once(shards: Ids, ks: Ids, batch_size: int, num_before: int) -> PlannedBatch:
-    num_valid = len(ks)
-    rows = np.minimum(np.arange(batch_size), num_valid - 1)
-    ordinal, shard, k = (column[None] for column in (num_before + rows, shards[rows], ks[rows]))
-    zeros, ones = np.zeros_like(ordinal), np.ones_like(ordinal)
-    block = PlannedBlock(
-        ordinal=ordinal,
-        epoch=zeros,
-        shard=shard,
-        k=k,
-        repeat=zeros,
-        num_repeats=ones,
-        lag=zeros,
-        batch_ordinal=[num_before // batch_size],
-        batch_repeat=[0],
-        num_batch_repeats=[1],
-        num_valid=num_valid,
-        entered=np.concatenate([ordinal, zeros, shard, k]).T[:num_valid],
-        entered_through=[0, num_valid],
-        entered_before=num_before,
-        epochs_entered=[1],
-        num_fresh=[num_valid],
-        num_duplicates=[0],
-        total_lag=[0.0],
-    )
-    return PlannedBatch(block, 0)
+    if source not in _pools:
+        _pools[source] = WorkerPool()
+    return _pools[source]

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from dataecho.plan.batch import PlannedBatch
 from dataecho.plan.order import Ids
-from dataecho.plan.plan import PlannedBatch
 
 _columns = attrgetter("ordinal", "epoch", "shard", "k", "repeat", "num_repeats")
 

@@ -58,7 +58,14 @@ class Source(abc.ABC):
         """Shards that should be fetched at once; 0: there is nothing to fetch."""
         return 0
 
-    def fetch(self, shard: int, *, proceed: Callable[[], None]) -> int:
+    @property
+    def limits_places(self) -> bool:
+        """Whether a fetch may wait for a place that another fetched shard has. Then :meth:`fetch` is given
+        ``on_place`` and calls it as soon as its bytes have a place; the next fetch begins only then, so that no shard
+        takes the place of one that is needed earlier."""
+        return False
+
+    def fetch(self, shard: int, *, proceed: Callable[[], None], on_place: Callable[[], None] = lambda: None) -> int:
         """Bring a shard here, so that its length and examples can be had without waiting; the number of bytes that
         travelled, 0 if it was here. Calls ``proceed()`` between pieces of at most a second: it returns when the work
         may go on, and raises when it is to be given up (whatever is half there is removed)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,9 @@ Chunk = list[Example] | dict[str, NDArray[Any]]
 
 READ, BATCH, DEVICE = "read", "batch", "device"
 
+#: Kept examples are made of these without a copy for each use; arrays among them cannot be written to.
+_UNCHANGING = (np.ndarray, np.generic, bytes, str, int, float, bool, type(None), memoryview)
+
 #: Names for an echo point that are not a stage's own.
 ALIASES = ("before_augmentation", "after_augmentation", "example")
 
@@ -31,14 +35,17 @@ class Stage:
     ``random`` marks augmentation: the function gets a second argument, one 64-bit key per example, and draws from it
     with :func:`dataecho.plan.keys.uniform` and ``integers``: new keys for every use after the echo point, the same key
     for every use before it. ``batched``: the function takes and gives a dictionary of arrays whose first axis is the
-    example, and keys [n]; it must treat every row alone, for the cut into chunks changes nothing. A function never
-    writes into what it was given, and never again into what it gave.
+    example, and keys [n]; it must treat every row alone, for the cut into chunks changes nothing. ``mutates_input``
+    false promises that the function never writes into what it is given, in place or through another library's view of
+    it; without the promise it is given arrays of its own, which costs a copy of those that others use, too. A function
+    never writes again into what it gave.
     """
 
     name: str
     function: Callable[..., Any]
     random: bool = False
     batched: bool = False
+    mutates_input: bool = True
 
 
 def stage_names(stages: Sequence[Stage]) -> tuple[str, ...]:
@@ -138,6 +145,8 @@ def one_by_one(
             if isinstance(result, Broken):
                 break
             try:
+                if stage.mutates_input:
+                    result = writable(result)
                 result = stage.function(result) if its_keys is None else stage.function(result, its_keys[row])
             except Exception as error:
                 result = Broken.by(stage.name, error)
@@ -160,7 +169,9 @@ def _run_on_the_others(stage: Stage, examples: list[Example], keys: Keys | None)
 def _run_batched(stage: Stage, chunk: dict[str, NDArray[Any]], keys: Keys | None) -> Chunk:
     length = chunk_length(chunk)
     try:
-        results: Chunk = stage.function(chunk, keys) if keys is not None else stage.function(chunk)
+        # All of it a copy: where the function fails, its examples are taken up again one by one, as they were.
+        given = {name: array.copy() for name, array in chunk.items()} if stage.mutates_input else chunk
+        results: Chunk = stage.function(given, keys) if keys is not None else stage.function(given)
         if chunk_length(results) != length:
             raise ValueError(
                 f"a batched stage must keep the number of examples: {length} in, {chunk_length(results)} out"
@@ -223,8 +234,20 @@ def frozen(example: Example) -> Example:
 
 
 def own(example: Example) -> Example:
-    """The same arrays in dictionaries of one's own: a stage may put something else into them."""
-    return {name: own(value) for name, value in example.items()} if isinstance(example, dict) else example
+    """A kept example for one use: dictionaries of one's own, into which a stage may put something else, around the same
+    arrays and byte strings; of any other object a copy, for nothing else keeps it from being written to."""
+    if isinstance(example, dict):
+        return {name: own(value) for name, value in example.items()}
+    return example if isinstance(example, _UNCHANGING) else copy.deepcopy(example)
+
+
+def writable(example: Example) -> Example:
+    """An example whose arrays may be written to: copies of those that may not."""
+    if isinstance(example, dict):
+        return {name: writable(value) for name, value in example.items()}
+    if isinstance(example, np.ndarray) and not example.flags.writeable:
+        return example.copy()
+    return example
 
 
 def num_bytes(example: Example) -> int:

@@ -81,9 +81,14 @@ class ThrottledSource(Source):
     def num_fetches(self) -> int:
         return self._source.num_fetches
 
-    def fetch(self, shard: int, *, proceed: Callable[[], None]) -> int:
+    @property
+    def limits_places(self) -> bool:
+        return self._source.limits_places
+
+    def fetch(self, shard: int, *, proceed: Callable[[], None], on_place: Callable[[], None] = lambda: None) -> int:
         started = time.monotonic()
-        size = self._source.fetch(shard, proceed=proceed)
+        places = {"on_place": on_place} if self.limits_places else {}
+        size = self._source.fetch(shard, proceed=proceed, **places)
         until = self._line.reserve(self._transfer_time(size), started) + self._throttle.latency if size else started
         while (left := until - time.monotonic()) > 0:
             time.sleep(min(left, _PIECE))

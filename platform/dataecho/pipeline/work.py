@@ -52,7 +52,10 @@ class _Step:
 
 
 class Work:
-    """The stages of a pipeline, cut at the echo point: ``echo_after`` is a stage's own name."""
+    """The stages of a pipeline, cut at the echo point: ``echo_after`` is a stage's own name.
+
+    Of the entries that a call gets it makes those that are not done, each once; the others must be done.
+    """
 
     def __init__(self, source: Source, stages: Sequence[Stage], *, echo_after: str, seed: int) -> None:
         names = stage_names(stages)
@@ -120,17 +123,21 @@ class Work:
         """An item, as a person finds it."""
         return f"{self.source.name(int(shard), int(k))} (epoch {epoch})"
 
+    def items_name(self, epochs: Ids, shards: Ids, ks: Ids) -> str:
+        """Some items, as a person finds them."""
+        first = self.where(epochs[0], shards[0], ks[0])
+        return first if len(ks) == 1 else f"{first} and the {len(ks) - 1} after it"
+
     def _from_store(self, rows: Rows, entries: Sequence[Entry], times: Times) -> list[Example]:
-        mine = [number for number, entry in enumerate(entries) if entry.claim()]
+        first: dict[int, int] = {}
+        for number, entry in enumerate(entries):
+            if not entry.is_done:
+                first.setdefault(id(entry), number)
+        mine = list(first.values())
         if mine:
-            try:
-                wanted = rows[np.array(mine)]
-                records = self._records(wanted, [entries[number].record for number in mine], times)
-                results = as_examples(self._run(self._up(wanted), records, wanted, times))
-            except BaseException as error:
-                for number in mine:
-                    entries[number].fail(error)
-                raise
+            wanted = rows[np.array(mine)]
+            records = self._records(wanted, [entries[number].record for number in mine], times)
+            results = as_examples(self._run(self._up(wanted), records, wanted, times))
             for number, result in zip(mine, results, strict=True):
                 entries[number].fulfil(result)
         return [entry.use() for entry in entries]

@@ -6,7 +6,6 @@ numbered on leaving, so repeat 0 is always the first one trained.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,7 +69,7 @@ class Taken:
 
 
 class Echo:
-    """Entries in, uses out. ``enter(count)`` supplies the next entries as rows ``[count, width]`` of int64.
+    """Entries in, uses out. Entries are rows ``[n, width]`` of int64.
 
     A buffer of ``buffer_length`` uses is filled first; then each step draws a slot, emits what is there and puts the
     next use in its place. ``buffer_length`` 0 passes uses through, copies side by side. Any sequence of ``take`` calls
@@ -79,7 +78,6 @@ class Echo:
 
     def __init__(
         self,
-        enter: Callable[[int], Ids],
         *,
         width: int,
         factors: FactorHistory,
@@ -87,7 +85,6 @@ class Echo:
         seed: int,
         level: str,
     ) -> None:
-        self._enter = enter
         self._width = width
         self._factor = EchoFactor(factors, KeyStream(seed, f"{level}.uses"))
         self._slots = KeyStream(seed, f"{level}.buffer")
@@ -96,30 +93,39 @@ class Echo:
         self._pending_row, self._pending_copies = 0, 0
         self._buffer: NDArray[np.int64] | None = None
         self._table = _Table(width, max(64, buffer_length))
+        self._next: tuple[int, Ids] | None = None  # the uses of the entries that enter for so many uses
 
     @property
     def num_entered(self) -> int:
         """Entries so far."""
         return self._num_entered
 
-    def take(self, count: int) -> Taken:
-        """The next ``count`` uses (at most :data:`MAX_BLOCK`)."""
+    def num_entering(self, count: int) -> int:
+        """Entries that enter for the next ``count`` uses: exactly as many as these need. Ahead of that nothing is
+        known, and nothing must depend on it. From now on no change of the factor concerns them."""
+        return len(self._uses_entering(count))
+
+    def take(self, count: int, entered: Ids) -> Taken:
+        """The next ``count`` uses (at most :data:`MAX_BLOCK`); ``entered``: the :meth:`num_entering` entries they
+        need."""
+        num_uses = self._uses_entering(count)
+        assert len(entered) == len(num_uses)
+        self._next = None
+        to_fill = self._num_to_fill
+        rows = self._table.add(entered, num_uses)
+        incoming, first_copies = self._push(rows, num_uses, to_fill + count)
         if self._buffer is None:
-            self._buffer, first, _ = self._push(self._buffer_length)
-        else:
-            first = np.empty((0, self._width), dtype=np.int64)
-        incoming, entered, first_copies = self._push(count)
+            self._buffer = incoming[:to_fill].copy()
+            incoming = incoming[to_fill:]
         leaving = self._exchange(incoming)
         repeat, num_repeats, lag = self._table.use(leaving, self._num_left)
         payload = self._table.payload.take(leaving, axis=0)
         self._num_left += count
-        if len(entered) == count:  # one for every use
-            num_entered = np.arange(len(first) + 1, len(first) + count + 1)
+        if not to_fill and len(entered) == count:  # one for every use
+            num_entered = np.arange(1, count + 1)
         else:
-            num_entered = len(first) + np.cumsum(np.bincount(first_copies, minlength=count))
-        return Taken(
-            payload, repeat, num_repeats, lag, num_entered, np.concatenate([first, entered]) if len(first) else entered
-        )
+            num_entered = np.cumsum(np.bincount(first_copies, minlength=to_fill + count))[to_fill:]
+        return Taken(payload, repeat, num_repeats, lag, num_entered, entered)
 
     def state(self) -> dict[str, Any]:
         """What a continuation needs: the ids in the buffer and how often each was used. Integers and int64 arrays."""
@@ -152,30 +158,34 @@ class Echo:
         self._pending_copies = state["pending_copies"]
         self._pending_row = int(rows[state["pending"][0]]) if self._pending_copies else 0
         self._buffer = rows[state["buffer"]] if state["filled"] else None
+        self._next = None
 
-    def _push(self, count: int) -> tuple[Ids, Ids, Ids]:
-        """Rows of the next ``count`` uses to go in, the entries met on the way, and where each one's first copy is.
+    @property
+    def _num_to_fill(self) -> int:
+        return self._buffer_length if self._buffer is None else 0
 
-        Exactly as many entries enter as the uses need: ahead of that nothing is known, and nothing must depend on it.
-        """
+    def _uses_entering(self, count: int) -> Ids:
+        if self._next is None or self._next[0] != count:
+            missing = self._num_to_fill + count - self._pending_copies
+            uses = self._factor.enter(self._num_entered, missing) if missing > 0 else np.empty(0, dtype=np.int64)
+            self._next = count, uses
+        return self._next[1]
+
+    def _push(self, rows: Ids, num_uses: Ids, count: int) -> tuple[Ids, Ids]:
+        """Rows of the next ``count`` uses to go in, and where the first copy of each entering row is."""
         from_pending = min(count, self._pending_copies)
         head = np.full(from_pending, self._pending_row, dtype=np.int64)
         self._pending_copies -= from_pending
+        if not len(rows):
+            return head, np.empty(0, dtype=np.int64)
+        self._num_entered += len(rows)
         missing = count - from_pending
-        if not missing:
-            return head, np.empty((0, self._width), dtype=np.int64), np.empty(0, dtype=np.int64)
-        num_uses = self._factor.enter(self._num_entered, missing)
         ends = np.cumsum(num_uses)
-        num_new = len(num_uses)
-        entered = self._enter(num_new)
-        self._num_entered += num_new
-        rows = self._table.add(entered, num_uses)
-        first_copies = from_pending + ends - num_uses
-        copies = rows if ends[-1] == num_new else np.repeat(rows, num_uses)
+        copies = rows if ends[-1] == len(rows) else np.repeat(rows, num_uses)
         self._pending_copies = int(ends[-1]) - missing
         self._pending_row = int(rows[-1])
         incoming = np.concatenate([head, copies[:missing]]) if from_pending else copies[:missing]
-        return incoming, entered, first_copies
+        return incoming, from_pending + ends - num_uses
 
     def _exchange(self, incoming: Ids) -> Ids:
         """Rows that leave while ``incoming`` goes in, one for one.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -78,15 +78,15 @@ def _round(target: Keys, half: Keys, key: np.uint64, modulus: np.uint64, bits: K
 class Order:
     """An endless stream of items: every epoch's items enter exactly once, and epochs follow each other at once.
 
-    ``num_examples(shard)`` is asked when a shard is first reached, never before. With ``shuffle_items`` (random access)
-    the items inside a shard are permuted; shards always are. With ``deal_shards`` rank ``rank`` of ``num_ranks`` gets
-    every ``num_ranks``-th shard of an epoch, otherwise every ``num_ranks``-th item of each shard.
-    ``on_enter`` is told of items as soon as they are taken, before the next shard's length is asked for.
+    The length of a shard is looked up in ``lengths`` when it is first reached, see :meth:`needed_length`. With
+    ``shuffle_items`` (random access) the items inside a shard are permuted; shards always are. With ``deal_shards``
+    rank ``rank`` of ``num_ranks`` gets every ``num_ranks``-th shard of an epoch, otherwise every ``num_ranks``-th item
+    of each shard.
     """
 
     def __init__(
         self,
-        num_examples: Callable[[int], int],
+        lengths: Mapping[int, int],
         *,
         num_shards: int,
         seed: int,
@@ -94,7 +94,6 @@ class Order:
         deal_shards: bool = False,
         rank: int = 0,
         num_ranks: int = 1,
-        on_enter: Callable[[Ids], None] = lambda items: None,
     ) -> None:
         require(num_shards >= 1, "source.num_shards", num_shards, allowed=">= 1", cure="Name a source that has data.")
         require(
@@ -104,7 +103,7 @@ class Order:
             allowed=f"at most the number of shards, {num_shards}",
             cure="Write more shards or use fewer ranks.",
         )
-        self._ask, self._on_enter = num_examples, on_enter
+        self._known = lengths
         self._num_shards = num_shards
         self._shuffle_items, self._deal_shards = shuffle_items, deal_shards
         self._rank, self._num_ranks = rank, num_ranks
@@ -121,38 +120,47 @@ class Order:
         """The epoch of the item that was taken last, 0 at the start."""
         return self._epoch
 
-    def take(self, count: int) -> Ids:
-        """The next ``count`` items, ``[count, 4]``, columns :data:`ITEM_COLUMNS`. Raises if an epoch has no item."""
-        items = np.empty((count, 4), dtype=np.int64)
-        items[:, 0] = np.arange(self._ordinal, self._ordinal + count)
-        filled = 0
-        while filled < count:
+    def needed_length(self) -> int | None:
+        """The shard whose length must be known before an item can be taken, if it is not. Raises
+        :class:`SettingError` if an epoch has no item."""
+        while True:
             shard = self._shard()
-            positions = self._positions(self._length(shard))
-            here = min(count - filled, len(positions) - self._position)
-            if here:
-                rows = items[filled : filled + here]
-                wanted = np.arange(self._position, self._position + here) * positions.step + positions.start
-                if self._shuffle_items:
-                    wanted = Permutation.of(self._lengths[shard], self._item_stream, self._epoch, shard)(wanted)
-                rows[:, 1], rows[:, 2], rows[:, 3] = self._epoch, shard, wanted
-                self._on_enter(rows)
-                filled += here
-                self._position += here
-                self._any_this_epoch = True
-            if self._position == len(positions) and filled < count:
-                self._next_shard()
+            length = self._length(shard)
+            if length is None:
+                return shard
+            if self._position < len(self._positions(length)):
+                return None
+            self._next_shard()
+
+    def take(self, most: int) -> Ids:
+        """The next items, ``[n, 4]``, columns :data:`ITEM_COLUMNS`: ``most``, or those that are left of a shard.
+        Raises ``LookupError`` where :meth:`needed_length` names a shard."""
+        if self.needed_length() is not None:
+            raise LookupError(f"the length of shard {self._shard()} is not known")
+        shard = self._shard()
+        positions = self._positions(self._lengths[shard])
+        count = min(most, len(positions) - self._position)
+        items = np.empty((count, 4), dtype=np.int64)
+        wanted = np.arange(self._position, self._position + count) * positions.step + positions.start
+        if self._shuffle_items:
+            wanted = Permutation.of(self._lengths[shard], self._item_stream, self._epoch, shard)(wanted)
+        items[:, 0] = np.arange(self._ordinal, self._ordinal + count)
+        items[:, 1], items[:, 2], items[:, 3] = self._epoch, shard, wanted
+        self._position += count
+        self._any_this_epoch = True
         self._ordinal += count
         return items
 
     def shards_ahead(self) -> Iterator[tuple[int, int, int]]:
         """The shards from here on, without end and without asking for a length: (epoch, shard, how many of its items
         have been taken)."""
-        epoch, shard_position, position = self._epoch, self._shard_position, self._position
+        return self._shards_from(self._epoch, self._shard_position, self._position)
+
+    def _shards_from(self, epoch: int, shard_position: int, position: int) -> Iterator[tuple[int, int, int]]:
         while True:
             if shard_position >= self._num_shards:
                 epoch, shard_position = epoch + 1, self._first_shard
-            yield epoch, self._shard_at(epoch, shard_position), position
+            yield epoch, self.shard_at(epoch, shard_position), position
             shard_position += self._shard_stride
             position = 0
 
@@ -168,38 +176,38 @@ class Order:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Continue where ``state`` was taken; the current shard must still have the length it had."""
+        """Continue where ``state`` was taken; the current shard must still have the length it had, if that is known."""
         self._ordinal, self._epoch = state["ordinal"], state["epoch"]
         self._shard_position, self._position = state["shard_position"], state["position"]
         self._any_this_epoch = state["any_this_epoch"]
         self._lengths = {}
         shard = self._shard()
         for met, length in state["shard_lengths"].items():
-            if int(met) == shard:
-                self._length(shard)
-                if self._lengths[shard] != length:
-                    raise SettingError(
-                        f"length of shard {shard}",
-                        self._lengths[shard],
-                        allowed=f"{length}, the length when the checkpoint was written",
-                        cure="Restore the data the run was started with, or start a new run.",
-                    )
-            else:
-                self._lengths[int(met)] = length
+            now = self._known.get(int(met), length)
+            if int(met) == shard and now != length:
+                raise SettingError(
+                    f"length of shard {shard}",
+                    now,
+                    allowed=f"{length}, the length when the checkpoint was written",
+                    cure="Restore the data the run was started with, or start a new run.",
+                )
+            self._lengths[int(met)] = length
 
     def _shard(self) -> int:
-        return self._shard_at(self._epoch, self._shard_position)
+        return self.shard_at(self._epoch, self._shard_position)
 
-    def _shard_at(self, epoch: int, position: int) -> int:
+    def shard_at(self, epoch: int, position: int) -> int:
+        """The shard at a position in the order of an epoch."""
         if self._num_shards == 1:
             return 0
         wanted = np.array([position], dtype=np.int64)
         return int(Permutation.of(self._num_shards, self._shard_stream, epoch)(wanted)[0])
 
-    def _length(self, shard: int) -> int:
-        if shard not in self._lengths:
-            self._lengths[shard] = int(self._ask(shard))
-        return self._lengths[shard]
+    def _length(self, shard: int) -> int | None:
+        """Noted when it is first needed: a state has the lengths that it depends on."""
+        if shard not in self._lengths and shard in self._known:
+            self._lengths[shard] = self._known[shard]
+        return self._lengths.get(shard)
 
     def _positions(self, length: int) -> range:
         return range(length) if self._deal_shards else range(self._rank, length, self._num_ranks)

@@ -2,159 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from dataecho.errors import SettingError, require, shown
+from dataecho.plan.batch import PlannedBatch, PlannedBlock
 from dataecho.plan.echo import MAX_BLOCK, Echo
+from dataecho.plan.events import Entered, Event, NeedsLength, Planned
 from dataecho.plan.factors import FactorHistory
 from dataecho.plan.order import ITEM_COLUMNS, Ids, Order
 
 _USES_PER_BLOCK = 8192
+_NO_ITEMS: Ids = np.empty((0, len(ITEM_COLUMNS)), dtype=np.int64)
 #: Where the factor may still change: a change cannot reach what is planned, but single batches cost ten times as much.
 OPEN_BLOCK = 4
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlannedBlock:
-    """``m`` batches of ``b`` rows that were planned together; not to be changed.
-
-    Of what :class:`PlannedBatch` has, ``ordinal`` to ``lag`` are arrays [m, b] here, the rest has length m;
-    ``num_valid`` is that of every batch. ``entered`` [n, 4]: rows ``entered_through[i]`` to ``entered_through[i + 1]``
-    are batch i's. ``entered_before``: items that had entered before the block.
-    """
-
-    ordinal: Ids
-    epoch: Ids
-    shard: Ids
-    k: Ids
-    repeat: Ids
-    num_repeats: Ids
-    lag: Ids
-    batch_ordinal: Sequence[int]
-    batch_repeat: Sequence[int]
-    num_batch_repeats: Sequence[int]
-    num_valid: int
-    entered: Ids
-    entered_through: Sequence[int]
-    entered_before: int
-    epochs_entered: Sequence[int]
-    num_fresh: Sequence[int]
-    num_duplicates: Sequence[int]
-    total_lag: Sequence[float]
-
-    def __len__(self) -> int:
-        return len(self.ordinal)
-
-    def batches(self) -> list[PlannedBatch]:
-        """One by one."""
-        return [PlannedBatch(self, row) for row in range(len(self))]
-
-
-class PlannedBatch:
-    """One batch of the plan, ``b`` rows; not to be changed. It is row ``row`` of ``block``, looked up when asked for:
-    to cut all of it out beforehand took a fifth of the time of planning a small batch."""
-
-    __slots__ = ("block", "row")
-
-    def __init__(self, block: PlannedBlock, row: int) -> None:
-        self.block, self.row = block, row
-
-    def __len__(self) -> int:
-        return self.block.ordinal.shape[1]
-
-    @property
-    def ordinal(self) -> Ids:
-        """[b], the entry ordinal of the item of every row: names an item uniquely across epochs."""
-        return self.block.ordinal[self.row]
-
-    @property
-    def epoch(self) -> Ids:
-        """[b], the item's epoch."""
-        return self.block.epoch[self.row]
-
-    @property
-    def shard(self) -> Ids:
-        """[b], the item's shard."""
-        return self.block.shard[self.row]
-
-    @property
-    def k(self) -> Ids:
-        """[b], the item's position in its shard."""
-        return self.block.k[self.row]
-
-    @property
-    def repeat(self) -> Ids:
-        """[b], how often the item was used before; 0 for a fresh example."""
-        return self.block.repeat[self.row]
-
-    @property
-    def num_repeats(self) -> Ids:
-        """[b], how often the item will be used in all."""
-        return self.block.num_repeats[self.row]
-
-    @property
-    def lag(self) -> Ids:
-        """[b], uses since the item's previous use (0 for its first), or batches under batch echo."""
-        return self.block.lag[self.row]
-
-    @property
-    def batch_ordinal(self) -> int:
-        """The number of the batch, the same for all repeats of it."""
-        return self.block.batch_ordinal[self.row]
-
-    @property
-    def batch_repeat(self) -> int:
-        """How often the batch was used before; 0 unless batches are echoed."""
-        return self.block.batch_repeat[self.row]
-
-    @property
-    def num_batch_repeats(self) -> int:
-        """How often the batch will be used in all; 1 unless batches are echoed."""
-        return self.block.num_batch_repeats[self.row]
-
-    @property
-    def num_valid(self) -> int:
-        """Rows from here on are padding of weight 0."""
-        return self.block.num_valid
-
-    @property
-    def entered(self) -> Ids:
-        """[n, 4], items that enter before this batch leaves; columns as in ``ITEM_COLUMNS``."""
-        block, row = self.block, self.row
-        return block.entered[block.entered_through[row] : block.entered_through[row + 1]]
-
-    @property
-    def num_entered(self) -> int:
-        """All items so far, this batch's included."""
-        return self.block.entered_before + self.block.entered_through[self.row + 1]
-
-    @property
-    def epochs_entered(self) -> int:
-        """Epochs of which an item has entered so far."""
-        return self.block.epochs_entered[self.row]
-
-    @property
-    def num_fresh(self) -> int:
-        """Rows whose repeat is 0."""
-        return self.block.num_fresh[self.row]
-
-    @property
-    def num_duplicates(self) -> int:
-        """Rows whose item the batch already has."""
-        return self.block.num_duplicates[self.row]
-
-    @property
-    def total_lag(self) -> float:
-        """The sum of ``lag`` in steps."""
-        return self.block.total_lag[self.row]
-
-
 class Plan:
-    """Training batches of one rank, endless; seeded, pure, and cheap to restore.
+    """Training batches of one rank, endless; seeded, pure, and cheap to restore. It says what it needs, see
+    :meth:`next_event`; ``lengths`` of shards may be shared with other cursors of the same plan, and grow meanwhile.
 
     ``echo_batches`` chooses the level: items are echoed before the one shuffle buffer (paper: example echo), or whole
     batches after it, through a buffer of ``batch_shuffle_buffer`` batches (0: copies side by side). ``shuffle_buffer``
@@ -165,7 +34,7 @@ class Plan:
 
     def __init__(
         self,
-        num_examples: Callable[[int], int],
+        lengths: Mapping[int, int],
         *,
         num_shards: int,
         seed: int,
@@ -178,7 +47,6 @@ class Plan:
         deal_shards: bool | None = None,
         rank: int = 0,
         num_ranks: int = 1,
-        on_enter: Callable[[Ids], None] = lambda items: None,
     ) -> None:
         require(seed >= 0, "seed", seed, allowed="whole numbers >= 0", cure="0 is a seed like any other.")
         require(batch_size >= 1, "batch_size", batch_size, allowed=">= 1", cure="Choose how many rows a step trains.")
@@ -220,17 +88,15 @@ class Plan:
         }
         self._batch_size = batch_size
         self._order = Order(
-            num_examples,
+            lengths,
             num_shards=num_shards,
             seed=seed,
             shuffle_items=shuffle_items,
             deal_shards=deal_shards,
             rank=rank,
             num_ranks=num_ranks,
-            on_enter=on_enter,
         )
         self._items = Echo(
-            self._order.take,
             width=len(ITEM_COLUMNS),
             factors=FactorHistory.constant(1.0) if echo_batches else self._factors,
             buffer_length=shuffle_buffer,
@@ -238,6 +104,9 @@ class Plan:
             level="items",
         )
         self._num_batches = 0
+        self._last_epoch = 0  # of the item that was planned last
+        self._waiting: list[Ids] = []  # items that have entered, for the next batches
+        self._num_waiting = 0
         self._level: _ItemLevel | _BatchLevel = (
             _BatchLevel(self._items, batch_size, self._factors, batch_shuffle_buffer, seed)
             if echo_batches
@@ -258,37 +127,56 @@ class Plan:
         """The shards in the order in which the plan will reach them; see :meth:`Order.shards_ahead`."""
         return self._order.shards_ahead()
 
-    def batches(self, *, in_blocks: bool = True) -> Iterator[PlannedBatch]:
-        """The batches that follow, without end. Planned in blocks: afterwards this plan's state is ahead, by
-        :data:`OPEN_BLOCK` batches at most where the factor may still change. ``in_blocks`` false plans one by one,
-        where a length must not be asked for before it is needed."""
-        per_block = max(1, _USES_PER_BLOCK // self._batch_size)
-        if self._factors.is_open:
-            per_block = min(per_block, OPEN_BLOCK)
-        if not in_blocks:
-            per_block = 1
-        while True:
-            yield from self.take(per_block)
+    @property
+    def block_length(self) -> int:
+        """Batches that are best planned together; :data:`OPEN_BLOCK` at most where the factor may still change."""
+        length = max(1, _USES_PER_BLOCK // self._batch_size)
+        return min(length, OPEN_BLOCK) if self._factors.is_open else length
+
+    def next_event(self, num_batches: int = 1) -> Event:
+        """The next step towards the ``num_batches`` batches that follow: :class:`NeedsLength` until ``lengths`` has
+        that shard; :class:`Entered` for the items they are the first to need; :class:`Planned` once all have entered.
+        Any split into numbers gives the same batches. Raises :class:`SettingError` if an epoch has no item."""
+        num_batches = min(num_batches, max(1, MAX_BLOCK // self._batch_size))
+        num_wanted = self._level.num_entering(num_batches)
+        if self._num_waiting < num_wanted:
+            shard = self._order.needed_length()
+            if shard is not None:
+                return NeedsLength(shard)
+            items = self._order.take(num_wanted - self._num_waiting)
+            self._waiting.append(items)
+            self._num_waiting += len(items)
+            return Entered(items)
+        return Planned(self._block(num_batches, self._items_for(num_wanted)).batches())
 
     def take(self, count: int) -> list[PlannedBatch]:
-        """The next ``count`` batches; any split into calls gives the same sequence."""
-        most = max(1, MAX_BLOCK // self._batch_size)
+        """The next ``count`` batches, where all lengths are known. Raises ``LookupError`` where one is not."""
         batches: list[PlannedBatch] = []
         while len(batches) < count:
-            batches += self._block(min(most, count - len(batches))).batches()
+            event = self.next_event(count - len(batches))
+            if isinstance(event, NeedsLength):
+                raise LookupError(f"the length of shard {event.shard} is not known")
+            if isinstance(event, Planned):
+                batches += event.batches
         return batches
 
     def advance(self, count: int) -> None:
-        """Move ``count`` batches on without building them."""
-        most = max(1, MAX_BLOCK // self._batch_size)
+        """Move ``count`` batches on without building them; as :meth:`take`."""
         while count > 0:
-            here = min(most, count)
-            self._level.take(here)
-            self._num_batches += here
+            here = min(count, max(1, MAX_BLOCK // self._batch_size))
+            num_wanted = self._level.num_entering(here)
+            while self._num_waiting < num_wanted:
+                event = self.next_event(here)
+                if isinstance(event, NeedsLength):
+                    raise LookupError(f"the length of shard {event.shard} is not known")
+            items = self._items_for(num_wanted)
+            self._level.take(here, items)
+            self._note(here, items)
             count -= here
 
     def state(self) -> dict[str, Any]:
         """Position and live ids: integers and int64 arrays, no generator state, no data."""
+        assert not self._num_waiting, "a state is taken between batches"
         return {
             "identity": self.identity,
             "num_batches": self._num_batches,
@@ -311,15 +199,35 @@ class Plan:
                 )
         self._num_batches = state["num_batches"]
         self._order.load_state(state["order"])
+        self._last_epoch = self._order.epoch
+        self._waiting, self._num_waiting = [], 0
         self._items.load_state(state["items"])
         self._level.load_state(state)
         self._factors.load_state(state["factors"], num_settled=self._level.num_entered)
 
-    def _block(self, count: int) -> PlannedBlock:
-        last_epoch = self._order.epoch
-        cut = self._level.take(count)
+    @staticmethod
+    def shard_of(state: dict[str, Any]) -> int:
+        """The shard in the middle of which ``state`` was taken."""
+        identity, order = state["identity"], state["order"]
+        plan = Order({}, num_shards=identity["num_shards"], seed=identity["seed"], shuffle_items=False)
+        return plan.shard_at(order["epoch"], order["shard_position"])
+
+    def _items_for(self, count: int) -> Ids:
+        items = self._waiting[0] if len(self._waiting) == 1 else np.concatenate([_NO_ITEMS, *self._waiting])
+        self._num_waiting -= count
+        self._waiting = [items[count:]] if self._num_waiting else []
+        return items[:count]
+
+    def _note(self, num_batches: int, items: Ids) -> None:
+        self._num_batches += num_batches
+        if len(items):
+            self._last_epoch = int(items[-1, 1])
+
+    def _block(self, count: int, items: Ids) -> PlannedBlock:
+        last_epoch = self._last_epoch
+        cut = self._level.take(count, items)
         first = self._num_batches
-        self._num_batches += count
+        self._note(count, items)
         ordinal, epoch, shard, k = np.ascontiguousarray(cut.uses.transpose(2, 0, 1))
         if cut.may_have_repeats:
             num_fresh = (cut.repeat == 0).sum(axis=1).tolist()
@@ -380,10 +288,15 @@ class _ItemLevel:
     def __init__(self, items: Echo, batch_size: int) -> None:
         self._items, self._batch_size = items, batch_size
 
-    def take(self, count: int) -> _Cut:
+    def num_entering(self, count: int) -> int:
+        """Items that enter for the next ``count`` batches."""
+        return self._items.num_entering(count * self._batch_size)
+
+    def take(self, count: int, items: Ids) -> _Cut:
+        """The next ``count`` batches; ``items``: all that enter for them."""
         size = self._batch_size
         before = self._items.num_entered
-        taken = self._items.take(count * size)
+        taken = self._items.take(count * size, items)
         shape = (count, size)
         return _Cut(
             taken.payload.reshape(count, size, -1),
@@ -418,14 +331,17 @@ class _BatchLevel:
         self._num_cut = 0
         self._cut: list[_Cut] = []
         width = 1 + batch_size * len(ITEM_COLUMNS)
-        self._batches = Echo(
-            self._enter, width=width, factors=factors, buffer_length=buffer_length, seed=seed, level="batches"
-        )
+        self._batches = Echo(width=width, factors=factors, buffer_length=buffer_length, seed=seed, level="batches")
 
-    def take(self, count: int) -> _Cut:
+    def num_entering(self, count: int) -> int:
+        """Items that enter for the next ``count`` batches."""
+        return self._items.num_entering(self._batches.num_entering(count) * self._batch_size)
+
+    def take(self, count: int, items: Ids) -> _Cut:
+        """The next ``count`` batches; ``items``: all that enter for them."""
         before = self._items.num_entered
         self._cut = []
-        taken = self._batches.take(count)
+        taken = self._batches.take(count, self._enter(self._batches.num_entering(count), items))
         shape = (count, self._batch_size)
         entered, offsets = [np.empty((0, len(ITEM_COLUMNS)), dtype=np.int64)], [np.zeros(1, dtype=np.int64)]
         for block in self._cut:
@@ -455,18 +371,18 @@ class _BatchLevel:
         self._batches.load_state(state["batches"])
         self._num_cut = state["num_cut"]
 
-    def _enter(self, count: int) -> Ids:
+    def _enter(self, count: int, items: Ids) -> Ids:
+        """Batches made of ``items``, as entries of the second echo."""
         most = max(1, MAX_BLOCK // self._batch_size)
-        rows = []
+        rows = [np.empty((0, 1 + self._batch_size * len(ITEM_COLUMNS)), dtype=np.int64)]
         while count:
             here = min(most, count)
-            block = self._inner.take(here)
+            num_items = self._inner.num_entering(here)
+            block = self._inner.take(here, items[:num_items])
+            items = items[num_items:]
             self._cut.append(block)
-            rows.append(
-                np.concatenate(
-                    [np.arange(self._num_cut, self._num_cut + here)[:, None], block.uses.reshape(here, -1)], axis=1
-                )
-            )
+            numbers = np.arange(self._num_cut, self._num_cut + here)[:, None]
+            rows.append(np.concatenate([numbers, block.uses.reshape(here, -1)], axis=1))
             self._num_cut += here
             count -= here
         return np.concatenate(rows)

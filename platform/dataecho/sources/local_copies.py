@@ -98,10 +98,17 @@ class LocalCopies:
             if remove:
                 _remove(self.path(key))
 
-    def add(self, key: str, open_stream: Callable[[], Stream], *, proceed: Proceed) -> int:
+    def add(
+        self,
+        key: str,
+        open_stream: Callable[[], Stream],
+        *,
+        proceed: Proceed,
+        on_place: Callable[[], None] = lambda: None,
+    ) -> int:
         """Pin the copy of ``key``, and write it first if it is not here, nor just being written by another; the number
-        of bytes that travelled. Raises :class:`DataError` for what has no room, or whatever the stream raises; then
-        nothing is left of it."""
+        of bytes that travelled. Calls ``on_place()`` when there is room for it. Raises :class:`DataError` for what has
+        no room, or whatever the stream raises; then nothing is left of it."""
         part = self.folder / (key + _PART)
         while True:
             if self.pin(key):
@@ -110,7 +117,7 @@ class LocalCopies:
                 break
             sleep(_POLL, proceed=proceed)
         try:
-            size = self._written(key, descriptor, open_stream, proceed=proceed)
+            size = self._written(key, descriptor, open_stream, proceed=proceed, on_place=on_place)
             with self._folder_lock():
                 os.replace(part, self.path(key))
                 fcntl.flock(descriptor, fcntl.LOCK_SH)  # from now on, the lock of whoever uses it
@@ -124,7 +131,15 @@ class LocalCopies:
             self._pins[key] += 1
         return size
 
-    def _written(self, key: str, descriptor: int, open_stream: Callable[[], Stream], *, proceed: Proceed) -> int:
+    def _written(
+        self,
+        key: str,
+        descriptor: int,
+        open_stream: Callable[[], Stream],
+        *,
+        proceed: Proceed,
+        on_place: Callable[[], None],
+    ) -> int:
         ticket, size = object(), 0
         self._queue.append(ticket)
         try:
@@ -134,6 +149,7 @@ class LocalCopies:
                 while self._queue[0] is not ticket or not self._found_room(descriptor, size):
                     sleep(_POLL, proceed=proceed)
                 self._queue.popleft()
+                on_place()
                 for piece in stream:
                     file.write(piece)
                 return size

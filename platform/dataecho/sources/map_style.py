@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import sys
 import threading
@@ -33,7 +34,7 @@ Fields = Sequence[str] | Mapping[str, str | int] | None
 
 
 class MapStyleSource(Source):
-    """``dataset[k]`` as record k of one shard, read at random, by several threads at once.
+    """``dataset[k]`` as record k of one shard, read at random.
 
     ``fields``: None where ``dataset[k]`` is a dictionary that is taken as it is; a list names the elements of a tuple
     in order, or picks keys of a dictionary; a mapping gives every field's name and its key or position.
@@ -42,7 +43,8 @@ class MapStyleSource(Source):
     dictionaries of ``bytes`` and ``path``, as Hugging Face keeps images, become the bytes. An example whose reading
     raises is broken; so is one with a value that is none of these.
 
-    ``concurrent`` false: one thread reads at a time, for datasets that share a file handle or a connection.
+    One thread reads at a time, for most datasets share a file handle or a connection; worker processes have a copy
+    each. ``concurrent`` true: the dataset may be read by several threads at once.
     ``num_readers`` > 0: so many threads of its own read ahead, for datasets that wait for a network.
 
     Raises :class:`SettingError` for what is no such dataset, has no example, or gives another value each time: a
@@ -50,7 +52,7 @@ class MapStyleSource(Source):
     """
 
     def __init__(
-        self, dataset: MapStyle, *, fields: Fields = None, concurrent: bool = True, num_readers: int = 0
+        self, dataset: MapStyle, *, fields: Fields = None, concurrent: bool = False, num_readers: int = 0
     ) -> None:
         require(
             isinstance(dataset, MapStyle) and not isinstance(dataset, Mapping | str | bytes),
@@ -68,7 +70,7 @@ class MapStyleSource(Source):
             cure="Check its path and split.",
         )
         require(num_readers >= 0, "num_readers", num_readers, allowed=">= 0", cure="0: a read does not wait.")
-        self._dataset = dataset
+        self._dataset, self._unread = dataset, _copied(dataset)
         self._fields = fields
         self._num_readers = num_readers
         self._concurrent = concurrent
@@ -113,7 +115,8 @@ class MapStyleSource(Source):
             "concurrent": self._concurrent,
             "num_readers": self._num_readers,
         }
-        return partial(MapStyleSource, **settings), (self._dataset,)
+        # The copy has opened nothing: a file that a dataset opens when it is first read cannot travel.
+        return partial(MapStyleSource, **settings), (self._unread,)
 
     def _get(self, ks: list[int]) -> list[Any]:
         if self._get_many is not None and len(ks) > 1:
@@ -175,6 +178,14 @@ class MapStyleSource(Source):
         for record in self.read(np.zeros_like(ks), ks):
             digest.update(_fingerprint(record))
         return digest.hexdigest()[:32]
+
+
+def _copied(dataset: MapStyle) -> MapStyle:
+    """The same dataset before it is read for the first time; itself where it cannot be copied."""
+    try:
+        return copy.copy(dataset)
+    except Exception:
+        return dataset
 
 
 def _value(value: Any) -> Example:

@@ -125,7 +125,11 @@ class ShardSource(Source, Generic[Index]):
                 records[row] = record
         return records
 
-    def fetch(self, shard: int, *, proceed: Callable[[], None]) -> int:
+    @property
+    def limits_places(self) -> bool:
+        return self._copies is not None
+
+    def fetch(self, shard: int, *, proceed: Callable[[], None], on_place: Callable[[], None] = lambda: None) -> int:
         """As promised by :class:`Source`; each is undone by one :meth:`drop`."""
         if self._here[shard]:
             return 0
@@ -139,7 +143,7 @@ class ShardSource(Source, Generic[Index]):
                 self._require_indexed(shard, known[0], stream.stat)
             return stream
 
-        num_bytes = self._copied.add(key, open_stream, proceed=proceed)
+        num_bytes = self._copied.add(key, open_stream, proceed=proceed, on_place=on_place)
         try:
             path = self._copied.path(key)
             size = path.stat().st_size

@@ -1,11 +1,10 @@
-"""One batch on its way through the workers."""
+"""One batch on its way through the engine."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,15 +15,16 @@ from dataecho.pipeline.meter import Times
 from dataecho.pipeline.rows import Rows
 from dataecho.pipeline.stage import BATCH, Broken, ExampleError
 from dataecho.pipeline.work import Made, Work
-from dataecho.plan.plan import PlannedBatch
+from dataecho.plan.batch import PlannedBatch
 
 
 class Job:
-    """``num_tasks`` pieces of work that fill one batch; then, under batch echo, ``num_users`` repeats copy it."""
+    """``num_pieces`` pieces of work that fill one batch; then, under batch echo, ``num_users`` repeats take it."""
 
     __slots__ = (
         "_arrays",
         "_block",
+        "_is_shared",
         "_lock",
         "_num_left",
         "_pool",
@@ -33,31 +33,27 @@ class Job:
         "finished",
         "num_users",
         "planned",
-        "repeats",
     )
 
-    def __init__(self, planned: PlannedBatch, pool: BatchPool, *, num_tasks: int) -> None:
+    def __init__(self, planned: PlannedBatch, pool: BatchPool, *, num_pieces: int) -> None:
         self.planned = planned
         #: Whether the batch, or the error in its place, is there.
         self.finished = False
         self.error: BaseException | None = None
         self.num_users = 1
         self.broken: dict[int, Broken] = {}
-        #: What can be done when this is finished.
-        self.repeats: list[Any] = []
         self._pool = pool
         self._arrays: Arrays | None = None
         self._block: Block | None = None  # that the arrays belong to; None where another job has it
-        self._num_left = num_tasks
+        self._is_shared = False
+        self._num_left = num_pieces
         self._lock = threading.Lock()
 
-    def task_done(self, error: BaseException | None) -> bool:
-        """One of the pieces is done; whether that finished the job. Called under the executor's lock."""
-        was_finished = self.finished
+    def piece_ended(self, error: BaseException | None) -> None:
+        """One of the pieces has ended. Called by the board."""
         self._num_left -= 1
         self.error = self.error or error
         self.finished = self._num_left == 0 or self.error is not None
-        return self.finished and not was_finished
 
     def arrays(self, layout: Layout) -> Arrays:
         """Where rows are written; the first to come shape the arrays."""
@@ -99,16 +95,25 @@ class Job:
         if original._arrays is None:  # every row is broken
             return
         if share:
-            self._arrays = original._arrays
+            self._share(original)
             return
         mine = self._hold(self._pool.take(layout_of(original._arrays)))
         for name, values in original._arrays.items():
             mine[name][...] = values
+
+    def repeat_taken(self, *, share: bool) -> None:
+        """One of the repeats has been made of this; after the last the arrays are used again. Called by the board."""
+        self.num_users -= 1
+        if self.num_users == 0 and self._block is not None and not share:
+            self._block.release()
+
+    def _share(self, original: Job) -> None:
+        """The same arrays, which go when the last repeat has released them."""
         with original._lock:
-            original.num_users -= 1
-            unused = original.num_users == 0
-        if unused and original._block is not None:
-            original._block.release()
+            if original._block is not None and not original._is_shared:
+                original._block.share(original.num_users)
+                original._is_shared = True
+        self._arrays, self._block = original._arrays, original._block
 
     def skipped(self, work: Work) -> tuple[Skipped, ...]:
         """The items whose first use was to be here."""

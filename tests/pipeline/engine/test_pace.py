@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from dataecho.errors import SettingError
-from dataecho.pipeline import pace as pace_module
+from dataecho.pipeline.engine.pace import Pace
 from dataecho.pipeline.executor import ExecutorSettings
 from dataecho.pipeline.feed import Feed, once_through
-from dataecho.pipeline.pace import Pace
 from dataecho.pipeline.source import ArraySource
 from dataecho.pipeline.stage import ExampleError, Stage
 from dataecho.plan import keys as draws
@@ -180,60 +179,6 @@ def test_broken_examples_are_told_with_their_batch():
     assert sum(len(skipped) for _, _, skipped in runs[0]) >= 4
 
 
-class Threads:
-    """A stage of a millisecond that remembers who ran it."""
-
-    def __init__(self):
-        self.seen = []
-
-    def __call__(self, chunk):
-        time.sleep(0.001)
-        self.seen.append(threading.current_thread())
-        return chunk
-
-    def until(self, batches, wanted, *, away):
-        """Take batches until the thread that is ``wanted`` has made one."""
-        for _ in range(1000):
-            self.seen.clear()
-            next(batches)
-            time.sleep(away)
-            if any((thread is threading.main_thread()) == wanted for thread in self.seen):
-                return True
-        return False
-
-
-def test_who_waits_for_a_cheap_batch_makes_it_and_whoever_comes_late_finds_it_made(monkeypatch):
-    monkeypatch.setattr(pace_module, "_MOMENT", float("inf"))
-    threads = Threads()
-    with feed(Source(), (Stage("who", threads, batched=True),), chunk_size=BATCH) as batches:
-        assert threads.until(batches, True, away=0.0)
-        assert threads.until(batches, False, away=0.02)
-        assert threads.until(batches, True, away=0.0)
-
-
-def test_the_caller_does_not_work_while_the_executor_is_paused(monkeypatch):
-    monkeypatch.setattr(pace_module, "_MOMENT", float("inf"))
-    source = Source()
-    with feed(source, chunk_size=BATCH, look_ahead=1) as batches:
-        list(itertools.islice(batches, 50))
-        batches.pause()
-        while batches.ready(timeout=0):
-            next(batches)
-        before = len(source.reads)
-        assert not batches.ready(timeout=0.05)
-        assert len(source.reads) == before
-        batches.resume()
-        next(batches)
-
-
-def test_dear_batches_are_left_to_the_workers(monkeypatch):
-    monkeypatch.setattr(pace_module, "_SHORT", 0.0)
-    threads = Threads()
-    with feed(Source(), (Stage("who", threads, batched=True),), chunk_size=BATCH) as batches:
-        list(itertools.islice(batches, 30))
-    assert threads.seen and threading.main_thread() not in threads.seen
-
-
 class Busy:
     """A stage of five milliseconds that knows how many threads were in it at once."""
 
@@ -251,8 +196,7 @@ class Busy:
         return chunk
 
 
-def test_one_thread_works_while_half_of_the_look_ahead_is_finished_and_all_when_it_is_not(monkeypatch):
-    monkeypatch.setattr(pace_module, "_SHORT", 0.0)  # the loop only waits
+def test_one_thread_works_while_half_of_the_look_ahead_is_finished_and_all_when_it_is_not():
     busy = Busy()
     with feed(Source(), (Stage("busy", busy, batched=True),), num_threads=3, look_ahead=8, chunk_size=2) as batches:
         list(itertools.islice(batches, 20))
@@ -267,26 +211,6 @@ def test_one_thread_works_while_half_of_the_look_ahead_is_finished_and_all_when_
         assert busy.most == 3
 
 
-class Disk(Source):
-    """No read is known to be prompt; remembers who read."""
-
-    is_in_memory = False
-
-    def __init__(self):
-        super().__init__()
-        self.readers = set()
-
-    def read(self, shards, ks):
-        self.readers.add(threading.current_thread())
-        return super().read(shards, ks)
-
-
-class Remote(Disk):
-    """Read by a thread of its own, when a batch is planned."""
-
-    num_readers = 1
-
-
 def test_arrays_are_in_memory_and_what_reads_in_its_own_way_is_not_known_to_be():
     class Slow(ArraySource):
         def read(self, shards, ks):
@@ -294,24 +218,3 @@ def test_arrays_are_in_memory_and_what_reads_in_its_own_way_is_not_known_to_be()
 
     assert ArraySource({"x": np.arange(3)}).is_in_memory
     assert not Slow({"x": np.arange(3)}).is_in_memory
-
-
-@pytest.mark.parametrize(
-    ("source", "short", "most"),
-    [
-        (Source, 0.1, 2),  # the one thread, and the loop while it waits
-        (Source, 0.001, 1),  # a piece takes five milliseconds: others may be done sooner with what the loop waits for
-        (Disk, 0.1, 2),  # repeats of what has been read
-        (Remote, 0.1, 2),
-    ],
-)
-def test_who_waits_does_short_pieces_but_reads_nothing_except_memory(monkeypatch, source, short, most):
-    monkeypatch.setattr(pace_module, "_SHORT", short)
-    busy, data = Busy(), source()
-    stages = (*STAGES, Stage("busy", busy, batched=True))
-    with feed(data, stages, num_threads=1, look_ahead=4, chunk_size=2, echo_after="double", factor=3) as batches:
-        found = delivered(batches, 80)
-    assert busy.most == most
-    assert threading.main_thread() not in getattr(data, "readers", set())
-    with feed(Source(), num_threads=2, echo_after="double", factor=3) as batches:
-        assert found == delivered(batches, 80)

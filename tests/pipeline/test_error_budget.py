@@ -7,11 +7,11 @@ import pytest
 
 from dataecho.errors import SettingError
 from dataecho.pipeline.batch import Skipped
+from dataecho.pipeline.error_budget import ErrorBudget
 from dataecho.pipeline.executor import ExecutorSettings
 from dataecho.pipeline.feed import Feed, once_through
 from dataecho.pipeline.source import ArraySource
 from dataecho.pipeline.stage import Broken, ExampleError, Stage
-from dataecho.pipeline.tolerance import Tolerance
 
 SIZE = 40
 BROKEN = {3, 17, 18}
@@ -139,4 +139,4 @@ def test_a_mistake_that_concerns_no_single_example_is_never_tolerated():
 @pytest.mark.parametrize("share", [-0.1, 1.0])
 def test_a_share_that_is_none_is_refused(share):
     with pytest.raises(SettingError, match=rf"pipeline.max_skipped_share={share:g}.* cannot be used. Allowed: .0, 1."):
-        Tolerance(share)
+        ErrorBudget(share)

@@ -4,6 +4,7 @@ import itertools
 import os
 import pickle
 import signal
+import threading
 import time
 from dataclasses import fields
 from pathlib import Path
@@ -186,8 +187,15 @@ def test_an_example_of_another_shape_is_an_error():
 
 
 def test_a_stage_that_cannot_travel_is_refused_with_the_cure():
+    lock = threading.Lock()
     with pytest.raises(SettingError, match="pipeline.num_processes=2 .* pipeline=threads"):
-        feed(stages=(Stage("decode", lambda record: record),))
+        feed(stages=(Stage("decode", lambda record: (lock, record)),))
+
+
+def test_a_lambda_travels_by_value():
+    with feed(stages=(Stage("decode", lambda record: {"x": record["x"] + 1}),)) as batches:
+        for batch in itertools.islice(batches, 3):
+            np.testing.assert_array_equal(batch["x"], batch.planned.k + 1)
 
 
 def test_evaluation_works_in_processes_too():

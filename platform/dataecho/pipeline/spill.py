@@ -1,4 +1,4 @@
-"""Where examples wait: in memory, and beyond a limit in a file."""
+"""A cache of examples: in memory, and beyond a limit in a temporary file."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _SMALLEST = 4096  # bytes strings below this stay in memory: a record's file is 
 
 @dataclass(frozen=True)
 class Kept:
-    """An example on a shelf."""
+    """An example in the cache."""
 
     example: Example
     num_bytes: int
     num_spilled: int
 
 
-class Shelf:
+class SpillCache:
     """Examples of ``max_bytes`` in memory; of what comes on top, the byte strings lie in ``spill``. Thread-safe.
 
     ``account(num_bytes, num_spilled)`` is told of everything that comes (positive) and goes (negative).
@@ -68,8 +68,16 @@ class Shelf:
     def _spilled(self, example: Example) -> tuple[Example, int]:
         assert self._spill is not None
         if isinstance(example, dict):
-            parts = {name: self._spilled(value) for name, value in example.items()}
-            return {name: part for name, (part, _) in parts.items()}, sum(size for _, size in parts.values())
+            parts: dict[Any, Example] = {}
+            total = 0
+            try:
+                for name, value in example.items():
+                    parts[name], size = self._spilled(value)
+                    total += size
+            except BaseException:
+                self._free(parts)
+                raise
+            return parts, total
         if isinstance(example, bytes) and len(example) >= _SMALLEST:
             return self._spill.write(example), len(example)
         return example, 0
@@ -110,11 +118,11 @@ class Spill:
         self._lock = threading.Lock()
 
     def write(self, data: bytes) -> Extent:
-        """Keep ``data``. Raises :class:`DataError` when the file would grow beyond its limit."""
+        """Keep ``data``. Raises :class:`DataError` where the file would grow beyond its limit, or the disk is full."""
         room = _room(len(data))
         with self._lock:
             if self._file is None:
-                self._file = tempfile.TemporaryFile(dir=self._folder, prefix="dataecho-spill-")  # noqa: SIM115
+                self._file = self._opened()
             free = self._free.get(room)
             offset = free.pop() if free else self._end
             if offset == self._end:
@@ -125,12 +133,26 @@ class Spill:
                         "task.shuffle_buffer."
                     )
                 self._end += room
-        os.pwrite(self._file.fileno(), data, offset)
-        return Extent(offset, len(data), room)
+        extent = Extent(offset, len(data), room)
+        try:
+            _write_all(self._file.fileno(), data, offset)
+        except OSError as error:
+            self.free(extent)
+            raise self._unusable(error) from error
+        return extent
 
     def read(self, extent: Extent) -> bytes:
-        """What was written there."""
-        return os.pread(self._file.fileno(), extent.length, extent.offset)
+        """The bytes that were written there. Raises :class:`DataError` where they are not there any more."""
+        data = bytearray()
+        while len(data) < extent.length:
+            piece = os.pread(self._file.fileno(), extent.length - len(data), extent.offset + len(data))
+            if not piece:
+                raise DataError(
+                    f"The spill in {self._folder or tempfile.gettempdir()} was cut short: {extent.length} bytes were "
+                    f"written at {extent.offset}, {len(data)} are left. Nobody else may write to it."
+                )
+            data += piece
+        return bytes(data)
 
     def free(self, extent: Extent) -> None:
         """Its space may be used again."""
@@ -141,6 +163,27 @@ class Spill:
         """The file is gone."""
         if self._file is not None:
             self._file.close()
+
+    def _opened(self) -> Any:
+        try:
+            return tempfile.TemporaryFile(dir=self._folder, prefix="dataecho-spill-")
+        except OSError as error:
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: OSError) -> DataError:
+        folder = self._folder or tempfile.gettempdir()
+        return DataError(
+            f"The spill in {folder} cannot be written: {error.strerror} ({self._end} bytes of records wait in it, "
+            "pipeline.max_spill allows more). Make room there, name another folder (the environment's TMPDIR), raise "
+            "pipeline.max_waiting, or use a smaller task.shuffle_buffer."
+        )
+
+
+def _write_all(file: int, data: bytes, offset: int) -> None:
+    view = memoryview(data)
+    while view:
+        num_written = os.pwrite(file, view, offset)
+        view, offset = view[num_written:], offset + num_written
 
 
 def _room(length: int) -> int:

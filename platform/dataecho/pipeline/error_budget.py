@@ -11,7 +11,7 @@ from dataecho.pipeline.stage import ExampleError
 _FIRST = 1000  # examples that a share is taken of at least: one broken file among the first ten is no tenth of the data
 
 
-class Tolerance:
+class ErrorBudget:
     """At most ``share`` of all items met, and of the first thousand, may fail; 0 for none."""
 
     def __init__(self, share: float) -> None:

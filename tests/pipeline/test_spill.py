@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dataecho.errors import DataError
-from dataecho.pipeline.shelf import Shelf, Spill
+from dataecho.pipeline.spill import Spill, SpillCache
 
 
 class Account:
@@ -22,26 +22,26 @@ def record(number, size=10_000):
 
 def test_everything_within_the_limit_stays_in_memory():
     account = Account()
-    shelf = Shelf(account, max_bytes=50_000, spill=Spill(max_bytes=1 << 20))
-    kept = [shelf.put(record(number)) for number in range(4)]
+    cache = SpillCache(account, max_bytes=50_000, spill=Spill(max_bytes=1 << 20))
+    kept = [cache.put(record(number)) for number in range(4)]
     assert (account.num_bytes, account.num_spilled) == (4 * 10_013, 0)
-    assert [shelf.get(k) for k in kept] == [record(number) for number in range(4)]
+    assert [cache.get(k) for k in kept] == [record(number) for number in range(4)]
     for k in kept:
-        shelf.remove(k)
+        cache.remove(k)
     assert (account.num_bytes, account.num_spilled) == (0, 0)
 
 
 def test_the_long_byte_strings_of_what_is_beyond_go_to_the_file_and_come_back():
     account, spill = Account(), Spill(max_bytes=1 << 20)
-    shelf = Shelf(account, max_bytes=15_000, spill=spill)
-    kept = [shelf.put(record(number)) for number in range(5)]
+    cache = SpillCache(account, max_bytes=15_000, spill=spill)
+    kept = [cache.put(record(number)) for number in range(5)]
     assert (account.num_bytes, account.num_spilled) == (5 * 10_013, 4 * 10_000)
-    assert [shelf.get(k) for k in reversed(kept)] == [record(number) for number in reversed(range(5))]
-    assert shelf.get(kept[3]) == record(3)  # and again
+    assert [cache.get(k) for k in reversed(kept)] == [record(number) for number in reversed(range(5))]
+    assert cache.get(kept[3]) == record(3)  # and again
     for k in kept:
-        shelf.remove(k)
+        cache.remove(k)
     assert (account.num_bytes, account.num_spilled) == (0, 0)
-    assert shelf.put(record(9)).num_spilled == 0  # there is room in memory again
+    assert cache.put(record(9)).num_spilled == 0  # there is room in memory again
     spill.close()
 
 
@@ -70,8 +70,8 @@ def test_a_full_spill_is_an_error_with_the_numbers_and_the_cure():
 
 def test_an_array_is_copied_out_of_what_it_was_cut_from_and_cannot_be_written_to():
     whole = np.arange(10)
-    shelf = Shelf(Account())
-    example = shelf.get(shelf.put({"x": whole[2:4]}))
+    cache = SpillCache(Account())
+    example = cache.get(cache.put({"x": whole[2:4]}))
     whole[2] = 99
     assert example["x"].tolist() == [2, 3] and example["x"].base is None
     with pytest.raises(ValueError, match="read-only"):
