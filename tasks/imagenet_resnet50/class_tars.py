@@ -16,6 +16,9 @@ from dataecho.sources.remote import Remote
 from dataecho.sources.tar import TarSource
 from dataecho.sources.urls import is_local, shown_url
 
+#: Of the endings that an image may have, the first that is there.
+IMAGE_FIELDS = "jpeg;jpg;png;webp;bmp"
+
 
 class ClassTarSource(Source):
     """Records ``image`` (the bytes of a file) and ``label`` (int64: the number of its class), one shard, any order.
@@ -59,7 +62,7 @@ class ClassTarSource(Source):
         )
         number = {name: label for label, name in enumerate(self._classes)}
         self._labels = np.array([number[name] for name in names], dtype=np.int64)
-        self._tars = TarSource(files, fields={"image": "jpeg;jpg;png"}, index_dir=index_dir)
+        self._tars = TarSource(files, fields={"image": IMAGE_FIELDS}, index_dir=index_dir)
         self._starts = np.cumsum([0, *shard_lengths(self._tars)])
 
     @property

@@ -93,6 +93,18 @@ def test_given_classes_fix_the_numbers_where_one_is_missing(tmp_path):
     assert source.digest != ClassTarSource(urls).digest
 
 
+def test_a_class_archive_that_is_missing_is_refused_for_the_folders_have_another_class(photographs, tmp_path):
+    tars = shutil.copytree(photographs / "class_tars", tmp_path / "class_tars")
+    held_out = write_scenes(tmp_path / "eval", num_examples=60, pixels=40, split="eval", layout="folder")
+    assert len({path.parent.name for path in held_out}) == 10
+    overrides = ("task/imagenet_resnet50_data=class_tars", f"task.train.urls={tars}/*.tar", *SHRUNK)
+    node = config(*QUIET, *overrides, f"task.eval.url={tmp_path}/eval")["task"]
+    assert build(node, Task, key="task").train_source().classes == tuple("0123456789")
+    (tars / "4.tar").unlink()
+    with pytest.raises(SettingError, match="^task.eval=10 classes cannot be used. .*9 classes .*Only in task.eval: 4"):
+        build(node, Task, key="task")
+
+
 def test_an_empty_image_is_broken_and_the_others_are_not(tmp_path):
     write_classes(tmp_path)
     write_tar(tmp_path / "n01443537.tar", [(f"n01443537_{k}.JPEG", b"x" * (k != 1)) for k in range(3)])
