@@ -346,6 +346,49 @@ def test_settings_that_do_not_fit_are_refused_with_what_is_there(folder, ending,
         ManifestSource(write_manifest(folder / f"train.{ending}"), **settings)
 
 
+# ---- names of classes
+
+
+def of_classes(folder, names, *, ending="csv", **settings):
+    rows = [{"file": name, "label": label, "x": k} for k, (name, label) in enumerate(zip(NAMES, names, strict=False))]
+    manifest = write_manifest(folder / f"classes.{ending}", rows)
+    return ManifestSource(manifest, class_column="label", **settings)
+
+
+@pytest.mark.parametrize("ending", FORMATS)
+@pytest.mark.parametrize("columns", [None, ["x"], {"x": "x"}, {"label": "label", "x": "x"}, ["label", "x"]])
+def test_names_of_classes_become_their_numbers(folder, ending, columns):
+    source = of_classes(folder, ["n02", "n01", "n10"], ending=ending, columns=columns)
+    assert source.classes == ("n01", "n02", "n10")
+    records = everything(source)
+    assert [record["label"] for record in records] == [1, 0, 2] and records[0]["label"].dtype == np.int64
+    assert [record.keys() for record in records] == [{"image", "label", "x"}] * 3
+    assert ManifestSource(str(folder / f"classes.{ending}")).classes is None
+
+
+def test_given_classes_fix_the_numbers(folder):
+    source = of_classes(folder, ["cat", "cat", "dog"], classes=["dog", "ant", "cat"])
+    assert (source.classes, [record["label"] for record in everything(source)]) == (("dog", "ant", "cat"), [2, 2, 0])
+    assert source.digest != of_classes(folder, ["cat", "cat", "dog"]).digest
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"classes": ["cat"]}, "classes=1 names cannot be used. .* Missing: dog"),
+        ({"classes": ["cat", "dog", "cat"]}, "classes=.*cannot be used. Allowed: every class once"),
+        ({"class_column": "lable"}, "class_column=lable cannot be used. Allowed: the columns of .*: file, label, x"),
+        ({"class_column": "lable", "columns": ["x"]}, "class_column=lable cannot be used. Allowed: the columns of"),
+        ({"class_column": None, "classes": ["cat"]}, "class_column=None cannot be used. .*where classes are given"),
+        ({"columns": {"label": "x"}}, "columns={'label': 'x'} cannot be used. .*which class_column gives"),
+    ],
+)
+def test_classes_that_do_not_fit_the_manifest_are_refused(folder, settings, message):
+    of_classes(folder, ["cat", "dog"])
+    with pytest.raises(SettingError, match=message):
+        ManifestSource(str(folder / "classes.csv"), **{"class_column": "label", **settings})
+
+
 def test_a_parquet_manifest_with_a_column_twice_is_refused(tmp_path):
     arrays = [pyarrow.array(["a.jpg"]), pyarrow.array([1]), pyarrow.array([2])]
     table = pyarrow.Table.from_arrays(arrays, names=["file", "label", "label"])

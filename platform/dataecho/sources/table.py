@@ -29,8 +29,11 @@ _REAL = re.compile(r"-?((0|[1-9]\d*)?\.\d+([eE][+-]?\d+)?|(0|[1-9]\d*)([eE][+-]\
 _INT64 = range(-(2**63), 2**63)
 
 
-def read_table(data: bytes, *, where: str, file_column: str, columns: Sequence[str] | None) -> dict[str, Column]:
-    """The table in the file ``where``, whose ending says what it is: ``file_column`` and ``columns``, or all.
+def read_table(
+    data: bytes, *, where: str, file_column: str, columns: Sequence[str] | None, class_column: str | None = None
+) -> dict[str, Column]:
+    """The table in the file ``where``, whose ending says what it is: ``file_column``, ``class_column`` and ``columns``,
+    or all.
 
     ``file_column`` is text, as it stands in the file. In any other column numbers become int64, float64 or bool arrays:
     whole numbers int64, where all of them fit, and text where one does not, or where it stands beside fractions and
@@ -42,7 +45,7 @@ def read_table(data: bytes, *, where: str, file_column: str, columns: Sequence[s
     """
     for ending, reader in _READERS.items():
         if where.lower().endswith(ending):
-            return reader(data, where, partial(_chosen, where, file_column, columns))
+            return reader(data, where, partial(_chosen, where, file_column, columns, class_column))
     raise SettingError(
         "manifest", where, allowed=f"files that end in {', '.join(_READERS)}", cure="Convert it, or rename it."
     )
@@ -119,11 +122,14 @@ def _text(data: bytes, where: str) -> str:
         raise DataError(f"{where}, line {line}: no text in UTF-8: {error.reason}. Convert the file.") from error
 
 
-def _chosen(where: str, file_column: str, columns: Sequence[str] | None, found: Sequence[str]) -> list[str]:
+def _chosen(
+    where: str, file_column: str, columns: Sequence[str] | None, class_column: str | None, found: Sequence[str]
+) -> list[str]:
     """The columns to take, that of the files first."""
     if not found:
         raise DataError(f"{where}: the manifest is empty. It needs one row per file.")
-    for key, names in (("file_column", [file_column]), ("columns", columns or ())):
+    of_classes = [] if class_column is None else [class_column]
+    for key, names in (("file_column", [file_column]), ("columns", columns or ()), ("class_column", of_classes)):
         missing = sorted(set(names) - set(found))
         require(
             not missing,
@@ -132,7 +138,7 @@ def _chosen(where: str, file_column: str, columns: Sequence[str] | None, found: 
             allowed=f"the columns of {where}: {', '.join(found)}",
             cure="Name those.",
         )
-    return list(dict.fromkeys([file_column, *(found if columns is None else columns)]))
+    return list(dict.fromkeys([file_column, *(found if columns is None else columns), *of_classes]))
 
 
 def _columns(
