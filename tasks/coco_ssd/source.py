@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -17,9 +16,9 @@ from dataecho.pipeline.source import Source
 from dataecho.pipeline.stage import Broken, Chunk, Example
 from dataecho.report.progress_bar import progress_bar
 from dataecho.sources.file import MissingFile
-from dataecho.sources.loose_files import LooseFiles
+from dataecho.sources.loose_files import LooseFiles, require_files
 from dataecho.sources.remote import Remote, Stream
-from dataecho.sources.urls import is_local, local_path, shown_url
+from dataecho.sources.urls import is_local, shown_url
 from tasks.coco_ssd.annotations import Annotations, read_annotations
 from tasks.images.headers import image_size
 from tasks.images.headers import orientation as orientation_of
@@ -158,7 +157,7 @@ class CocoSource(Source):
                 ) from None
         _tell(found, where)
         if is_local(images):
-            _require_files(images, found.names)
+            require_files(images, found.names, key="images", of="the annotations", where_to_get=_GET)
         self._found = _usable(found, split, where)
         self._files = LooseFiles(images, self._found.names, remote=remote, num_readers=num_readers)
         self._takes_stored = orientation == "stored"
@@ -285,26 +284,6 @@ def _tell(found: Annotations, where: str) -> None:
             found.num_outside,
             found.num_empty,
         )
-
-
-def _require_files(images: str, names: tuple[str, ...]) -> None:
-    """One listing of every folder that is named: 118,287 questions would take longer."""
-    root = local_path(images)
-    require(os.path.isdir(root), "images", images, allowed="a folder that exists", cure=_GET)
-    present: set[str] = set()
-    for folder in {os.path.dirname(name) for name in names}:
-        prefix = f"{folder}/" if folder else ""
-        path = os.path.join(root, folder)
-        present |= {prefix + entry for entry in (os.listdir(path) if os.path.isdir(path) else ())}
-    missing = [name for name in names if name not in present]
-    require(
-        not missing,
-        "images",
-        images,
-        allowed="a folder with every image of the annotations",
-        cure=f"{len(missing):,} of {len(names):,} are missing, such as {', '.join(missing[:1])}: is it the folder of "
-        "these annotations, and is everything unpacked?",
-    )
 
 
 def _usable(found: Annotations, split: str, where: str) -> Annotations:

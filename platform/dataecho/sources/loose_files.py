@@ -60,6 +60,27 @@ class LooseFiles:
         return self._remote.read(f"{self._root}/{name}")
 
 
+def require_files(folder: str, names: Sequence[str], *, key: str, of: str, where_to_get: str = "") -> None:
+    """Raise :class:`SettingError` for ``key`` where ``folder``, of this machine, is none, or lacks one of ``names``,
+    which come from ``of``. One listing of every folder that is named: 118,287 questions would take longer."""
+    root = local_path(folder)
+    require(os.path.isdir(root), key, folder, allowed="a folder that exists", cure=where_to_get or "Check the path.")
+    present: set[str] = set()
+    for below in {os.path.dirname(name) for name in names}:
+        prefix = f"{below}/" if below else ""
+        path = os.path.join(root, below)
+        present |= {prefix + entry for entry in (os.listdir(path) if os.path.isdir(path) else ())}
+    missing = [name for name in names if name not in present]
+    require(
+        not missing,
+        key,
+        folder,
+        allowed=f"a folder with every image of {of}",
+        cure=f"{len(missing):,} of {len(names):,} are missing, such as {', '.join(missing[:1])}: is it the folder that "
+        "belongs to it, and is everything unpacked?",
+    )
+
+
 def without_query(url: str) -> str:
     """``url`` as a folder, without a slash at its end. Raises :class:`SettingError` where no name can be put behind."""
     require(

@@ -87,7 +87,14 @@ class TarSource(ShardSource[TarIndex]):
         return True
 
     def _scanned(self, path: str | Path, where: str) -> TarIndex:
-        return index_tar(path, where)
+        index = index_tar(path, where)
+        if set(index.fields) == {"tar"}:
+            raise DataError(
+                f"{where} is an archive of {len(index)} archives, such as {index.key(0)}.tar, of which no example can "
+                f"be read. Unpack it once (mkdir folder && tar xf {where} -C folder), and name the archives that come "
+                "out of it: folder/*.tar."
+            )
+        return index
 
     def _dumped(self, index: TarIndex) -> dict[str, Any]:
         return index.as_json()
