@@ -27,8 +27,8 @@ class ClassTarSource(Source):
     unpacked; the headers of all are read once, when the source is made, and kept in ``index_dir`` if one is given.
     Together they are one shard: taken one after the other, whole classes would follow each other, which no shuffle
     buffer mixes. Files behind a URL are refused for that reason. ``classes``: the names in the order of their
-    numbers; None: those of the files, sorted. Raises :class:`DataError` for what is no such archive, ``ILSVRC2012_img_train.tar``
-    itself among it, which has them all in it and must be unpacked once.
+    numbers; None: those of the files, sorted. Raises :class:`DataError` for what is no such archive, as for
+    ``ILSVRC2012_img_train.tar`` itself, which has them all in it and must be unpacked once.
     """
 
     def __init__(
