@@ -1,5 +1,6 @@
 """Images in one folder per class."""
 
+import errno
 import os
 import pickle
 import shutil
@@ -224,12 +225,56 @@ def test_a_folder_that_is_gone_is_no_matter_of_one_example(tmp_path):
         everything(source)
 
 
-def test_a_folder_that_cannot_be_listed_is_told(tmp_path):
+@pytest.mark.parametrize("target", ["cat", ""])
+def test_a_link_that_leads_back_is_refused_before_everything_is_listed_again_and_again(tmp_path, target):
     write_files(tmp_path)
-    loop = tmp_path / "cat" / "loop"
-    os.symlink(tmp_path / "cat", loop)  # no rights to take away from an administrator, who may run this
-    with pytest.raises(DataError, match="loop.*: the folder cannot be listed: Too many levels of symbolic links"):
+    for name in ("loop", "second"):
+        os.symlink(tmp_path / target, tmp_path / "cat" / name)
+    with pytest.raises(DataError, match="cat/(loop|second): the link leads back to a folder that it lies in.* Remove"):
         FolderSource(str(tmp_path))
+
+
+def test_two_links_to_one_folder_are_two_classes(tmp_path):
+    write_files(tmp_path / "a")
+    for name in ("first", "second"):
+        (tmp_path / "b").mkdir(exist_ok=True)
+        os.symlink(tmp_path / "a" / "dog", tmp_path / "b" / name)
+    assert FolderSource(str(tmp_path / "b")).classes == ("first", "second")
+
+
+@pytest.mark.parametrize(
+    ("number", "cure"),
+    [
+        (errno.EMFILE, "too many files open: raise the limit"),
+        (errno.EACCES, "Give this user the right to read it"),
+        (errno.EIO, "Look at the disk"),
+        (errno.ENOTDIR, "Look at the disk"),
+    ],
+)
+def test_a_folder_that_cannot_be_listed_is_told_with_what_helps(tmp_path, monkeypatch, number, cure):
+    write_files(tmp_path)
+
+    def refused(path):  # an administrator, who may run this, has every right
+        raise OSError(number, os.strerror(number), path)
+
+    monkeypatch.setattr("dataecho.sources.folder.os.scandir", refused)
+    with pytest.raises(DataError, match=f"the folder cannot be listed: {os.strerror(number)}. .*{cure}"):
+        FolderSource(str(tmp_path))
+
+
+@pytest.mark.parametrize(("number", "is_broken"), [(errno.EMFILE, False), (errno.EACCES, True), (errno.EISDIR, True)])
+def test_too_many_open_files_are_no_fault_of_an_example(tmp_path, monkeypatch, number, is_broken):
+    source = FolderSource(write_files(tmp_path))
+
+    def refused(path, mode):
+        raise OSError(number, os.strerror(number), path)
+
+    monkeypatch.setattr("builtins.open", refused)
+    if is_broken:
+        assert all(isinstance(record, Broken) for record in everything(source))
+        return
+    with pytest.raises(DataError, match="1.jpg: Too many open files. .*raise the limit"):
+        everything(source)
 
 
 @pytest.mark.parametrize(

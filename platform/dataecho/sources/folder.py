@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import logging
 import os
@@ -19,10 +18,12 @@ from numpy.typing import NDArray
 from dataecho.errors import DataError, SettingError, require
 from dataecho.pipeline.source import Source
 from dataecho.pipeline.stage import Broken, Chunk, Example
-from dataecho.sources.file import MissingFile
+from dataecho.sources.file import MissingFile, cure_of
 from dataecho.sources.loose_files import LooseFiles, without_query
 from dataecho.sources.remote import Remote
 from dataecho.sources.urls import is_http, is_local, local_path, shown_url
+
+_Entry = tuple[str, os.DirEntry[str]]
 
 #: Of files that are images: those that this program decodes.
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp")
@@ -134,29 +135,27 @@ def _local(url: str, endings: tuple[str, ...]) -> _Listed:
             else:
                 listed.others.append(path)
     except OSError as error:
-        raise DataError(
-            f"{error.filename}: the folder cannot be listed: {error.strerror}. {_cure_of(error)}"
-        ) from error
+        cure = cure_of(error, otherwise="Look at the disk.")
+        raise DataError(f"{error.filename}: the folder cannot be listed: {error.strerror}. {cure}") from error
     return listed
 
 
-def _cure_of(error: OSError) -> str:
-    if error.errno == errno.ELOOP:
-        return "A link in it leads back to itself: remove that link."
-    if error.errno == errno.EMFILE:
-        return "This process has too many files open: raise the limit (ulimit -n 4096)."
-    return "Check its rights."
-
-
-def _walk(folder: str, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Every folder and file below ``folder`` that is not hidden."""
+def _walk(folder: str, prefix: str, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[_Entry]:
+    """Every folder and file below ``folder`` that is not hidden; ``above``: the folders that ``folder`` lies in."""
+    own = os.stat(folder)
+    above |= {(own.st_dev, own.st_ino)}
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
             yield prefix + entry.name, entry
             if entry.is_dir():
-                yield from _walk(entry.path, f"{prefix}{entry.name}/")
+                if entry.is_symlink() and (entry.stat().st_dev, entry.stat().st_ino) in above:
+                    raise DataError(
+                        f"{entry.path}: the link leads back to a folder that it lies in, so that its files would come "
+                        "again and again. Remove the link."
+                    )
+                yield from _walk(entry.path, f"{prefix}{entry.name}/", above)
 
 
 def _size(entry: os.DirEntry[str]) -> int | None:

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from dataecho.errors import DataError, require
 from dataecho.pipeline.stage import READ, Broken
-from dataecho.sources.file import MissingFile
+from dataecho.sources.file import MissingFile, concerns_one_file, cure_of
 from dataecho.sources.remote import Remote
 from dataecho.sources.urls import is_http, is_local, local_path, shown_url
 
@@ -53,6 +53,10 @@ class LooseFiles:
         except OSError as error:
             if not os.path.isdir(self._root):
                 raise DataError(f"{self._root}: the folder is gone. Was it moved or unmounted?") from error
+            if not concerns_one_file(error):
+                raise DataError(
+                    f"{error.filename}: {error.strerror}. {cure_of(error, otherwise='')}".strip()
+                ) from error
             raise
 
     def _read_remote(self, k: int) -> bytes:
