@@ -30,10 +30,10 @@ class NamedClasses(Protocol):
 @dataclass(frozen=True, kw_only=True)
 class ImageClassification(Task, abc.ABC):
     """``train`` and ``eval``: a :class:`Source`, or an object with a length and an index, whose records have ``image``
-    (the bytes of a JPEG, PNG, WebP or BMP file, or uint8 pixels) and ``label`` (0 to ``num_classes`` - 1); other fields
-    are left out. A file that claims more than ``max_pixels`` is broken. ``class_names``: what the labels are called in
-    pictures; None: as the source calls them, or their numbers. Sources that know their classes must agree: on their
-    names, in this order, and on ``num_classes``."""
+    (the bytes of a JPEG, PNG, WebP or BMP file, or uint8 pixels) and ``label`` (0 to ``num_classes`` - 1, or one of
+    ``class_names``); other fields are left out. A file that claims more than ``max_pixels`` is broken. ``class_names``:
+    what the labels are called, in data that have text for labels and in pictures; None: as the source calls them, or
+    their numbers. Sources that know their classes must agree: on their names, in this order, and on ``num_classes``."""
 
     train: Any
     eval: Any
@@ -77,9 +77,9 @@ class ImageClassification(Task, abc.ABC):
         image = example["image"]
         pixels = pixels_of(image, max_pixels=self.max_pixels)
         size = f"{len(image) / 1000:.1f} kB" if isinstance(image, bytes) else "{1} x {0}".format(*pixels.shape)
-        names = self._names
-        label = int(example["label"])
-        return Shown(image=pixels, caption=f"{label if names is None else names[label]}, {size}")
+        names, label = self._names, example["label"]
+        name = label if isinstance(label, str) or names is None else names[int(label)]
+        return Shown(image=pixels, caption=f"{name}, {size}")
 
     def show_predictions(self, examples: Arrays, predict: Predict) -> list[Shown]:
         shown = [self.show(example) for example in as_examples(examples)]
@@ -87,7 +87,8 @@ class ImageClassification(Task, abc.ABC):
 
     def decode(self) -> Stage:
         """The first stage: ``image`` uint8 [height, width, 3], RGB, and ``label`` int64."""
-        return Stage("decode", partial(_decode, num_classes=self.num_classes, max_pixels=self.max_pixels))
+        facts = {"num_classes": self.num_classes, "names": self.class_names, "max_pixels": self.max_pixels}
+        return Stage("decode", partial(_decode, **facts))
 
     @property
     def _names(self) -> Sequence[str] | None:
@@ -166,16 +167,28 @@ def _gives_tuples(data: MapStyle, length: int) -> bool:
     return isinstance(first, tuple | list) and len(first) == length
 
 
-def _decode(record: Mapping[str, Any], *, num_classes: int, max_pixels: int) -> dict[str, Any]:
+def _decode(
+    record: Mapping[str, Any], *, num_classes: int, names: Sequence[str] | None, max_pixels: int
+) -> dict[str, Any]:
     missing = [name for name in ("image", "label") if name not in record]
     if missing:
         raise ValueError(
             f"no {' and no '.join(missing)} in a record of {', '.join(record)}: rename the source's fields"
         )
     image, label = record["image"], record["label"]
+    if isinstance(label, str):
+        label = _number_of(label, names)
     if not (isinstance(label, int | np.integer) and 0 <= label < num_classes):
         raise ValueError(f"label {label!r} is no whole number from 0 to {num_classes - 1}: see task.num_classes")
     return {"image": pixels_of(image, max_pixels=max_pixels), "label": np.int64(label)}
+
+
+def _number_of(label: str, names: Sequence[str] | None) -> int:
+    if names is None:
+        raise ValueError(f"label {label!r} is text: list all classes, by their numbers, in task.class_names")
+    if label not in names:
+        raise ValueError(f"label {label!r} is none of the {len(names)} names in task.class_names")
+    return names.index(label)
 
 
 def pixels_of(image: Any, *, max_pixels: int, as_stored: bool = False) -> Images:

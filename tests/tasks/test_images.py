@@ -11,6 +11,8 @@ from multiprocessing import get_context
 
 import cv2
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 from hydra.utils import get_object
 from PIL import Image
@@ -418,11 +420,11 @@ CLASSES = ("bee", "cat", "dog")
 
 
 def class_folders(root, names=CLASSES, *, ending="png"):
-    """Two images of every class, in a colour of its own."""
+    """Two images of every class, in a colour of its own; those of a folder ``b`` are a little lighter."""
     for number, name in enumerate(names):
         (root / name).mkdir(parents=True)
         for k in range(2):
-            tint = np.full((32, 32, 3), 40 * (1 + number) + k, dtype=np.uint8)
+            tint = np.full((32, 32, 3), 40 * (1 + number) + 2 * k + (root.name == "b"), dtype=np.uint8)
             (root / name / f"{k}.{ending}").write_bytes(encoded(tint, {"jpg": "JPEG"}.get(ending, ending)))
     return root
 
@@ -509,6 +511,26 @@ def test_a_dataset_of_tuples_needs_no_fields_and_its_classes_are_compared(monkey
         build(node | {"num_classes": 11}, Task, key="task")
     names = [str(number) for number in range(11)]  # given by hand: they count more than what a dataset says of itself
     assert build(node | {"num_classes": 11, "class_names": names}, Task, key="task").num_classes == 11
+
+
+def test_labels_that_are_text_are_numbered_by_the_names_that_were_given(tmp_path):
+    image = encoded(picture(), "PNG")
+    for name, labels in (("train", ["dog", "cat"]), ("eval", ["cat", "bee"])):
+        columns = {"image": [image] * 2, "label": pyarrow.array(labels).dictionary_encode(), "x": [f"{name}1", "2"]}
+        pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / f"{name}.parquet")
+    node = config(*QUIET)["task"] | {"num_classes": 3}
+    for name in ("train", "eval"):
+        source = {"_target_": "dataecho.sources.parquet.ParquetSource", "urls": f"{tmp_path}/{name}.parquet"}
+        node[name] = source | {"columns": ["image", "label"]}
+    task = build(node | {"class_names": list(CLASSES)}, Task, key="task")
+    for source, expected in ((task.train_source(), [2, 1]), (task.eval_source(), [1, 0])):
+        assert [int(example["label"]) for example in run_stage(task.stages()[0], read_all(source), None)] == expected
+        assert task.show(read_all(source)[0]).caption.startswith(CLASSES[expected[0]])
+    (_, second) = run_stage(build(node, Task, key="task").stages()[0], read_all(task.eval_source()), None)
+    assert "label 'bee' is text: list all classes, by their numbers, in task.class_names" in second.reason
+    strange = build(node | {"class_names": ["ant", "cat", "dog"]}, Task, key="task")
+    (_, second) = run_stage(strange.stages()[0], read_all(task.eval_source()), None)
+    assert "label 'bee' is none of the 3 names in task.class_names" in second.reason
 
 
 def test_what_totensor_makes_is_broken_with_a_cure(monkeypatch):
