@@ -513,6 +513,16 @@ def test_a_dataset_of_tuples_needs_no_fields_and_its_classes_are_compared(monkey
     assert build(node | {"num_classes": 11, "class_names": names}, Task, key="task").num_classes == 11
 
 
+@pytest.mark.parametrize("task", ["images", "imagenet_resnet50", "cifar10_resnet32", "coco_ssd"])
+def test_a_dataset_of_ones_own_is_named_on_the_command_line(task):
+    nodes = [f"task.{name}={{_target_: mine.Pictures, root: /data/{name}, size: [3, 4]}}" for name in ("train", "eval")]
+    node = config(*QUIET[:-1], f"task={task}", f"task/{task}_data=own", *nodes)["task"]
+    assert node["train"] == {"_target_": "mine.Pictures", "root": "/data/train", "size": [3, 4]}
+    assert node["eval"]["root"] == "/data/eval"
+    with pytest.raises(SettingError, match=r"task.train=\?\?\? cannot be used. Allowed: a value"):
+        build(config(*QUIET[:-1], f"task={task}", f"task/{task}_data=own")["task"], Task, key="task")
+
+
 def test_labels_that_are_text_are_numbered_by_the_names_that_were_given(tmp_path):
     image = encoded(picture(), "PNG")
     for name, labels in (("train", ["dog", "cat"]), ("eval", ["cat", "bee"])):
