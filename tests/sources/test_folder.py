@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from dataecho.errors import DataError, SettingError
+from dataecho.pipeline.feed import Feed
 from dataecho.pipeline.stage import Broken
 from dataecho.sources.folder import FolderSource
 from dataecho.testing.source_contract import SourceContract, all_positions
@@ -306,3 +307,17 @@ def test_what_is_no_folder_is_refused(tmp_path, name):
     (tmp_path / "file.txt").write_text("")
     with pytest.raises(SettingError, match="url=.* cannot be used. Allowed: a folder that exists"):
         FolderSource(str(tmp_path / name))
+
+
+# ---- resuming
+
+
+def test_a_file_that_was_added_is_told_in_words_and_not_only_by_two_digests(tmp_path):
+    url = write_files(tmp_path)
+    settings = {"batch_size": 2, "shuffle_buffer": 0, "seed": 0}
+    with Feed(FolderSource(url), [], **settings) as feed:
+        state = feed.state(0)
+    write_files(tmp_path, ("cat/11.jpg",))
+    message = "source=.* cannot be used. Allowed: .* a file was added, removed, renamed or changed, .* start a new run"
+    with pytest.raises(SettingError, match=message):
+        Feed(FolderSource(url), [], **settings, state=state)
