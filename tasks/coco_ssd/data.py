@@ -106,8 +106,8 @@ class CocoSsd(Task):
 
     def show(self, example: Mapping[str, Any]) -> Shown:
         image = example["image"]
-        if isinstance(image, bytes):
-            words = f"{len(image) / 1000:.1f} kB"
+        if "size" in example:  # a record, not decoded yet
+            words = f"{len(image) / 1000:.1f} kB" if isinstance(image, bytes) else "pixels"
             stored = bool(example.get("stored", False))
             pixels = pixels_of(image, max_pixels=self.max_pixels, as_stored=stored)
             origin, scale = (0, 0), 1.0
