@@ -334,7 +334,10 @@ def test_other_fields_of_a_record_are_left_out(cache):
         ({"x": JPEG}, "no image and no label in a record of x"),
         ({"image": JPEG, "label": 10}, "label 10 is no whole number from 0 to 9: see task.num_classes"),
         ({"image": JPEG, "label": -1}, "label -1 is no whole number from 0 to 9"),
-        ({"image": JPEG, "label": "cat"}, "label 'cat' is no whole number from 0 to 9"),
+        (
+            {"image": JPEG, "label": "cat"},
+            "label 'cat' is text: list all classes, by their numbers, in task.class_names",
+        ),
         ({"image": JPEG[:-2], "label": 1}, "a JPEG file that is cut short: no end marker"),
     ],
 )
