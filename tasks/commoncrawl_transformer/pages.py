@@ -235,7 +235,7 @@ def _listed(
             name,
             value,
             allowed="null, unless urls is a list of files (wet.paths or wet.paths.gz)",
-            cure="Name the files by urls, or give urls=.../wet.paths.gz.",
+            cure="Set it to null, or give urls=.../wet.paths.gz.",
         )
     if not isinstance(urls, str) or not is_list:
         return urls
