@@ -11,7 +11,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from dataecho.environment import prepare
-from dataecho.errors import SettingError
+from dataecho.errors import DataError, SettingError
 
 PROJECT = Path(__file__).resolve().parent
 
@@ -29,7 +29,7 @@ def main(config: DictConfig) -> float | None:
     folder = Path(job.runtime.output_dir) if in_sweep else None
     try:
         return run_mode(OmegaConf.to_container(config, resolve=True), folder=folder, project=PROJECT)
-    except SettingError as error:
+    except (SettingError, DataError) as error:
         if in_sweep:
             raise
         print(f"error: {error}", file=sys.stderr)

@@ -26,6 +26,7 @@ from dataecho.plan.factors import FactorHistory, read_history
 from dataecho.plan.plan import OPEN_BLOCK
 from dataecho.report.display import NoDisplay
 from dataecho.settings import Node, Settings, flatten, read_settings
+from dataecho.sources.same_data import are_same_data
 from dataecho.tracking.no_tracker import NoTracker
 from dataecho.training.auto_factor import DEFAULT_MAX_FACTOR, AutoFactor, FactorControl, FixedFactor
 from dataecho.training.budget import Budget
@@ -184,6 +185,8 @@ def compose_workload(config: Node) -> Workload:
     tracker = build(settings.tracking, Tracker, key="tracking")
     pruner = build(settings.pruner, Pruner, key="pruner")
     _check(settings, task, schedule)
+    if settings.mode == "train":  # to evaluate on what was trained on is a question of its own
+        _check_held_out(task)
     backend = _backend(settings, task)
     _check_ranks(settings, task, backend.ranks)
     if not backend.ranks.is_first:
@@ -293,6 +296,16 @@ def _check(settings: Settings, task: Task, schedule: Schedule) -> None:
         budget.seconds,
         allowed="budget=fresh or budget=steps with a schedule that is not constant",
         cure="A schedule that depends on time could not be resumed exactly; use schedule=constant.",
+    )
+
+
+def _check_held_out(task: Task) -> None:
+    require(
+        not are_same_data(task.train_source(), task.eval_source()),
+        "task.eval",
+        "the data of task.train",
+        allowed="data that are not trained on",
+        cure="Name other files for task.eval: how well a model knows what it has seen says little of anything else.",
     )
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from array import array
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,10 @@ from numpy.typing import NDArray
 
 from dataecho.errors import DataError
 from tasks.coco_ssd.json_stream import list_elements
+
+_LARGEST = 2**31  # pixels from the border of a picture; what is not smaller is no number, or none of pixels
+
+_LARGEST_SHARE = 1.01  # boxes that nowhere reach further are no pixels; rounding may carry one a little beyond 1
 
 _FIELDS = {
     "images": ("id", "file_name", "width", "height"),
@@ -43,6 +46,20 @@ class Annotations:
     def counts(self) -> NDArray[np.int64]:
         """Objects of every image."""
         return np.diff(self.starts)
+
+    def of_classes(self, classes: Sequence[str]) -> Annotations:
+        """The same objects with the labels that their classes have in ``classes``. Raises ``ValueError`` where an
+        object's class is not among them, or two categories of the file have one name."""
+        repeated = sorted({name for name in self.classes if self.classes.count(name) > 1})
+        if repeated:
+            raise ValueError(f"the category {repeated[0]!r} comes twice, so that classes cannot say which is meant")
+        number = {name: label for label, name in enumerate(classes, start=1)}
+        used = {name for label, name in enumerate(self.classes, start=1) if (self.labels == label).any()}
+        unknown = sorted(used - set(number))
+        if unknown:
+            raise ValueError(f"it has objects of classes that are not among those given: {', '.join(unknown[:5])}")
+        labels = np.array([0, *(number.get(name, 0) for name in self.classes)], dtype=np.int64)[self.labels]
+        return replace(self, classes=tuple(classes), labels=labels)
 
     def of_images(self, chosen: NDArray[np.int64], *, crowds: bool) -> Annotations:
         """Some images, with their objects; those that stand for a crowd only if so wished."""
@@ -89,7 +106,7 @@ def read_annotations(pieces: Iterable[bytes], *, where: str) -> Annotations:
             else:
                 objects.extend(_whole(element, field, place) for field in ("image_id", "category_id"))
                 corners.extend(_box(element["bbox"], place))
-                crowds.append(bool(element.get("iscrowd", 0)))
+                crowds.append(_is_crowd(element, place))
         missing = [name for name in ("images", "categories") if not found[name]]
         if missing:
             raise ValueError(f"it has no {' and no '.join(missing)}")
@@ -122,6 +139,11 @@ def _joined(
     images = images[order]
     owner = _places(objects[:, 0], images[:, 0], what="image", field="image_id")
     labels = _places(objects[:, 1], categories[category_order], what="category", field="category_id") + 1
+    if len(given) and (np.abs(given) <= _LARGEST_SHARE).all() and images[:, 1:].min() > 1:
+        raise ValueError(
+            f"all {len(given):,} boxes lie between 0 and {_LARGEST_SHARE}, as shares of the picture would: a bbox is "
+            "[left, top, width, height] in pixels. Multiply them by width and height"
+        )
     limits = images[:, [2, 1, 2, 1]][owner].astype(np.float64)  # width, height, width, height
     inside = np.clip(given, 0, limits)
     has_area = (inside[:, 2:] > inside[:, :2]).all(axis=1)
@@ -162,15 +184,22 @@ def _require_fields(element: Any, fields: tuple[str, ...], place: str) -> None:
 
 def _whole(element: Mapping[str, Any], field: str, place: str) -> int:
     value = element[field]
-    if type(value) is not int or value < 0:
-        raise ValueError(f"{place} has {field} {value!r}, which is no whole number from 0 on")
+    if type(value) is not int or not 0 <= value < 2**63:
+        raise ValueError(f"{place} has {field} {value!r}, which is no whole number from 0 to 2^63 - 1")
     return value
+
+
+def _is_crowd(element: Mapping[str, Any], place: str) -> bool:
+    value = element.get("iscrowd", 0)
+    if type(value) not in (int, bool) or value not in (0, 1):  # "0" would count as true
+        raise ValueError(f"{place} has iscrowd {value!r}, which is neither 0 nor 1")
+    return bool(value)
 
 
 def _box(value: Any, place: str) -> tuple[float, float, float, float]:
     """Corners of left, top, width, height."""
     numbers = list(value) if isinstance(value, list) else []
-    if len(numbers) != 4 or not all(isinstance(one, int | float) and math.isfinite(one) for one in numbers):
+    if len(numbers) != 4 or not all(isinstance(one, int | float) and abs(one) < _LARGEST for one in numbers):
         raise ValueError(f"{place} has the bbox {value!r}, which is not [left, top, width, height]")
     left, top, width, height = numbers
     return left, top, left + width, top + height

@@ -19,10 +19,11 @@ from tasks.coco_ssd.boxes import DefaultBoxes
 from tasks.coco_ssd.detections import MeanAveragePrecision, detected
 from tasks.coco_ssd.matching import targets
 from tasks.coco_ssd.windows import crop, cut, expand, seen, whole_pixels
-from tasks.images.classification import NamedClasses, as_source
-from tasks.images.pixels import decode_image, is_mirrored, random_flip
+from tasks.images.classification import as_source, classes_of, pixels_of, require_classes
+from tasks.images.pixels import is_mirrored, random_flip
 from tasks.images.resized_crops import coloured
 
+_FIELDS = ("image", "size", "boxes", "labels", "crowd")  # of a record
 _SHOWN_SCORE = 0.3  # what a model is less sure of is not drawn
 
 
@@ -73,7 +74,8 @@ class CocoSsd(Task):
             cure="See conf/task/coco_ssd.yaml.",
         )
         for name in ("train", "eval"):
-            object.__setattr__(self, name, as_source(getattr(self, name), key=f"task.{name}"))
+            object.__setattr__(self, name, as_source(getattr(self, name), key=f"task.{name}", fields=_FIELDS))
+        require_classes(self.train, self.eval, num_classes=self.num_classes)
 
     def train_source(self) -> Source:
         return self.train
@@ -106,9 +108,11 @@ class CocoSsd(Task):
 
     def show(self, example: Mapping[str, Any]) -> Shown:
         image = example["image"]
-        if isinstance(image, bytes):
-            words = f"{len(image) / 1000:.1f} kB"
-            pixels, origin, scale = decode_image(image, max_pixels=self.max_pixels), (0, 0), 1.0
+        if "size" in example:  # a record, not decoded yet
+            words = f"{len(image) / 1000:.1f} kB" if isinstance(image, bytes) else "pixels"
+            stored = bool(example.get("stored", False))
+            pixels = pixels_of(image, max_pixels=self.max_pixels, as_stored=stored)
+            origin, scale = (0, 0), 1.0
         elif "window" in example:
             window = whole_pixels(example["window"])
             left, top, right, bottom = window
@@ -139,7 +143,8 @@ class CocoSsd(Task):
 
     def _box(self, corners: list[float], label: int, *, is_crowd: bool = False, score: float | None = None) -> Box:
         left, top, right, bottom = corners
-        name = self.train.classes[label - 1] if isinstance(self.train, NamedClasses) else str(label)
+        names = classes_of(self.train)
+        name = str(label) if names is None else names[label - 1]
         name = f"crowd: {name}" if is_crowd else name
         return Box(left=left, top=top, right=right, bottom=bottom, label=name, score=score)
 
@@ -155,10 +160,10 @@ class CocoSsd(Task):
 
 
 def _decode(record: Mapping[str, Any], *, num_classes: int, max_objects: int, max_pixels: int) -> dict[str, Any]:
-    missing = [name for name in ("image", "size", "boxes", "labels", "crowd") if name not in record]
+    missing = [name for name in _FIELDS if name not in record]
     if missing:
         raise ValueError(f"no {' and no '.join(missing)} in a record of {', '.join(record)}")
-    image = decode_image(record["image"], max_pixels=max_pixels)
+    image = pixels_of(record["image"], max_pixels=max_pixels, as_stored=bool(record.get("stored", False)))
     height, width = image.shape[:2]
     if (height, width) != tuple(record["size"].tolist()):
         raise ValueError(

@@ -74,6 +74,8 @@ class _Text:
             except json.JSONDecodeError as error:
                 if self._ended or len(self._buffer) - self._place > _MAX_ELEMENT:
                     raise self._error(error.msg) from None
+            except RecursionError:
+                raise self._error("it is nested too deeply") from None
             # At least as much again, so that a long element is not begun anew for every piece.
             self._more(at_least=len(self._buffer) - self._place)
 

@@ -1,4 +1,4 @@
-"""The members of a compressed WARC file: each is one record, and can be read alone."""
+"""The members of a compressed WARC file: each is one record, or a few, and can be read alone."""
 
 from __future__ import annotations
 
@@ -64,16 +64,30 @@ def inflated(data: bytes) -> bytes:
         raise ValueError(f"damaged: {error}") from None
 
 
-def parsed(content: bytes) -> Record:
-    """The record of one member. Raises ``ValueError`` for what is none, or is shorter than it says."""
-    try:
-        record = ArcWarcRecordLoader().parse_record_stream(io.BytesIO(content), known_format="warc")
-        text = record.content_stream().read()
-        length = int(record.rec_headers.get_header("Content-Length"))
-    except Exception as error:  # warcio has no common base of its errors
-        raise ValueError(f"no WARC record: {type(error).__name__}: {error}") from None
-    if len(text) != length:
-        raise ValueError(f"{length} bytes of text were announced, {len(text)} are there")
-    languages = record.rec_headers.get_header("WARC-Identified-Content-Language") or ""
-    lines = [line.strip() for line in text.split(b"\n")]
-    return Record(record.rec_type, languages.partition(",")[0].strip(), lines)
+def records(content: bytes) -> Iterator[Record]:
+    """The records of one member, in order. Raises ``ValueError`` for what is none, has no length, or is shorter than it
+    says."""
+    stream = io.BytesIO(content)
+    start = 0
+    while True:
+        place = f", in the member's byte {start}" if start else ""
+        try:
+            # Without looking into the text of the record, which may be an answer of a server or anything else.
+            record = ArcWarcRecordLoader().parse_record_stream(stream, known_format="warc", no_record_parse=True)
+        except Exception as error:  # warcio has no common base of its errors
+            raise ValueError(f"no WARC record: {type(error).__name__}: {error}{place}") from None
+        announced = record.rec_headers.get_header("Content-Length")
+        if announced is None or not announced.strip().isdecimal():
+            raise ValueError(f"no WARC record: its Content-Length is {announced}, no number of bytes{place}")
+        text = record.raw_stream.read()
+        if len(text) != int(announced):
+            raise ValueError(f"{announced} bytes of text were announced, {len(text)} are there{place}")
+        languages = record.rec_headers.get_header("WARC-Identified-Content-Language") or ""
+        lines = [line.strip() for line in text.split(b"\n")]
+        yield Record(record.rec_type, languages.partition(",")[0].strip(), lines)
+        start = stream.tell()
+        while content[start : start + 1] in (b"\r", b"\n"):  # two empty lines end a record
+            start += 1
+        if start == len(content):
+            return
+        stream.seek(start)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import itertools
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +14,10 @@ import numpy as np
 
 from dataecho.errors import DataError, require
 from dataecho.pipeline.stage import Broken
+from dataecho.sources.remote import Remote
 from dataecho.sources.shard_file import ShardFile
-from tasks.commoncrawl_transformer.members import inflated, members, parsed
+from dataecho.sources.urls import shown_url
+from tasks.commoncrawl_transformer.members import Record, inflated, members, records
 from tasks.text.packing import Tables, smallest
 from tasks.text.source import TextSource
 
@@ -21,12 +26,30 @@ WHERE_TO_GET = (
     "100 MB."
 )
 
+#: Where the paths of a published list lie.
+ROOT = "https://data.commoncrawl.org/"
+
+_LISTS = (".paths", ".paths.gz")
+_FORMAT = 2  # of what is made of a file: another number where the same files become other rows
+_MAX_SHARED = 2**24  # bytes of a member of several records: all of it is inflated for a row
+_CRAWLED = {
+    "request": ("WARC", ".warc.gz"),
+    "response": ("WARC", ".warc.gz"),
+    "metadata": ("WAT", ".warc.wat.gz"),
+    "revisit": ("WARC", ".warc.gz"),
+    "resource": ("WARC", ".warc.gz"),
+}
+
 
 class PageSource(TextSource):
     """``*.warc.wet.gz`` files, one shard each. Of their records those are taken that are the text of a page, whose
     first language is ``language`` (ISO-639-3; None: any), and whose lines of ``min_line_length`` bytes and more have
     ``min_page_length`` to ``max_page_length`` bytes together. Of these lines those are taken that did not come before
     in the same shard.
+
+    ``urls`` may be a published list of files, ``wet.paths`` or ``wet.paths.gz``, here or behind a URL: then its paths
+    are taken below ``root`` (None: https://data.commoncrawl.org/), ``num_files`` of them (None: all) from the number
+    ``first_file`` on (None: 0).
 
     A file that is empty, cut short, damaged, or has no such page is a :class:`DataError`. A row with text that is not
     UTF-8 fails alone, when it is tokenized.
@@ -42,6 +65,9 @@ class PageSource(TextSource):
         min_line_length: int = 30,
         min_page_length: int = 200,
         max_page_length: int = 100_000,
+        root: str | None = None,
+        first_file: int | None = None,
+        num_files: int | None = None,
         cache_dir: str | None = None,
         index_dir: str | None = None,
         max_local_bytes: int = 10_000_000_000,
@@ -64,27 +90,31 @@ class PageSource(TextSource):
         )
         self._language, self._min_line = language, min_line_length
         self._page_lengths = (min_page_length, max_page_length)
+        transport: dict[str, Any] = {
+            "storage_options": storage_options,
+            "num_retries": num_retries,
+            "first_delay": first_delay,
+            "timeout": timeout,
+        }
         super().__init__(
-            urls,
+            _listed(urls, root=root, first=first_file, number=num_files, remote=Remote(**transport)),
             tokenizer=tokenizer,
             sequence_length=sequence_length,
             settings={
+                "format": _FORMAT,
                 "language": language,
                 "min_line_length": min_line_length,
                 "min_page_length": min_page_length,
                 "max_page_length": max_page_length,
             },
-            tables=("offset", "size", "page", "line", "first", "last", "skip"),
+            tables=("offset", "size", "record", "page", "line", "first", "last", "skip"),
             where_to_get=WHERE_TO_GET,
             cache_dir=cache_dir,
             index_dir=index_dir,
             max_local_bytes=max_local_bytes,
             num_fetches=num_fetches,
             num_readers=num_readers,
-            storage_options=storage_options,
-            num_retries=num_retries,
-            first_delay=first_delay,
-            timeout=timeout,
+            **transport,
         )
 
     def lines(self, shard: int) -> Iterator[bytes]:
@@ -95,32 +125,32 @@ class PageSource(TextSource):
             yield from (lines[number] for number in index["line"][index["page"] == page])
 
     def _scanned(self, path: str | Path, where: str) -> Tables:
-        places: list[tuple[int, int]] = []
+        places: list[tuple[int, int, int]] = []
         pages: list[int] = []
         numbers: list[int] = []
         lengths = []
         seen: set[bytes] = set()
         kinds: set[str] = set()
         for offset, size, content in members(path, where):
-            try:
-                record = parsed(content)
-            except ValueError as error:
-                raise DataError(f"{where}: {error}, at byte {offset}. Bring the whole file there again.") from None
-            kinds.add(record.kind)
-            if record.kind != "conversion" or self._language not in (None, record.language):
-                continue
-            fresh = self._chosen(record.lines, seen)
-            if fresh:
-                pages += [len(places)] * len(fresh)
-                places.append((offset, size))
-                numbers += fresh
-                lengths.append(self.tokenizer.lengths([record.lines[number] for number in fresh]))
+            for position, record in enumerate(_records(content, offset, where)):
+                if "conversion" not in kinds:
+                    _refuse_crawled(record, where)  # before the rest of a large file is read
+                kinds.add(record.kind)
+                if record.kind != "conversion" or self._language not in (None, record.language):
+                    continue
+                fresh = self._chosen(record.lines, seen)
+                if fresh:
+                    pages += [len(places)] * len(fresh)
+                    places.append((offset, size, position))
+                    numbers += fresh
+                    lengths.append(self.tokenizer.lengths([record.lines[number] for number in fresh]))
         if not places:
             raise DataError(f"{where} {self._why_empty(kinds)}")
         table = np.array(places)
         return {
             "offset": smallest(table[:, 0]),
             "size": smallest(table[:, 1]),
+            "record": smallest(table[:, 2]),
             "page": smallest(pages),
             "line": smallest(numbers),
             **self._packed(np.concatenate(lengths), where),
@@ -160,9 +190,83 @@ class PageSource(TextSource):
             for page in np.unique(pages).tolist():
                 lines = self._page(index, file, page)
                 text += b"".join(lines[number] + b"\n" for number in numbers[pages == page])
-        except (ValueError, IndexError) as error:
+        except (ValueError, IndexError, StopIteration) as error:
             return Broken(f"{type(error).__name__}: {error}")
         return text
 
     def _page(self, index: Tables, file: ShardFile, page: int) -> list[bytes]:
-        return parsed(inflated(file.read_at(int(index["offset"][page]), int(index["size"][page])))).lines
+        content = inflated(file.read_at(int(index["offset"][page]), int(index["size"][page])))
+        return next(itertools.islice(records(content), int(index["record"][page]), None)).lines
+
+
+def _records(content: bytes, offset: int, where: str) -> Iterator[Record]:
+    """Those of one member."""
+    try:
+        for position, record in enumerate(records(content)):
+            if position and len(content) > _MAX_SHARED:
+                raise DataError(
+                    f"{where} has many records in one piece of {len(content):,} bytes, at byte {offset}, so that no "
+                    "page can be read alone. Compress every record for itself, as Common Crawl does: warcio recompress "
+                    "OLD NEW, or get the published file."
+                )
+            yield record
+    except ValueError as error:
+        raise DataError(f"{where}: {error}, at byte {offset}. Bring the whole file there again.") from None
+
+
+def _refuse_crawled(record: Record, where: str) -> None:
+    """Of the files of a crawl only those with the text of pages are meant."""
+    if record.kind in _CRAWLED:
+        kind, ending = _CRAWLED[record.kind]
+        raise DataError(
+            f"{where} is a {kind} file ({ending}): its first record has the kind {record.kind}. Take the .warc.wet.gz "
+            f"files, which have the text of the pages. {WHERE_TO_GET}"
+        )
+
+
+def _listed(
+    urls: str | Sequence[str], *, root: str | None, first: int | None, number: int | None, remote: Remote
+) -> str | Sequence[str]:
+    """``urls``, or the files of the list that it is."""
+    is_list = isinstance(urls, str) and urls.partition("?")[0].endswith(_LISTS)
+    for name, value in (("root", root), ("first_file", first), ("num_files", number)):
+        require(
+            is_list or value is None,
+            name,
+            value,
+            allowed="null, unless urls is a list of files (wet.paths or wet.paths.gz)",
+            cure="Set it to null, or give urls=.../wet.paths.gz.",
+        )
+    if not isinstance(urls, str) or not is_list:
+        return urls
+    where = shown_url(urls)
+    paths = _paths(remote.read(urls), where)
+    start = first or 0
+    require(
+        0 <= start < len(paths), "first_file", first, allowed=f"0 to {len(paths) - 1}, the files in {where}", cure="0."
+    )
+    require(
+        number is None or 1 <= number <= len(paths) - start,
+        "num_files",
+        number,
+        allowed=f"null (all) or 1 to {len(paths) - start}, the files in {where} from first_file on",
+        cure="A few hundred are enough for the budget.",
+    )
+    folder = (ROOT if root is None else root).rstrip("/")
+    return [f"{folder}/{path}" for path in paths[start:][:number]]
+
+
+def _paths(data: bytes, where: str) -> list[str]:
+    try:
+        text = gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data
+        paths = text.decode().split()
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        raise DataError(f"{where} is no list of files: {error}. Bring it there again. {WHERE_TO_GET}") from None
+    strange = [path for path in paths if not path.endswith(".wet.gz") or path.startswith("/") or ".." in path]
+    if strange or not paths:
+        raise DataError(
+            f"{where} is no list of WET files: "
+            + (f"{strange[0][:80]!r} is in it. " if strange else "it is empty. ")
+            + f"Take wet.paths.gz, not warc.paths.gz or wat.paths.gz. {WHERE_TO_GET}"
+        )
+    return paths

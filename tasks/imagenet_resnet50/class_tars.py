@@ -16,6 +16,9 @@ from dataecho.sources.remote import Remote
 from dataecho.sources.tar import TarSource
 from dataecho.sources.urls import is_local, shown_url
 
+#: Of the endings that an image may have, the first that is there.
+IMAGE_FIELDS = "jpeg;jpg;png;webp;bmp"
+
 
 class ClassTarSource(Source):
     """Records ``image`` (the bytes of a file) and ``label`` (int64: the number of its class), one shard, any order.
@@ -23,8 +26,9 @@ class ClassTarSource(Source):
     ``urls``: the files of the classes (``n01440764.tar`` ...) on this machine, with braces and stars. They are not
     unpacked; the headers of all are read once, when the source is made, and kept in ``index_dir`` if one is given.
     Together they are one shard: taken one after the other, whole classes would follow each other, which no shuffle
-    buffer mixes. Files behind a URL are refused for that reason. ``classes``: the names in the order of their numbers;
-    None: those of the files, sorted.
+    buffer mixes. Files behind a URL are refused for that reason. ``classes``: the names in the order of their
+    numbers; None: those of the files, sorted. Raises :class:`DataError` for what is no such archive, as for
+    ``ILSVRC2012_img_train.tar`` itself, which has them all in it and must be unpacked once.
     """
 
     def __init__(
@@ -59,7 +63,7 @@ class ClassTarSource(Source):
         )
         number = {name: label for label, name in enumerate(self._classes)}
         self._labels = np.array([number[name] for name in names], dtype=np.int64)
-        self._tars = TarSource(files, fields={"image": "jpeg;jpg;png"}, index_dir=index_dir)
+        self._tars = TarSource(files, fields={"image": IMAGE_FIELDS}, index_dir=index_dir)
         self._starts = np.cumsum([0, *shard_lengths(self._tars)])
 
     @property

@@ -21,9 +21,9 @@ cv2.setNumThreads(1)
 _GREY = np.array([0.299, 0.587, 0.114])  # of red, green and blue (ITU-R BT.601)
 
 
-def decode_image(data: bytes, *, max_pixels: int) -> Images:
-    """A JPEG or PNG file as RGB [height, width, 3], turned as its EXIF entry says; greys have three equal channels,
-    transparency is dropped.
+def decode_image(data: bytes, *, max_pixels: int, as_stored: bool = False) -> Images:
+    """A JPEG, PNG, WebP or BMP file as RGB [height, width, 3], turned as its EXIF entry says, unless it is wanted
+    ``as_stored``; greys have three equal channels, transparency is dropped, of 16 bits the upper 8 stay.
 
     Raises ``ValueError`` for anything else, for a file that is cut short or damaged, and for more than ``max_pixels``,
     before memory is taken for them. Damage inside of a JPEG file's compressed data may go unnoticed: there is no
@@ -32,8 +32,9 @@ def decode_image(data: bytes, *, max_pixels: int) -> Images:
     height, width = image_size(data)
     if height * width > max_pixels:
         raise ValueError(f"{width} x {height} pixels are more than max_pixels={max_pixels}")
+    how = cv2.IMREAD_COLOR_RGB | (cv2.IMREAD_IGNORE_ORIENTATION if as_stored else 0)
     try:
-        image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR_RGB)
+        image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), how)
     except cv2.error as error:
         raise ValueError(f"the image cannot be decoded: {error.err}") from error
     if image is None:
@@ -47,8 +48,14 @@ def as_rgb(pixels: NDArray[Any]) -> Images:
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[:, :, 0]
     if pixels.dtype != np.uint8 or not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)):
+        cure = ""
+        if pixels.ndim == 3 and pixels.shape[0] in (1, 3):
+            cure = (
+                ". It has its channels first, as torchvision's ToTensor leaves them: take ToTensor and Normalize out "
+                "of the dataset, the task does what they do"
+            )
         raise ValueError(
-            f"an image must be uint8 [height, width, 3] or [height, width], not {pixels.dtype} {pixels.shape}"
+            f"an image must be uint8 [height, width, 3] or [height, width], not {pixels.dtype} {pixels.shape}{cure}"
         )
     return pixels if pixels.ndim == 3 else np.repeat(pixels[:, :, None], 3, axis=2)
 

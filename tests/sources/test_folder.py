@@ -1,5 +1,6 @@
 """Images in one folder per class."""
 
+import errno
 import os
 import pickle
 import shutil
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from dataecho.errors import DataError, SettingError
+from dataecho.pipeline.feed import Feed
 from dataecho.pipeline.stage import Broken
 from dataecho.sources.folder import FolderSource
 from dataecho.testing.source_contract import SourceContract, all_positions
@@ -93,12 +95,49 @@ def test_files_of_this_machine_are_read_by_the_workers_in_any_order(tmp_path):
 def test_other_files_and_hidden_ones_do_not_count(tmp_path):
     others = ("cat/notes.txt", "cat/.hidden.jpg", ".git/1.jpg", "README.md", "cat/1.jpg.bak")
     assert FolderSource(write_files(tmp_path, FILES + others)).num_examples(0) == len(FILES)
-    assert FolderSource(str(tmp_path), extensions=[".TXT"]).num_examples(0) == 1
+    classes = ["cat", "dog", "eel", "eel-fish"]
+    assert FolderSource(str(tmp_path), extensions=[".TXT"], classes=classes).num_examples(0) == 1
+
+
+def test_a_folder_without_any_file_is_no_class_in_silence(tmp_path):
+    write_files(tmp_path)
+    (tmp_path / "bee").mkdir()
+    with pytest.raises(SettingError, match="an image in each of its folders, which are the classes. bee: no image"):
+        FolderSource(str(tmp_path))
+    (tmp_path / "bee" / "1.webp").write_bytes(b"a bee")
+    assert FolderSource(str(tmp_path)).classes == ("bee", "cat", "dog", "eel", "eel-fish")
+
+
+def test_a_class_behind_a_url_that_has_no_image_is_refused(tmp_path, address):
+    (tmp_path / "data" / "bee").mkdir()
+    (tmp_path / "data" / "bee" / "1.tif").write_bytes(b"a bee")
+    with pytest.raises(SettingError, match=r"bee: no image there. 1 files are no images by their endings \(1 .tif\)"):
+        FolderSource(f"{address}/data")
+    (tmp_path / "data" / "bee" / "1.tif").unlink()
+    with pytest.raises(SettingError, match=r"bee: no image there. Put images there"):
+        FolderSource(f"{address}/data")
+
+
+def test_folders_that_are_called_as_parts_of_a_data_set_may_be_given_as_classes(tmp_path):
+    source = FolderSource(write_files(tmp_path, ("train/1.jpg", "test/1.jpg")), classes=["test", "train"])
+    assert source.classes == ("test", "train")
+    assert FolderSource(write_files(tmp_path / "b", ("train/1.jpg", "bus/1.jpg"))).classes == ("bus", "train")
+
+
+def test_what_is_left_out_is_one_line_and_so_are_classes_without_an_image(tmp_path, caplog):
+    others = [f"cat/{number}.tif" for number in range(12)] + ["dog/notes", "dog/1.GIF"]
+    classes = ["ant", "cat", "dog", "eel", "eel-fish"]
+    FolderSource(write_files(tmp_path, (*FILES, *others)), classes=classes)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{tmp_path}: 1 of 5 classes have no image: ant",
+        f"{tmp_path}: 14 files are no images by their endings (12 .tif, 1 .gif, 1 no ending). They are left out: "
+        "images end in .jpg, .jpeg, .jfif, .png, .webp, .bmp (extensions).",
+    ]
 
 
 def test_links_to_folders_are_followed(tmp_path):
     write_files(tmp_path / "elsewhere")
-    (tmp_path / "data" / "cat").mkdir(parents=True)
+    (tmp_path / "data").mkdir()
     os.symlink(tmp_path / "elsewhere" / "dog", tmp_path / "data" / "dog")
     assert FolderSource(str(tmp_path / "data")).classes == ("dog",)
 
@@ -187,19 +226,67 @@ def test_a_folder_that_is_gone_is_no_matter_of_one_example(tmp_path):
         everything(source)
 
 
-def test_a_folder_that_cannot_be_listed_is_told(tmp_path):
+@pytest.mark.parametrize("target", ["cat", ""])
+def test_a_link_that_leads_back_is_refused_before_everything_is_listed_again_and_again(tmp_path, target):
     write_files(tmp_path)
-    loop = tmp_path / "cat" / "loop"
-    os.symlink(tmp_path / "cat", loop)  # no rights to take away from an administrator, who may run this
-    with pytest.raises(DataError, match="loop.*: the folder cannot be listed: Too many levels of symbolic links"):
+    for name in ("loop", "second"):
+        os.symlink(tmp_path / target, tmp_path / "cat" / name)
+    with pytest.raises(DataError, match="cat/(loop|second): the link leads back to a folder that it lies in.* Remove"):
         FolderSource(str(tmp_path))
+
+
+def test_two_links_to_one_folder_are_two_classes(tmp_path):
+    write_files(tmp_path / "a")
+    for name in ("first", "second"):
+        (tmp_path / "b").mkdir(exist_ok=True)
+        os.symlink(tmp_path / "a" / "dog", tmp_path / "b" / name)
+    assert FolderSource(str(tmp_path / "b")).classes == ("first", "second")
+
+
+@pytest.mark.parametrize(
+    ("number", "cure"),
+    [
+        (errno.EMFILE, "too many files open: raise the limit"),
+        (errno.EACCES, "Give this user the right to read it"),
+        (errno.EIO, "Look at the disk"),
+        (errno.ENOTDIR, "Look at the disk"),
+    ],
+)
+def test_a_folder_that_cannot_be_listed_is_told_with_what_helps(tmp_path, monkeypatch, number, cure):
+    write_files(tmp_path)
+
+    def refused(path):  # an administrator, who may run this, has every right
+        raise OSError(number, os.strerror(number), path)
+
+    monkeypatch.setattr("dataecho.sources.folder.os.scandir", refused)
+    with pytest.raises(DataError, match=f"the folder cannot be listed: {os.strerror(number)}. .*{cure}"):
+        FolderSource(str(tmp_path))
+
+
+@pytest.mark.parametrize(("number", "is_broken"), [(errno.EMFILE, False), (errno.EACCES, True), (errno.EISDIR, True)])
+def test_too_many_open_files_are_no_fault_of_an_example(tmp_path, monkeypatch, number, is_broken):
+    source = FolderSource(write_files(tmp_path))
+
+    def refused(path, mode):
+        raise OSError(number, os.strerror(number), path)
+
+    monkeypatch.setattr("builtins.open", refused)
+    if is_broken:
+        assert all(isinstance(record, Broken) for record in everything(source))
+        return
+    with pytest.raises(DataError, match="1.jpg: Too many open files. .*raise the limit"):
+        everything(source)
 
 
 @pytest.mark.parametrize(
     ("files", "settings", "message"),
     [
-        ((), {}, "url=.* cannot be used. .*No file below it ends in .jpg, .jpeg, .png: check the path and extensions"),
-        (("cat/1.gif",), {}, "url=.* cannot be used. Allowed: a folder with one folder per class"),
+        ((), {}, "url=.* cannot be used. .*No file below it ends in .jpg, .jpeg, .jfif, .png, .webp, .bmp: check"),
+        (("cat/1.gif",), {}, r"one folder per class, and images in it.*1 files are no images .*\(1 .gif\)"),
+        ((*FILES, "bee/1.gif"), {}, r"an image in each of its folders.* bee: no image there. 1 files .*\(1 .gif\)"),
+        (("train/cat/1.jpg", "val/dog/1.jpg"), {}, r"url=.*whose folders are the classes.*\(train, val\): .*/train,"),
+        (("Train/cat/1.jpg",), {}, r"parts of a data set \(Train\): go one level down, to .*/Train, or give classes"),
+        (("train/cat/1.jpg", "val/dog/1.jpg", "devkit/notes.txt"), {}, "parts of a data set"),
         (("1.jpg", "2.jpg"), {}, r"url=.* cannot be used. .*2 lie beside them, such as \['1.jpg'\]: .*manifest"),
         (("cat/1.jpg", "1.jpg"), {}, r"url=.* cannot be used. .*1 lie beside them, such as \['1.jpg'\]"),
         (FILES, {"classes": ["cat", "dog"]}, "classes=.*cannot be used. .*Missing: eel, eel-fish"),
@@ -220,3 +307,17 @@ def test_what_is_no_folder_is_refused(tmp_path, name):
     (tmp_path / "file.txt").write_text("")
     with pytest.raises(SettingError, match="url=.* cannot be used. Allowed: a folder that exists"):
         FolderSource(str(tmp_path / name))
+
+
+# ---- resuming
+
+
+def test_a_file_that_was_added_is_told_in_words_and_not_only_by_two_digests(tmp_path):
+    url = write_files(tmp_path)
+    settings = {"batch_size": 2, "shuffle_buffer": 0, "seed": 0}
+    with Feed(FolderSource(url), [], **settings) as feed:
+        state = feed.state(0)
+    write_files(tmp_path, ("cat/11.jpg",))
+    message = "source=.* cannot be used. Allowed: .* a file was added, removed, renamed or changed, .* start a new run"
+    with pytest.raises(SettingError, match=message):
+        Feed(FolderSource(url), [], **settings, state=state)

@@ -4,6 +4,7 @@ import pickle
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from dataecho.errors import SettingError
 from dataecho.pipeline.stage import Broken
 from dataecho.sources.map_style import MapStyleSource
 from dataecho.testing.source_contract import SourceContract, all_positions, fingerprints
+from tasks.images.pixels import as_rgb, decode_image
 
 
 def tensors(*, last=9):
@@ -166,7 +168,88 @@ def test_a_value_that_is_no_number_is_broken():
     for k in (1, 2, 3):
         (result,) = read(source, k)
         assert isinstance(result, Broken)
-    assert "a NoneType is no number" in read(source, 1)[0].reason
+    assert "field 'x' is a NoneType, which stands for nothing" in read(source, 1)[0].reason
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (None, "field 'x' is a NoneType, which stands for nothing: leave such examples out"),
+        (2**70, f"field 'x' is a int, {2**70} is too large for 64 bits"),
+        (object(), "field 'x' is a object, no number, text, bytes, image, nor an array of numbers"),
+        (torch.zeros(2, dtype=torch.bfloat16), "field 'x' is a Tensor, which numpy cannot read: .*BFloat16"),
+        (Image.new("F", (2, 2)), "field 'x' is a Image, which numpy cannot read: an image of the mode 'F'"),
+        ({"y": [None]}, "field 'x.y' is a list of 1, no number"),
+    ],
+)
+def test_a_value_that_no_example_can_hold_is_told_by_its_field_and_not_as_a_fault_of_fields(value, message):
+    with pytest.raises(SettingError, match=rf"^dataset=list cannot be used. .* In example 0 {message}.*fields=\["):
+        MapStyleSource([{"x": value, "label": 1}])
+    assert read(MapStyleSource([{"x": value, "label": 1}], fields=["label"]), 0) == [{"label": 1}]
+
+
+# ---- Pillow's images
+
+
+def as_file(image, kind="PNG", **settings):
+    file = BytesIO()
+    image.save(file, kind, **settings)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_picture_is_turned_as_the_bytes_of_its_file_are(kind, orientation):
+    entry = Image.Exif()
+    entry[0x0112] = orientation
+    pixels = np.zeros((16, 32, 3), dtype=np.uint8)
+    pixels[:8, :16] = 255
+    data = as_file(Image.fromarray(pixels), kind, exif=entry)
+    found = record(Image.open(BytesIO(data)))
+    assert found.shape == ((16, 32, 3) if orientation < 5 else (32, 16, 3))
+    assert np.abs(found.astype(int) - decode_image(data, max_pixels=1000)).max() < 8
+    loaded = Image.open(BytesIO(data)).convert("RGB")  # as torchvision's loader gives it
+    np.testing.assert_array_equal(record(loaded), found)
+
+
+def test_of_sixteen_bits_the_upper_eight_stay_as_in_the_bytes_of_the_file():
+    values = (np.arange(64).reshape(8, 8) * 1040).astype(np.uint16)
+    data = as_file(Image.fromarray(values))
+    found = record(Image.open(BytesIO(data)))
+    np.testing.assert_array_equal(found, values >> 8)
+    np.testing.assert_array_equal(as_rgb(found), decode_image(data, max_pixels=100))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "PA", "LA", "RGB", "RGBA", "CMYK"])
+def test_every_other_mode_has_the_pixels_of_its_file(mode):
+    pixels = np.random.default_rng(0).integers(256, size=(8, 8, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels).convert(mode)
+    expected = np.asarray(image.convert("RGB"))
+    np.testing.assert_array_equal(as_rgb(record(image)), expected)
+    if mode not in ("PA", "CMYK"):  # which no PNG file has
+        np.testing.assert_array_equal(decode_image(as_file(image), max_pixels=100), expected)
+
+
+@pytest.mark.parametrize("mode", ["F", "I", "La"])
+def test_a_mode_of_no_known_range_is_broken_by_name(mode):
+    (first, second) = read(MapStyleSource([{"x": 1}, {"x": Image.new(mode, (2, 2))}]), 0, 1)
+    assert first == {"x": 1} and f"an image of the mode {mode!r}, whose numbers may be of any range" in second.reason
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")  # so says Pillow
+def test_a_damaged_entry_turns_nothing():
+    data = as_file(Image.new("RGB", (4, 2)), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
+    assert record(Image.open(BytesIO(data))).shape == decode_image(data, max_pixels=8).shape == (2, 4, 3)
+
+
+def test_the_names_of_the_classes_are_those_of_the_dataset():
+    class Named(list):
+        classes: object = ("cat", "dog")
+
+    assert MapStyleSource(Named([{"x": 1}])).classes == ("cat", "dog")
+    for other in (None, 7, [], [1, 2]):
+        Named.classes = other
+        assert MapStyleSource(Named([{"x": 1}])).classes is None
 
 
 # ---- reading

@@ -1,5 +1,6 @@
 """The bytes of a shard at any place."""
 
+import errno
 import io
 import os
 
@@ -53,6 +54,24 @@ def test_an_open_file_stays_readable_when_it_is_removed(tmp_path):
     assert file.read_at(1, 3) == DATA[1:4]
     with pytest.raises(MissingFile, match=r"a\.bin: there is no such file"):
         LocalFile(path)
+
+
+@pytest.mark.parametrize(
+    ("number", "cure"),
+    [
+        (errno.EMFILE, "Too many open files. This process has too many files open: raise the limit"),
+        (errno.ELOOP, "Too many levels of symbolic links. A link on its way leads back to itself: remove that link"),
+        (errno.EACCES, "Permission denied. Give this user the right to read it"),
+        (errno.ENOTDIR, "Not a directory. Check the path"),
+    ],
+)
+def test_what_helps_is_told_by_what_happened(tmp_path, monkeypatch, number, cure):
+    def refused(path, flags):
+        raise OSError(number, os.strerror(number), path)
+
+    monkeypatch.setattr("dataecho.sources.shard_file.os.open", refused)
+    with pytest.raises(DataError, match=rf"a\.bin: {cure}"):
+        LocalFile(tmp_path / "a.bin")
 
 
 def test_files_are_closed_when_nobody_refers_to_them(tmp_path):

@@ -130,6 +130,58 @@ class TestRecords:
         with pytest.raises(DataError, match=r"s\.tar has no png in any example, which fields\.image.*It has cls, jpg"):
             read(source, 0, 0)
 
+    def test_a_class_that_is_no_number_of_64_bits_and_json_that_is_nested_too_deeply_are_broken(self, tmp_path):
+        members = [
+            ("1.cls", b"9223372036854775807"),
+            ("2.cls", str(2**70).encode()),
+            ("3.cls", b"-9223372036854775809"),
+        ]
+        members += [("4.json", b"[" * 100_000), ("5.cls", b"1" * 5000)]
+        source = TarSource(str(write_tar(tmp_path / "s.tar", members)))
+        first, second, third, fourth, fifth = read(source, 0, 0, 1, 2, 3, 4)
+        assert first["cls"] == 2**63 - 1
+        assert second == Broken("cls: b'1180591620717411303424' is too large for 64 bits")
+        assert third == Broken("cls: b'-9223372036854775809' is too large for 64 bits")
+        assert fourth == Broken("json: it is nested too deeply")
+        assert isinstance(fifth, Broken)
+
+    def test_names_with_a_number_after_a_dot_do_not_become_one_example_in_silence(self, tmp_path):
+        members = [("a/im_1.5.jpg", b"a"), ("a/im_1.6.jpg", b"b"), ("a/im_2.jpg", b"c"), ("a/im_2.5.jpg", b"d")]
+        path = str(write_tar(tmp_path / "s.tar", members))
+        message = r"s.tar: 2 examples have several files that end in .jpg, such as a/im_1 with 5.jpg, 6.jpg: "
+        with pytest.raises(DataError, match=message + r".* write another sign for the dot .*fields=\{a: 5.jpg, ...\}"):
+            read(TarSource(path), 0, 0)
+        first, second = read(TarSource(path, fields={"image": "jpg"}), 0, 0, 1)
+        assert "no jpg; there is 5.jpg, 6.jpg. 5.jpg, 6.jpg: what follows the first dot" in first.reason
+        assert second == {"image": b"c"}
+        (named, _) = read(TarSource(path, fields={"a": "5.jpg"}), 0, 0, 1)
+        assert named == {"a": b"a"}
+        with pytest.raises(DataError, match="has no tif in any example"):
+            read(TarSource(path, fields={"image": "tif"}), 0, 0)
+
+    @pytest.mark.parametrize(
+        "names",
+        [
+            ("1.left.jpg", "1.right.jpg"),
+            ("1.jpg", "1.meta.json", "1.json"),
+            ("1.5.jpg", "2.5.jpg"),
+            ("1.5.cls", "1.5.jpg"),
+        ],
+    )
+    def test_fields_with_dots_that_are_no_other_examples_stay(self, tmp_path, names):
+        path = write_tar(tmp_path / "s.tar", [(name, b"7") for name in names])
+        source = TarSource(str(path))
+        found = read(source, 0, *range(source.num_examples(0)))
+        assert sum(len(record) - 1 for record in found) == len(names)
+
+    def test_as_many_fields_as_examples_are_refused_before_they_fill_the_memory(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("dataecho.sources.tar_index._MAX_PLACES", 80)
+        path = write_tar(tmp_path / "s.tar", [(f"{k}.{k:04d}.jpg", b"x") for k in range(9)])
+        with pytest.raises(
+            DataError, match="s.tar has 9 different fields in 9 examples, such as 0000.jpg: what follows"
+        ):
+            TarSource(str(path)).num_examples(0)
+
     def test_examples_are_named_by_their_key(self, served):
         source = served()
         assert source.name(1, 3) == "train-0001.tar: example 3"

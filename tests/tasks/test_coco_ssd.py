@@ -11,6 +11,7 @@ import cv2
 import fsspec
 import numpy as np
 import pytest
+from PIL import Image
 
 from dataecho.build import build
 from dataecho.compose import compose_workload
@@ -185,10 +186,14 @@ def write_official(folder, *, lacking=()):
 def test_the_published_parts_are_found_and_their_images_counted(tmp_path):
     folder = write_official(tmp_path / "coco")
     assert coco(folder + "/", split="eval").num_examples(0) == 5_000
-    with pytest.raises(
-        DataError, match=r"instances_train2017\.json has 12 images, expected are 118,287\. It is another"
-    ):
+    message = r"subset=None cannot be used. Allowed: true, .*train2017\.json has 12 images, expected are 118,287: it is"
+    with pytest.raises(SettingError, match=message):
         coco(folder, split="train")
+    assert coco(folder, split="train", subset=True).num_examples(0) == 1  # with an object
+    node = config(*QUIET, "task/coco_ssd_data=official", f"task.train.folder={folder}", "task.train.subset=true")[
+        "task"
+    ]
+    assert node["eval"]["subset"] is True and build(node["train"], object, key="task.train").num_examples(0) == 1
     with pytest.raises(SettingError, match="split=test cannot be used. Allowed: train, eval"):
         coco(folder, split="test")
 
@@ -273,6 +278,26 @@ BAD = {
         {"images": [{"id": 4, "file_name": "a.jpg", "width": 3, "height": 3}] * 2, "annotations": []},
         "image 4 comes twice",
     ),
+    "a huge number": (
+        {"images": [{"id": 2**63, "file_name": "a.jpg", "width": 3, "height": 3}]},
+        r"images\[0\] has id 9223372036854775808, which is no whole number from 0 to 2\^63 - 1",
+    ),
+    "a huge box": (
+        {"annotations": [{"image_id": 0, "category_id": 1, "bbox": [1, 2, 3, 10**400]}]},
+        r"annotations\[0\] has the bbox \[1, 2, 3, 1000",
+    ),
+    "a crowd in quotes": (
+        {"annotations": [{"image_id": 0, "category_id": 1, "bbox": [1, 2, 3, 4], "iscrowd": "0"}]},
+        r"annotations\[0\] has iscrowd '0', which is neither 0 nor 1",
+    ),
+    "shares for pixels": (
+        {"annotations": [{"image_id": 0, "category_id": 1, "bbox": [0.25, 0, 0.5, 1.0]}] * 3},
+        r"all 3 boxes lie between 0 and 1.01, as shares of the picture would: .* Multiply them by width and height",
+    ),
+    "nested lists": (
+        {"info": json.loads("[" * 900 + "]" * 900), "images": json.loads("[" * 900 + "]" * 900)},
+        r"images\[0\] is no object but",
+    ),
     "a list of numbers": ({"images": [7]}, r"images\[0\] is no object but '7'"),
 }
 
@@ -282,6 +307,149 @@ def test_annotations_that_cannot_be_used_are_told_with_their_place(tmp_path, nam
     changes, message = BAD[name]
     with pytest.raises(DataError, match=f"instances.json: {message}"):
         CocoSource(*write_coco(tmp_path, with_images=False, **changes))
+
+
+@pytest.mark.parametrize("name", ["info", "images"])
+def test_lists_that_are_nested_too_deeply_are_told(name):
+    data = b'{"images": [], "' + name.encode() + b'": ' + b"[" * 100_000
+    with pytest.raises(DataError, match=r"here: no JSON object with lists, at letter \d+: it is nested too deeply"):
+        read_annotations([data], where="here")
+
+
+@pytest.mark.parametrize("value", [0, 1, True, False])
+def test_a_crowd_is_a_number_or_a_truth(tmp_path, value):
+    objects = [{"image_id": 0, "category_id": 1, "bbox": [1, 2, 3, 4], "iscrowd": value}]
+    source = CocoSource(*write_coco(tmp_path, annotations=objects), split="eval")
+    assert source.read(*all_positions(source))[0]["crowd"].tolist() == [bool(value)]
+
+
+def test_a_box_of_one_pixel_is_no_share(tmp_path):
+    objects = [{"image_id": 0, "category_id": 1, "bbox": box} for box in ([0, 0, 1, 1], [0.2, 0.2, 3, 3])]
+    source = CocoSource(*write_coco(tmp_path, annotations=objects), split="eval")
+    np.testing.assert_allclose(source.read(*all_positions(source))[0]["boxes"], [[0, 0, 1, 1], [0.2, 0.2, 3.2, 3.2]])
+
+
+# ---- categories that one of two files lacks
+
+
+def fewer_categories():
+    """The same objects without those of the category 1, which is not in the file either."""
+    facts = content()
+    objects = [one for one in facts["annotations"] if one["category_id"] != 1]
+    return {"annotations": objects, "categories": [one for one in facts["categories"] if one["id"] != 1]}
+
+
+def test_categories_that_one_file_lacks_shift_no_label(tmp_path):
+    whole, part = write_coco(tmp_path / "a"), write_coco(tmp_path / "b", **fewer_categories())
+    node = config(*QUIET)["task"] | {"num_classes": 3}
+    sources = {
+        name: {"_target_": "tasks.coco_ssd.source.CocoSource", "annotations": places[0], "images": places[1]}
+        for name, places in (("train", whole), ("eval", part))
+    }
+    with pytest.raises(SettingError, match="^task.eval=2 classes cannot be used. .* Only in task.train: person"):
+        build(node | sources, Task, key="task")
+    names = ["person", "car", "toothbrush"]
+    given = {name: source | {"classes": names} for name, source in sources.items()}
+    task = build(node | given, Task, key="task")
+    for source in (task.train_source(), task.eval_source()):
+        records = source.read(*all_positions(source))
+        assert source.classes == tuple(names) and records[2]["labels"].tolist() == [2, 3]
+    with pytest.raises(SettingError, match="task.num_classes=80 cannot be used. Allowed: 3"):
+        build(node | given | {"num_classes": 80}, Task, key="task")
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        (["person", "car"], "classes=2 names cannot be used. .*not among those given: toothbrush"),
+        (["car", "car"], r"classes=\['car', 'car'\] cannot be used. Allowed: null, or every class once"),
+    ],
+)
+def test_classes_that_do_not_fit_the_objects_are_refused(tmp_path, classes, message):
+    with pytest.raises(SettingError, match=message):
+        CocoSource(*write_coco(tmp_path), classes=classes)
+
+
+def test_given_classes_need_categories_of_different_names(tmp_path):
+    places = write_coco(tmp_path, categories=[{"id": number, "name": "car"} for number in (1, 3, 90)])
+    assert CocoSource(*places).classes == ("car", "car", "car")
+    with pytest.raises(SettingError, match="the category 'car' comes twice"):
+        CocoSource(*places, classes=["car"])
+
+
+# ---- pictures that an EXIF entry turns
+
+
+def write_turned(folder, *, size, entry, annotated):
+    """One image, bright in the corner that is stored first, with a box in that corner of the picture that is meant."""
+    height, width = size
+    pixels = np.zeros((height, width, 3), dtype=np.uint8)
+    pixels[: height // 2, : width // 2] = 255
+    exif = Image.Exif()
+    exif[0x0112] = entry
+    (folder / "images").mkdir(parents=True)
+    Image.fromarray(pixels).save(folder / "images" / "a.png", exif=exif)
+    facts = content(
+        images=[{"id": 1, "file_name": "a.png", "height": annotated[0], "width": annotated[1]}],
+        annotations=[{"image_id": 1, "category_id": 1, "bbox": [0, 0, annotated[1] // 2, annotated[0] // 2]}],
+    )
+    (folder / "instances.json").write_text(json.dumps(facts))
+    return str(folder / "instances.json"), str(folder / "images")
+
+
+def decoded_at_first(source, cache):
+    stage = task_of(*small(cache)).stages()[0]
+    return stage.function(source.read(*all_positions(source))[0])
+
+
+@pytest.mark.parametrize(
+    ("size", "entry", "annotated", "orientation", "as_stored"),
+    [
+        ((30, 40), 1, (30, 40), None, True),  # nothing turns it
+        ((30, 40), 6, (30, 40), None, True),  # it fits only the picture as it is stored
+        ((30, 40), 6, (30, 40), "turned", True),
+        ((30, 40), 6, (40, 30), None, False),  # only the one that is turned
+        ((30, 40), 8, (40, 30), "stored", False),
+        ((30, 30), 6, (30, 30), None, False),  # both: as the setting says
+        ((30, 30), 6, (30, 30), "turned", False),
+        ((30, 30), 6, (30, 30), "stored", True),
+        ((30, 40), 3, (30, 40), None, False),
+        ((30, 40), 3, (30, 40), "stored", True),
+    ],
+)
+def test_boxes_lie_on_the_picture_that_their_annotated_size_fits(
+    tmp_path, cache, caplog, size, entry, annotated, orientation, as_stored
+):
+    source = CocoSource(
+        *write_turned(tmp_path, size=size, entry=entry, annotated=annotated), split="eval", orientation=orientation
+    )
+    example = decoded_at_first(source, cache)
+    assert example["image"].shape[:2] == annotated
+    left, top, right, bottom = example["boxes"][0].astype(int).tolist()
+    assert (
+        example["image"][top:bottom, left:right].mean() == 255
+    ) == as_stored  # the bright corner is that stored first
+    is_told = "1 images so far, such as a.png, have an EXIF entry" in caplog.text
+    assert is_told == (entry != 1 and (size[0] == size[1] or entry < 5))
+    if is_told:
+        assert f"for the picture as it is {orientation or 'turned'} (orientation)" in caplog.text
+        source.read(*all_positions(source))  # the same image, read again, is no other
+        assert caplog.text.count("images so far") == 1
+
+
+def test_a_size_that_fits_neither_picture_is_broken(tmp_path, cache):
+    source = CocoSource(*write_turned(tmp_path, size=(30, 40), entry=6, annotated=(30, 30)), split="eval")
+    with pytest.raises(ValueError, match="the image has 30 x 40 pixels, its annotations are for 30 x 30"):
+        decoded_at_first(source, cache)
+
+
+def test_which_picture_is_meant_is_part_of_the_digest_and_refused_by_name(tmp_path):
+    places = write_turned(tmp_path, size=(30, 30), entry=6, annotated=(30, 30))
+    sources = [CocoSource(*places, orientation=orientation) for orientation in (None, "turned", "stored")]
+    assert len({source.digest for source in sources}) == 2 and sources[0].digest == sources[1].digest
+    assert pickle.loads(pickle.dumps(sources[2])).read(*all_positions(sources[2]))[0]["stored"] is True
+    with pytest.raises(SettingError, match="orientation=raw cannot be used. Allowed: null, turned, stored"):
+        CocoSource(*places, orientation="raw")
 
 
 @pytest.mark.parametrize("changes", [{"annotations": []}, {"annotations": content()["annotations"][7:9]}])
@@ -332,7 +500,7 @@ def test_an_image_of_another_size_than_its_annotations_say_is_broken(tmp_path, c
 
 
 def test_too_many_objects_and_unknown_labels_are_told(cache):
-    stage = task_of(*small(cache, "task.max_objects=2", "task.num_classes=5")).stages()[0]
+    stage = task_of(*small(cache, "task.max_objects=2")).stages()[0]
     image = cv2.imencode(".jpg", np.zeros((20, 20, 3), dtype=np.uint8))[1].tobytes()
 
     def record(*labels):
@@ -341,11 +509,11 @@ def test_too_many_objects_and_unknown_labels_are_told(cache):
         facts = {"boxes": boxes, "labels": np.array(labels, dtype=np.int64), "crowd": np.zeros(number, dtype=bool)}
         return {"image": image, "size": np.array([20, 20]), **facts}
 
-    assert stage.function(record(5, 1))["labels"].tolist() == [5, 1]
+    assert stage.function(record(10, 1))["labels"].tolist() == [10, 1]
     with pytest.raises(ValueError, match="3 objects are more than task.max_objects=2"):
         stage.function(record(1, 1, 1))
-    with pytest.raises(ValueError, match="label 6 is no whole number from 1 to 5: see task.num_classes"):
-        stage.function(record(6))
+    with pytest.raises(ValueError, match="label 11 is no whole number from 1 to 10: see task.num_classes"):
+        stage.function(record(11))
     with pytest.raises(ValueError, match="no size and no crowd in a record of image, boxes, labels"):
         stage.function({name: value for name, value in record(1).items() if name not in ("size", "crowd")})
 
@@ -613,7 +781,7 @@ def test_any_source_of_such_records_can_be_given(tmp_path, cache):
     annotations, images = write_coco(tmp_path)
     overrides = taken_from({split: (annotations, images) for split in PARTS})
     overrides += ["task.batch_size=4", "task.models.torch.virtual_batch_size=4", "task.eval_interval=8"]
-    overrides += ["task.models.torch.widths=[4,8]", "task.models.torch.extras=[[4,8],[4,8]]"]
+    overrides += ["task.models.torch.widths=[4,8]", "task.models.torch.extras=[[4,8],[4,8]]", "task.num_classes=3"]
     workload = compose_workload(config(*QUIET, *overrides))
     assert isinstance(workload.task, CocoSsd)
     assert workload.evaluate().keys() == {"eval_loss", "mAP", "mAP_50", "mAP_75"}

@@ -2,8 +2,10 @@
 
 import gzip
 import io
+import itertools
 import json
 import pickle
+import zlib
 
 import fsspec
 import numpy as np
@@ -207,11 +209,31 @@ def test_a_file_that_is_cut_short_anywhere_is_told(tmp_path):
         (b"WARC/1.0\r\n", "is not compressed by gzip"),
         (gzip.compress(b"no record at all"), "no WARC record.* at byte 0. Bring the whole file"),
         (
+            gzip.compress(b"WARC/1.0\r\nWARC-Type: conversion\r\n\r\na line of a page\r\n\r\n"),
+            "a.warc.wet.gz: no WARC record: its Content-Length is None, no number of bytes, at byte 0",
+        ),
+        (
+            gzip.compress(b"WARC/1.0\r\nWARC-Type: conversion\r\nContent-Length: many\r\n\r\na line\r\n\r\n"),
+            "a.warc.wet.gz: no WARC record: its Content-Length is many, no number of bytes, at byte 0",
+        ),
+        (
+            gzip.compress(b"WARC/1.0\r\nWARC-Type: conversion\r\nContent-Length: 4\r\n\r\na line that goes on"),
+            r"a.warc.wet.gz: no WARC record: .*in the member's byte 58, at byte 0",
+        ),
+        (
             gzip.compress(b"WARC/1.0\r\nWARC-Type: conversion\r\nContent-Length: 99\r\n\r\nless"),
             "99 bytes of text were",
         ),
     ],
-    ids=["empty", "no_gzip", "no_record", "cut_short"],  # gzip writes the time: no name for a test
+    ids=[
+        "empty",
+        "no_gzip",
+        "no_record",
+        "no_length",
+        "a_word_for_a_length",
+        "goes_on",
+        "cut_short",
+    ],  # gzip writes the time: no name for a test
 )
 def test_a_file_that_is_no_wet_file_is_told(tmp_path, content, message):
     path = tmp_path / "a.warc.wet.gz"
@@ -230,12 +252,137 @@ def test_a_damaged_byte_is_told(tmp_path):
         source(str(path)).num_examples(0)
 
 
-def test_another_kind_of_file_and_a_wrong_folder_are_told(tmp_path):
-    path = write_wet(tmp_path / "a.warc.gz", ("eng", "a line of the page"), kind="metadata")
-    with pytest.raises(DataError, match="has no text of pages, but records of the kind metadata, warcinfo. Take the"):
-        source(path).num_examples(0)
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("metadata", r"is a WAT file \(.warc.wat.gz\): its first record has the kind metadata. Take the .warc.wet.gz"),
+        ("response", r"is a WARC file \(.warc.gz\): its first record has the kind response. Take the .warc.wet.gz"),
+        ("request", r"is a WARC file \(.warc.gz\): its first record has the kind request. Take the .warc.wet.gz"),
+    ],
+)
+def test_other_files_of_a_crawl_are_told_apart_before_their_end_is_read(tmp_path, kind, message):
+    answer = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n<html>a page</html>"  # headers inside of the record
+    head = f"WARC/1.0\r\nWARC-Type: {kind}\r\nContent-Length: {len(answer)}\r\n\r\n".encode()
+    path = tmp_path / "a.warc.gz"
+    write_wet(path)
+    data = path.read_bytes() + 2 * gzip.compress(head + answer + b"\r\n\r\n", mtime=0)
+    for cut in (0, 40):
+        path.write_bytes(data[: len(data) - cut])
+        with pytest.raises(DataError, match=rf"a.warc.gz {message}"):
+            source(str(path)).num_examples(0)
+
+
+def test_a_file_without_pages_and_a_wrong_folder_are_told(tmp_path):
+    with pytest.raises(DataError, match="has no text of pages, but records of the kind warcinfo. Take the"):
+        source(write_wet(tmp_path / "a.warc.gz")).num_examples(0)
     with pytest.raises(MissingFile, match="no file matches.*wet.paths.gz"):
         source(f"{tmp_path}/none/*.warc.wet.gz")
+
+
+# ---- records that share a member
+
+
+def joined(path, *, sizes):
+    """The same records, so many of them in each member."""
+    content = [gzip.decompress(member) for member in split_members(path.read_bytes())]
+    parts = iter(content)
+    path.write_bytes(b"".join(gzip.compress(b"".join(itertools.islice(parts, size)), mtime=0) for size in sizes))
+
+
+def split_members(data):
+    while data:
+        inflater = zlib.decompressobj(31)
+        inflater.decompress(data)
+        yield data[: len(data) - len(inflater.unused_data)]
+        data = inflater.unused_data
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 1, 1, 1), (2, 3), (1, 2, 2), (5,), (3, 1, 1)])
+def test_every_record_of_a_member_is_read(tmp_path, sizes):
+    pages = [("eng", "\n".join(f"page {page} line {line}" for line in range(6))) for page in range(4)]
+    path = tmp_path / "a.warc.wet.gz"
+    write_wet(path, *pages)
+    joined(path, sizes=sizes)
+    of = source(str(path), sequence_length=14)
+    lines = [f"page {page} line {line}".encode() for page in range(4) for line in range(6)]
+    assert list(of.lines(0)) == lines and len(lines) == 24
+    text = b"\n".join(lines) + b"\n"
+    assert rows(of) == [text[14 * r : 14 * r + 15] for r in range((len(text) - 1) // 14)]
+
+
+def test_many_records_in_one_large_member_are_refused_with_the_cure(tmp_path, monkeypatch):
+    monkeypatch.setattr("tasks.commoncrawl_transformer.pages._MAX_SHARED", 1000)
+    path = tmp_path / "a.warc.wet.gz"
+    write_wet(path, ("eng", "a long page " * 100), ("eng", "another page"))
+    assert source(str(path), max_page_length=5000).num_examples(0) > 0  # a large page alone is none
+    joined(path, sizes=(1, 2))
+    with pytest.raises(DataError, match="a.warc.wet.gz has many records in one piece of .* warcio recompress OLD NEW"):
+        source(str(path)).num_examples(0)
+
+
+# ---- the list of a crawl
+
+
+def write_list(folder, *, compressed):
+    """Four files below ``folder``, and the list of them as a crawl has it."""
+    paths = [f"crawl-data/CC/segments/{number // 2}/wet/{number}.warc.wet.gz" for number in range(4)]
+    for number, path in enumerate(paths):
+        write_wet(folder / path, ("eng", f"line of the page {number}"))
+    text = "".join(f"{path}\n" for path in paths).encode()
+    name = "wet.paths.gz" if compressed else "wet.paths"
+    (folder / name).write_bytes(gzip.compress(text) if compressed else text)
+    return str(folder / name)
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+@pytest.mark.parametrize(
+    ("part", "numbers"), [({}, [0, 1, 2, 3]), ({"num_files": 1}, [0]), ({"first_file": 1, "num_files": 2}, [1, 2])]
+)
+def test_the_list_of_a_crawl_stands_for_its_files(tmp_path, compressed, part, numbers):
+    of = source(write_list(tmp_path, compressed=compressed), root=str(tmp_path), **part)
+    assert all_lines(of) == [f"line of the page {number}".encode() for number in numbers]
+
+
+def test_paths_of_a_list_lie_where_common_crawl_has_them(tmp_path):
+    of = source(write_list(tmp_path, compressed=True), num_files=2)
+    assert of._urls[1] == "https://data.commoncrawl.org/crawl-data/CC/segments/0/wet/1.warc.wet.gz"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "wet.paths is no list of WET files: it is empty"),
+        (b"a/b.warc.gz\n", r"no list of WET files: 'a/b.warc.gz' is in it. Take wet.paths.gz, not warc.paths.gz"),
+        (b"a/b.warc.wet.gz\n../c.warc.wet.gz", r"no list of WET files: '../c.warc.wet.gz' is in it"),
+        (b"\x1f\x8b and no more", "wet.paths is no list of files"),
+        (b"\xff\xfe", "wet.paths is no list of files"),
+    ],
+)
+def test_what_is_no_list_of_wet_files_is_told(tmp_path, content, message):
+    (tmp_path / "wet.paths").write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        source(str(tmp_path / "wet.paths"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_files": 5}, r"num_files=5 cannot be used. Allowed: null \(all\) or 1 to 4"),
+        ({"num_files": 0}, "num_files=0 cannot be used"),
+        ({"first_file": 4}, "first_file=4 cannot be used. Allowed: 0 to 3"),
+        ({"first_file": 2, "num_files": 3}, r"num_files=3 cannot be used. Allowed: null \(all\) or 1 to 2"),
+    ],
+)
+def test_a_part_that_a_list_does_not_have_is_refused(tmp_path, settings, message):
+    with pytest.raises(SettingError, match=message):
+        source(write_list(tmp_path, compressed=True), **settings)
+
+
+@pytest.mark.parametrize("name", ["root", "first_file", "num_files"])
+def test_what_belongs_to_a_list_is_refused_without_one(tmp_path, name):
+    write_pages(tmp_path)
+    with pytest.raises(SettingError, match=f"{name}=.* cannot be used. Allowed: null, unless urls is a list"):
+        source(f"{tmp_path}/*.warc.wet.gz", **{name: "x" if name == "root" else 1})
 
 
 def test_a_shard_of_which_nothing_is_chosen_is_told(tmp_path):

@@ -11,6 +11,8 @@ from multiprocessing import get_context
 
 import cv2
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 from hydra.utils import get_object
 from PIL import Image
@@ -22,12 +24,13 @@ from dataecho.errors import SettingError
 from dataecho.pipeline.executor import ExecutorSettings
 from dataecho.pipeline.feed import Feed
 from dataecho.pipeline.source import ArraySource
-from dataecho.pipeline.stage import as_examples
+from dataecho.pipeline.stage import as_examples, run_stage
 from dataecho.plan.keys import KeyStream
 from dataecho.testing.source_contract import all_positions, fingerprints
 from dataecho.testing.task_contract import TaskContract
 from dataecho.training.contracts import AcceleratorSettings, BackendContext, OptimizerSettings, Task
 from dataecho.training.evaluation import evaluate
+from tasks.images.classification import pixels_of
 from tasks.images.data import Images
 from tasks.images.drawing import Scenes
 from tasks.images.headers import image_size
@@ -116,6 +119,11 @@ KINDS = {
     "progressive": encoded(picture(), progressive=True),
     "preview": with_preview(encoded(picture()), encoded(picture(8, 8))),
     "png": encoded(picture(), "PNG"),
+    "webp": encoded(picture(), "WEBP"),
+    "webp without loss": encoded(picture(), "WEBP", lossless=True),
+    "webp with an entry": encoded(picture(), "WEBP", exif=Image.Exif().tobytes()),
+    "bmp": encoded(picture(), "BMP"),
+    "bmp with a palette": encoded(Image.fromarray(picture()).quantize(16), "BMP"),
 }
 
 
@@ -131,7 +139,7 @@ def test_a_file_that_is_cut_short_anywhere_is_refused(kind):
     data = KINDS[kind]
     ends = {0, 1, 2, 3, 10, 20, *range(0, len(data) - 4, 37), len(data) - 12 if kind == "png" else len(data) - 2}
     for end in sorted(ends):
-        with pytest.raises(ValueError, match="cut short|neither a JPEG nor a PNG|damaged"):
+        with pytest.raises(ValueError, match="cut short|no JPEG, PNG, WebP or BMP file|damaged"):
             decode_image(data[:end], max_pixels=10**6)
 
 
@@ -154,9 +162,9 @@ JPEG, PNG = KINDS["jpeg"], KINDS["png"]
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", r"neither a JPEG nor a PNG file: it begins with b''"),
-        (b"<html>404</html>", r"neither a JPEG nor a PNG file: it begins with b'<html>40'"),
-        (b"GIF89a" + bytes(50), "neither a JPEG nor a PNG"),
+        (b"", r"no JPEG, PNG, WebP or BMP file: it begins with b''"),
+        (b"<html>404</html>", r"no JPEG, PNG, WebP or BMP file: it begins with b'<html>40'"),
+        (b"GIF89a" + bytes(50), "no JPEG, PNG, WebP or BMP file"),
         (damaged(JPEG, 20, b"\0\0"), "a damaged JPEG file: no marker at byte 20"),
         (damaged(PNG, 12, b"IDAT"), "a damaged PNG file: its header has no size"),
         (damaged(PNG, 60, bytes(20)), "the image cannot be decoded: its data are damaged"),
@@ -168,16 +176,32 @@ def test_a_damaged_file_is_refused(data, message):
         decode_image(data, max_pixels=10**6)
 
 
+def huge(kind):
+    """The file, whose header says 60,000 x 60,000 pixels, or the most that its format can say."""
+    data, side = KINDS[kind], 60000
+    if kind == "png":
+        return damaged(data, 16, struct.pack(">II", side, side)), side
+    if kind == "webp":
+        return damaged(data, 26, struct.pack("<HH", 16383, 16383)), 16383
+    if kind == "webp without loss":
+        return damaged(data, 21, struct.pack("<I", 16383 | 16383 << 14)), 16384
+    if kind == "webp with an entry":
+        return damaged(data, 24, 2 * (side - 1).to_bytes(3, "little")), side
+    if kind.startswith("bmp"):
+        return damaged(data, 18, struct.pack("<ii", side, side)) + bytes(1), side
+    place = data.rfind(b"\xff\xc2" if kind == "progressive" else b"\xff\xc0") + 5
+    return damaged(data, place, struct.pack(">HH", side, side)), side
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_file_that_claims_too_many_pixels_is_refused_before_it_is_decoded(kind, monkeypatch):
-    data = KINDS[kind]
-    place = 16 if kind == "png" else data.rfind(b"\xff\xc2" if kind == "progressive" else b"\xff\xc0") + 5
-    huge = damaged(data, place, struct.pack(">II", 60000, 60000) if kind == "png" else struct.pack(">HH", 60000, 60000))
+    data, side = huge(kind)
     monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("it was decoded"))
-    with pytest.raises(ValueError, match="60000 x 60000 pixels are more than max_pixels=89478485"):
-        decode_image(huge, max_pixels=89_478_485)
+    message = f"{side} x {side} pixels are more than max_pixels=89478485"
+    with pytest.raises(ValueError, match="a BMP file that is cut short" if kind.startswith("bmp") else message):
+        decode_image(data, max_pixels=89_478_485)
     with pytest.raises(ValueError, match="60 x 40 pixels are more than max_pixels=2399"):
-        decode_image(data, max_pixels=2399)
+        decode_image(KINDS[kind], max_pixels=2399)
 
 
 def test_pixels_that_are_there_are_taken_as_rgb():
@@ -310,7 +334,10 @@ def test_other_fields_of_a_record_are_left_out(cache):
         ({"x": JPEG}, "no image and no label in a record of x"),
         ({"image": JPEG, "label": 10}, "label 10 is no whole number from 0 to 9: see task.num_classes"),
         ({"image": JPEG, "label": -1}, "label -1 is no whole number from 0 to 9"),
-        ({"image": JPEG, "label": "cat"}, "label 'cat' is no whole number from 0 to 9"),
+        (
+            {"image": JPEG, "label": "cat"},
+            "label 'cat' is text: list all classes, by their numbers, in task.class_names",
+        ),
         ({"image": JPEG[:-2], "label": 1}, "a JPEG file that is cut short: no end marker"),
     ],
 )
@@ -390,6 +417,145 @@ def test_the_same_images_come_from_every_kind_of_source(folders, option):
 def test_data_that_are_not_named_are_asked_for(option, key):
     with pytest.raises(SettingError, match=rf"task.train.{key}=\?\?\? cannot be used. .*task.train.{key}=\.\.\."):
         compose_workload(config(*QUIET, f"task/images_data={option}"))
+
+
+CLASSES = ("bee", "cat", "dog")
+
+
+def class_folders(root, names=CLASSES, *, ending="png"):
+    """Two images of every class, in a colour of its own; those of a folder ``b`` are a little lighter."""
+    for number, name in enumerate(names):
+        (root / name).mkdir(parents=True)
+        for k in range(2):
+            tint = np.full((32, 32, 3), 40 * (1 + number) + 2 * k + (root.name == "b"), dtype=np.uint8)
+            (root / name / f"{k}.{ending}").write_bytes(encoded(tint, {"jpg": "JPEG"}.get(ending, ending)))
+    return root
+
+
+def of_folders(train, held_out, *overrides):
+    facts = ("task.num_classes=3", "task.batch_size=2", "task.eval_batch_size=2", "task.shuffle_buffer=0")
+    urls = (f"task.train.url={train}", f"task.eval.url={held_out}")
+    return compose_workload(config(*QUIET, "task/images_data=folder", *urls, *facts, *overrides))
+
+
+def labels_of(source):
+    return {source.name(0, k).partition("/")[0]: int(record["label"]) for k, record in enumerate(read_all(source))}
+
+
+def read_all(source):
+    return as_examples(source.read(*all_positions(source)))
+
+
+@pytest.mark.parametrize("ending", ["png", "webp", "bmp", "jpg"])
+def test_class_folders_have_the_same_numbers_on_both_sides_whatever_their_images_are(tmp_path, ending):
+    train = class_folders(tmp_path / "a")
+    workload = of_folders(train, class_folders(tmp_path / "b", ending=ending))
+    assert labels_of(workload.train_source) == labels_of(workload.eval_source) == {"bee": 0, "cat": 1, "dog": 2}
+    assert 0 <= workload.evaluate()["accuracy"] <= 1  # all of them can be decoded
+
+
+@pytest.mark.parametrize(
+    ("held_out", "message"),
+    [
+        (
+            ("cat", "dog"),
+            r"^task.eval=2 classes cannot be used. Allowed: the 3 classes of task.train, .* task.train: bee",
+        ),
+        (("bee", "cat", "hound"), "Only in task.train: dog. Only in task.eval: hound. Bring both sides into agreement"),
+        (("1", "2", "3"), "Only in task.eval: 1, 2, 3. These are numbers, such as those of ImageNet's devkit"),
+    ],
+)
+def test_classes_that_differ_between_training_and_evaluation_are_refused(tmp_path, held_out, message):
+    train = class_folders(tmp_path / "a")
+    with pytest.raises(SettingError, match=message):
+        of_folders(train, class_folders(tmp_path / "b", held_out))
+
+
+def test_a_class_that_lacks_an_image_on_one_side_is_refused_and_the_cure_helps(tmp_path, caplog):
+    train, held_out = class_folders(tmp_path / "a"), class_folders(tmp_path / "b")
+    for path in (held_out / "bee").iterdir():
+        path.unlink()
+    with pytest.raises(SettingError, match="^task.eval.url=.* bee: no image there.* give the list of classes to all"):
+        of_folders(train, held_out)
+    workload = of_folders(train, held_out, "task.train.classes=[bee,cat,dog]")
+    assert labels_of(workload.eval_source) == {"cat": 1, "dog": 2}
+    assert [record.getMessage() for record in caplog.records] == [f"{held_out}: 1 of 3 classes have no image: bee"]
+
+
+def test_the_order_of_given_classes_must_be_the_same(tmp_path):
+    train, held_out = class_folders(tmp_path / "a"), class_folders(tmp_path / "b")
+    with pytest.raises(SettingError, match="Class 0 is bee in task.train and dog in task.eval"):
+        of_folders(train, held_out, "task.eval.classes=[dog,cat,bee]")
+
+
+def test_a_url_one_level_too_high_is_refused(tmp_path):
+    class_folders(tmp_path / "train")
+    class_folders(tmp_path / "val")
+    with pytest.raises(SettingError, match=r"^task.train.url=.* parts of a data set \(train, val\): go one level down"):
+        of_folders(tmp_path, tmp_path / "val")
+
+
+@pytest.mark.parametrize("number", [2, 4, 1000])
+def test_the_number_of_classes_is_compared_with_what_was_found(tmp_path, number):
+    train, held_out = class_folders(tmp_path / "a"), class_folders(tmp_path / "b")
+    with pytest.raises(SettingError, match=rf"task.num_classes={number} cannot be used. Allowed: 3, .*num_classes=3"):
+        of_folders(train, held_out, f"task.num_classes={number}")
+
+
+def test_a_dataset_of_tuples_needs_no_fields_and_its_classes_are_compared(monkeypatch):
+    monkeypatch.setattr("dataecho.build.get_object", lambda name: Pictures if name == PICTURES else get_object(name))
+    monkeypatch.setattr(Pictures, "classes", [str(number) for number in range(10)], raising=False)
+    node = config(*QUIET)["task"]
+    node["train"], node["eval"] = (pictures_node(seed=seed, named=False) for seed in range(2))
+    task = build(node, Task, key="task")
+    np.testing.assert_array_equal(read_all(task.train_source())[1]["image"], picture(seed=1))
+    assert [int(record["label"]) for record in read_all(task.eval_source())] == list(range(8))
+    with pytest.raises(SettingError, match="task.num_classes=11 cannot be used. Allowed: 10"):
+        build(node | {"num_classes": 11}, Task, key="task")
+    names = [str(number) for number in range(11)]  # given by hand: they count more than what a dataset says of itself
+    assert build(node | {"num_classes": 11, "class_names": names}, Task, key="task").num_classes == 11
+
+
+@pytest.mark.parametrize("task", ["images", "imagenet_resnet50", "cifar10_resnet32", "coco_ssd"])
+def test_a_dataset_of_ones_own_is_named_on_the_command_line(task):
+    nodes = [f"task.{name}={{_target_: mine.Pictures, root: /data/{name}, size: [3, 4]}}" for name in ("train", "eval")]
+    node = config(*QUIET[:-1], f"task={task}", f"task/{task}_data=own", *nodes)["task"]
+    assert node["train"] == {"_target_": "mine.Pictures", "root": "/data/train", "size": [3, 4]}
+    assert node["eval"]["root"] == "/data/eval"
+    with pytest.raises(SettingError, match=r"task.train=\?\?\? cannot be used. Allowed: a value"):
+        build(config(*QUIET[:-1], f"task={task}", f"task/{task}_data=own")["task"], Task, key="task")
+
+
+def test_labels_that_are_text_are_numbered_by_the_names_that_were_given(tmp_path):
+    image = encoded(picture(), "PNG")
+    for name, labels in (("train", ["dog", "cat"]), ("eval", ["cat", "bee"])):
+        columns = {"image": [image] * 2, "label": pyarrow.array(labels).dictionary_encode(), "x": [f"{name}1", "2"]}
+        pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / f"{name}.parquet")
+    node = config(*QUIET)["task"] | {"num_classes": 3}
+    for name in ("train", "eval"):
+        source = {"_target_": "dataecho.sources.parquet.ParquetSource", "urls": f"{tmp_path}/{name}.parquet"}
+        node[name] = source | {"columns": ["image", "label"]}
+    task = build(node | {"class_names": list(CLASSES)}, Task, key="task")
+    for source, expected in ((task.train_source(), [2, 1]), (task.eval_source(), [1, 0])):
+        assert [int(example["label"]) for example in run_stage(task.stages()[0], read_all(source), None)] == expected
+        assert task.show(read_all(source)[0]).caption.startswith(CLASSES[expected[0]])
+    (_, second) = run_stage(build(node, Task, key="task").stages()[0], read_all(task.eval_source()), None)
+    assert "label 'bee' is text: list all classes, by their numbers, in task.class_names" in second.reason
+    strange = build(node | {"class_names": ["ant", "cat", "dog"]}, Task, key="task")
+    (_, second) = run_stage(strange.stages()[0], read_all(task.eval_source()), None)
+    assert "label 'bee' is none of the 3 names in task.class_names" in second.reason
+
+
+def test_what_totensor_makes_is_broken_with_a_cure(monkeypatch):
+    first = np.zeros((3, 8, 8), dtype=np.float32)
+    node = config(*QUIET)["task"] | {"train": None, "eval": None}
+    data = ArraySource({"image": first[None], "label": np.zeros(1, dtype=np.int64)})
+    facts = {name: value for name, value in node.items() if name != "_target_"}
+    task = Images(**facts | {"train": data, "eval": ArraySource({"image": first[None] + 1, "label": np.zeros(1)})})
+    (decoded,) = run_stage(task.stages()[0], read_all(data), None)
+    assert "not float32 (3, 8, 8). It has its channels first, as torchvision's ToTensor leaves them" in decoded.reason
+    with pytest.raises(ValueError, match="must be the bytes of a file, or pixels, not a str"):
+        pixels_of("a.jpg", max_pixels=9)
 
 
 def test_what_a_source_refuses_is_named_by_its_key(folders):

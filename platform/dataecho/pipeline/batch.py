@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dataecho.pipeline.stage import Chunk, Example
+from dataecho.pipeline.stage import Chunk, Example, refuse_lost_ends
 from dataecho.plan.batch import PlannedBatch
 from dataecho.plan.order import Ids
 
@@ -206,6 +206,7 @@ def layout_of(chunk: Chunk) -> Layout:
     if isinstance(chunk, dict):
         layout = {name: (values.shape[1:], values.dtype) for name, values in chunk.items()}
     elif isinstance(chunk[0], dict):
+        refuse_lost_ends(chunk[0])
         arrays = {name: np.asarray(value) for name, value in chunk[0].items()}
         layout = {name: (array.shape, array.dtype) for name, array in arrays.items()}
     else:
@@ -242,7 +243,7 @@ class RowWriter:
         fits = isinstance(example, dict) and len(example) == len(self._fields)
         for name, target, shape, dtype in self._fields:
             value = example.get(name) if fits else None
-            if isinstance(value, np.ndarray | np.generic) and value.shape == shape and value.dtype == dtype:
+            if isinstance(value, np.ndarray | np.number | np.bool_) and value.shape == shape and value.dtype == dtype:
                 target[row] = value
             else:  # a number of Python's own, or nothing that could be written
                 _check(self._arrays, layout_of([example]))

@@ -194,8 +194,15 @@ class Feed:
                     key,
                     mine,
                     allowed=f"{theirs}, the value the checkpoint was written with",
-                    cure="Resume with the same data and settings, or start a new run.",
+                    cure=_CURES[key],
                 )
+
+
+_CURES = {
+    "echo_after": "Resume with the same settings, or start a new run.",
+    "source": "These are digests of the training data, which are others now: a file was added, removed, renamed or "
+    "changed, or read in another way by another version. Put the data back as they were, or start a new run.",
+}
 
 
 def plan_of(

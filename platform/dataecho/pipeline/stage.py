@@ -219,7 +219,19 @@ def as_stacked(chunk: Chunk) -> dict[str, NDArray[Any]]:
     for example in chunk:
         if set(example) != fields:
             raise ValueError(f"examples of one batch have different fields: {sorted(fields)} and {sorted(example)}")
+    for example in chunk:
+        refuse_lost_ends(example)
     return {name: np.stack([example[name] for example in chunk]) for name in chunk[0]}
+
+
+def refuse_lost_ends(example: dict[str, Any]) -> None:
+    """Raise ``ValueError`` for text that ends in NUL: an array of text, which has one length, would lose it."""
+    for name, value in example.items():
+        if isinstance(value, str | bytes) and value[-1:] in ("\0", b"\0"):
+            raise ValueError(
+                f"field {name!r} is text that ends in NUL, which a batch would lose: leave the field out, strip it, or "
+                "make it an array of bytes (np.frombuffer)"
+            )
 
 
 def frozen(example: Example) -> Example:

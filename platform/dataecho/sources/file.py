@@ -3,10 +3,32 @@
 from __future__ import annotations
 
 import abc
+import errno
 from dataclasses import dataclass
 
 from dataecho.errors import DataError
 from dataecho.sources.urls import shown_url
+
+#: What has nothing to do with the path that was asked for.
+_CURES = {
+    errno.ELOOP: "A link on its way leads back to itself: remove that link.",
+    errno.EMFILE: "This process has too many files open: raise the limit (ulimit -n 4096) and start it again.",
+    errno.ENFILE: "This machine has too many files open: close programs, or raise its limit.",
+    errno.EACCES: "Give this user the right to read it.",
+    errno.EPERM: "Give this user the right to read it.",
+    errno.EIO: "Look at the disk.",
+    errno.ESTALE: "Look at the server that the folder is mounted from.",
+}
+
+
+def cure_of(error: OSError, *, otherwise: str) -> str:
+    """What helps against ``error`` of an attempt to open, read or list a file."""
+    return _CURES.get(error.errno or 0, otherwise)
+
+
+def concerns_one_file(error: OSError) -> bool:
+    """Whether other files may be read all the same."""
+    return error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE)
 
 
 class MissingFile(DataError):

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from dataecho.errors import DataError, require
 from dataecho.pipeline.stage import READ, Broken
-from dataecho.sources.file import MissingFile
+from dataecho.sources.file import MissingFile, concerns_one_file, cure_of
 from dataecho.sources.remote import Remote
 from dataecho.sources.urls import is_http, is_local, local_path, shown_url
 
@@ -53,11 +53,36 @@ class LooseFiles:
         except OSError as error:
             if not os.path.isdir(self._root):
                 raise DataError(f"{self._root}: the folder is gone. Was it moved or unmounted?") from error
+            if not concerns_one_file(error):
+                raise DataError(
+                    f"{error.filename}: {error.strerror}. {cure_of(error, otherwise='')}".strip()
+                ) from error
             raise
 
     def _read_remote(self, k: int) -> bytes:
         name = quote(self._names[k]) if self._quoted else self._names[k]
         return self._remote.read(f"{self._root}/{name}")
+
+
+def require_files(folder: str, names: Sequence[str], *, key: str, of: str, where_to_get: str = "") -> None:
+    """Raise :class:`SettingError` for ``key`` where ``folder``, of this machine, is none, or lacks one of ``names``,
+    which come from ``of``. One listing of every folder that is named: 118,287 questions would take longer."""
+    root = local_path(folder)
+    require(os.path.isdir(root), key, folder, allowed="a folder that exists", cure=where_to_get or "Check the path.")
+    present: set[str] = set()
+    for below in {os.path.dirname(name) for name in names}:
+        prefix = f"{below}/" if below else ""
+        path = os.path.join(root, below)
+        present |= {prefix + entry for entry in (os.listdir(path) if os.path.isdir(path) else ())}
+    missing = [name for name in names if name not in present]
+    require(
+        not missing,
+        key,
+        folder,
+        allowed=f"a folder with every image of {of}",
+        cure=f"{len(missing):,} of {len(names):,} are missing, such as {', '.join(missing[:1])}: is it the folder that "
+        "belongs to it, and is everything unpacked?",
+    )
 
 
 def without_query(url: str) -> str:

@@ -26,11 +26,15 @@ class ManifestSource(Source):
     ``manifest``: a CSV file with a first line of names, a file of JSON lines, or a Parquet file; here or behind a URL.
     Its ``file_column`` has paths relative to ``root``, by default the manifest's folder, or whole paths or URLs that
     lie below it. ``columns``: the other columns to take, as a list, or as a mapping from a field's name to its column;
-    None: all. Numbers become numpy scalars, lists of numbers arrays, text stays text. A file that cannot be read is
-    broken. ``num_readers``: threads that wait for files behind a URL; for those of this machine there are none.
+    None: all. Numbers become numpy scalars, lists of numbers arrays, text stays text (see
+    :func:`dataecho.sources.table.read_table`). ``class_column``: a column of names of classes; the field ``label`` is
+    the number of each, int64, in the order of ``classes``; None: of the names found, sorted as text. A file that cannot
+    be read is broken. ``num_readers``: threads that wait for files behind a URL; for those of this machine there are
+    none.
 
-    Raises :class:`SettingError` for a column that is not there and two fields of one name; :class:`DataError` for a
-    manifest that is missing, empty or malformed (with the line), and for a path that leaves ``root``.
+    Raises :class:`SettingError` for a column that is not there, two fields of one name, and a class that is not among
+    ``classes``; :class:`DataError` for a manifest that is missing, empty or malformed (with the line), and for a path
+    that leaves ``root``.
     """
 
     def __init__(
@@ -41,6 +45,8 @@ class ManifestSource(Source):
         field: str = "image",
         root: str | None = None,
         columns: Mapping[str, str] | Sequence[str] | None = None,
+        class_column: str | None = None,
+        classes: Sequence[str] | None = None,
         num_readers: int = 16,
         storage_options: Mapping[str, Any] | None = None,
         num_retries: int = 5,
@@ -51,9 +57,26 @@ class ManifestSource(Source):
             storage_options=storage_options, num_retries=num_retries, first_delay=first_delay, timeout=timeout
         )
         where = shown_url(manifest)
-        table = _read(manifest, where, file_column, columns, remote)
+        table = _read(manifest, where, file_column, columns, class_column, remote)
         names = table[file_column]
-        self._columns = _named(table, file_column, columns)
+        self._columns = _named(table, file_column, columns, class_column)
+        require(
+            classes is None or class_column is not None,
+            "class_column",
+            class_column,
+            allowed="the column of the classes, where classes are given",
+            cure=f"Name one of {', '.join(table)}.",
+        )
+        self._classes: tuple[str, ...] | None = None
+        if class_column is not None:
+            require(
+                "label" not in self._columns,
+                "columns",
+                columns,
+                allowed="fields of other names than label, which class_column gives",
+                cure="Leave label out.",
+            )
+            self._classes, self._columns["label"] = _numbered(table[class_column], classes, where)
         require(
             field not in self._columns,
             "field",
@@ -65,7 +88,12 @@ class ManifestSource(Source):
         folder = root if root is not None else _folder_of(manifest)
         paths = [_below(folder, str(name), f"{where}, file {number}") for number, name in enumerate(names, start=1)]
         self._files = LooseFiles(folder, paths, remote=remote, num_readers=num_readers)
-        self._digest = _digest(field, paths, self._columns)
+        self._digest = _digest(field, paths, self._columns, self._classes)
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """The name of every label; None without a ``class_column``."""
+        return self._classes
 
     @property
     def num_shards(self) -> int:
@@ -101,23 +129,56 @@ class ManifestSource(Source):
 
 
 def _read(
-    manifest: str, where: str, file_column: str, columns: Mapping[str, str] | Sequence[str] | None, remote: Remote
+    manifest: str,
+    where: str,
+    file_column: str,
+    columns: Mapping[str, str] | Sequence[str] | None,
+    class_column: str | None,
+    remote: Remote,
 ) -> dict[str, Column]:
     require(
         not isinstance(columns, str), "columns", columns, allowed="a list or a mapping of names", cure=f"[{columns}]"
     )
-    wanted = list(columns.values()) if isinstance(columns, Mapping) else columns
-    return read_table(remote.read(manifest), where=where.partition("?")[0], file_column=file_column, columns=wanted)
+    return read_table(
+        remote.read(manifest),
+        where=where.partition("?")[0],
+        file_column=file_column,
+        columns=list(columns.values()) if isinstance(columns, Mapping) else columns,
+        class_column=class_column,
+    )
 
 
 def _named(
-    table: Mapping[str, Column], file_column: str, columns: Mapping[str, str] | Sequence[str] | None
+    table: Mapping[str, Column],
+    file_column: str,
+    columns: Mapping[str, str] | Sequence[str] | None,
+    class_column: str | None,
 ) -> dict[str, Column]:
+    """The fields, but for that of the files and that of the classes, whose column needs no other."""
     if columns is None:
         columns = [name for name in table if name != file_column]
     if not isinstance(columns, Mapping):
         columns = {name: name for name in columns}
-    return {name: table[column] for name, column in columns.items()}
+    return {name: table[column] for name, column in columns.items() if (name, column) != ("label", class_column)}
+
+
+def _numbered(column: Column, given: Sequence[str] | None, where: str) -> tuple[tuple[str, ...], Column]:
+    """The classes, and the number of each row's."""
+    names = [str(name) for name in column]
+    classes = tuple(sorted(set(names)) if given is None else given)
+    require(
+        len(set(classes)) == len(classes), "classes", classes, allowed="every class once", cure="Remove the repetition."
+    )
+    number = {name: label for label, name in enumerate(classes)}
+    unknown = sorted(set(names) - set(number))
+    require(
+        not unknown,
+        "classes",
+        f"{len(classes)} names",
+        allowed=f"a list that has every class of {where}",
+        cure=f"Missing: {', '.join(unknown[:5])}.",
+    )
+    return classes, np.array([number[name] for name in names], dtype=np.int64)
 
 
 def _folder_of(manifest: str) -> str:
@@ -142,8 +203,9 @@ def _below(root: str, name: str, where: str) -> str:
     return plain
 
 
-def _digest(field: str, paths: Sequence[str], columns: Mapping[str, Column]) -> str:
-    digest = hashlib.sha256(repr((field, len(paths))).encode())
+def _digest(field: str, paths: Sequence[str], columns: Mapping[str, Column], classes: tuple[str, ...] | None) -> str:
+    facts = (field, len(paths)) if classes is None else (field, len(paths), classes)
+    digest = hashlib.sha256(repr(facts).encode())
     for path in paths:
         digest.update(path.encode() + b"\0")
     for name, column in sorted(columns.items()):

@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 from dataecho.errors import SettingError, require
 from dataecho.pipeline.source import Source
 from dataecho.pipeline.stage import READ, Broken, Chunk, Example
+from dataecho.sources.pillow_images import pixels_of
 
 _NUM_DIGESTED = 16
+_FORMAT = 2  # of what is made of an example: another number where the same data become another batch
 
 
 @runtime_checkable
@@ -39,9 +41,9 @@ class MapStyleSource(Source):
     ``fields``: None where ``dataset[k]`` is a dictionary that is taken as it is; a list names the elements of a tuple
     in order, or picks keys of a dictionary; a mapping gives every field's name and its key or position.
     Values: tensors and whatever else numpy can read become arrays that cannot be written to, PIL images uint8 arrays
-    [height, width] or [height, width, 3], numbers numpy scalars (int64, float64, bool); text and bytes stay;
-    dictionaries of ``bytes`` and ``path``, as Hugging Face keeps images, become the bytes. An example whose reading
-    raises is broken; so is one with a value that is none of these.
+    [height, width] or [height, width, 3] (see :func:`dataecho.sources.pillow_images.pixels_of`), numbers numpy scalars
+    (int64, float64, bool); text and bytes stay; dictionaries of ``bytes`` and ``path``, as Hugging Face keeps images,
+    become the bytes. An example whose reading raises is broken; so is one with a value that is none of these.
 
     One thread reads at a time, for most datasets share a file handle or a connection; worker processes have a copy
     each. ``concurrent`` true: the dataset may be read by several threads at once.
@@ -95,6 +97,14 @@ class MapStyleSource(Source):
         return self._num_readers
 
     @property
+    def classes(self) -> tuple[str, ...] | None:
+        """The names of the labels, where the dataset has them in ``classes``, as torchvision's do; else None."""
+        found = getattr(self._dataset, "classes", None)
+        if not isinstance(found, list | tuple) or not found or not all(isinstance(name, str) for name in found):
+            return None
+        return tuple(found)
+
+    @property
     def digest(self) -> str:
         """Of the class, the length, the fields, up to 16 examples at even distances, and the fingerprint that a
         Hugging Face dataset has. A change elsewhere goes unnoticed."""
@@ -134,7 +144,7 @@ class MapStyleSource(Source):
 
     def _record(self, example: Any) -> dict[str, Any] | Broken:
         try:
-            return {name: _value(value) for name, value in self._named(example).items()}
+            return {name: _value(name, value) for name, value in self._named(example).items()}
         except Exception as error:
             return Broken.by(READ, error)
 
@@ -153,6 +163,14 @@ class MapStyleSource(Source):
         zero = np.zeros(1, dtype=np.int64)
         (first,), (again,) = self.read(zero, zero), self.read(zero, zero)
         if isinstance(first, Broken):
+            require(
+                not isinstance(first.cause, _NoValue),
+                "dataset",
+                type(self._dataset).__name__,
+                allowed="numbers, text, bytes, images, and arrays of numbers as fields of an example",
+                cure=f"In example 0 {first.cause}. Convert it in the dataset, or leave it out: fields=[...] names "
+                "those to take.",
+            )
             raise SettingError(
                 "fields",
                 self._fields,
@@ -172,7 +190,7 @@ class MapStyleSource(Source):
     def _digest(self) -> str:
         digest = hashlib.sha256()
         kind = type(self._dataset)
-        facts = (kind.__module__, kind.__qualname__, self._length, repr(self._fields))
+        facts = (_FORMAT, kind.__module__, kind.__qualname__, self._length, repr(self._fields))
         digest.update(repr((*facts, getattr(self._dataset, "_fingerprint", None))).encode())
         ks = np.unique(np.linspace(0, self._length - 1, _NUM_DIGESTED).astype(np.int64))
         for record in self.read(np.zeros_like(ks), ks):
@@ -188,25 +206,38 @@ def _copied(dataset: MapStyle) -> MapStyle:
         return dataset
 
 
-def _value(value: Any) -> Example:
-    """A value of a record: text, bytes, or something numpy has a type for. Raises ``TypeError``."""
+def _value(name: str, value: Any) -> Example:
+    """A value of a record: text, bytes, or something numpy has a type for. Raises :class:`_NoValue`."""
     if isinstance(value, str | bytes):
         return value
     if isinstance(value, Mapping):
         if set(value) == {"bytes", "path"} and value["bytes"] is not None:
             return value["bytes"]
-        return {name: _value(item) for name, item in value.items()}
+        return {inner: _value(f"{name}.{inner}", item) for inner, item in value.items()}
     pillow = sys.modules.get("PIL.Image")  # whoever has such an image has imported it
-    if pillow is not None and isinstance(value, pillow.Image) and value.mode not in ("L", "RGB"):
-        value = value.convert("RGB")  # a palette's numbers are no colours
-    array = np.asarray(value)
+    try:
+        array = np.asarray(pixels_of(value) if pillow is not None and isinstance(value, pillow.Image) else value)
+    except Exception as error:  # of a foreign object
+        raise _NoValue(f"field {name!r} is {_kind(value)}, which numpy cannot read: {error}") from error
     if array.dtype.kind not in "biufc":
-        raise TypeError(f"{_kind(value)} is no number, text, bytes, image, nor an array of numbers")
+        raise _NoValue(f"field {name!r} is {_kind(value)}, {_why_none(value)}")
     if array.ndim == 0:
         return array[()]
     array = array.view()
     array.flags.writeable = False  # the dataset may hand out the same memory again
     return array
+
+
+class _NoValue(ValueError):
+    """A value that no example can hold, by the name of its field."""
+
+
+def _why_none(value: Any) -> str:
+    if value is None:
+        return "which stands for nothing: leave such examples out, or name the other fields"
+    if isinstance(value, int):
+        return f"{value} is too large for 64 bits: give it as text, or as a smaller number"
+    return "no number, text, bytes, image, nor an array of numbers"
 
 
 def _fingerprint(record: Any) -> bytes:

@@ -34,9 +34,10 @@ class ParquetIndex:
 class ParquetSource(ShardSource[ParquetIndex]):
     """Parquet files, one shard each; a record is a dictionary with a value of every column.
 
-    Numbers come as numpy scalars of the column's type, lists of numbers as arrays, strings and bytes as they are, and a
-    struct with a field ``bytes``, as Hugging Face stores images, as these bytes. Columns of other types are refused; a
-    row with a null is broken. ``columns`` selects, and renames where it is a mapping: ``{"image": "img"}``.
+    Numbers come as numpy scalars of the column's type, lists of numbers as arrays, strings and bytes as they are,
+    categories (dictionaries) as the values that they stand for, and a struct with a field ``bytes``, as Hugging Face
+    stores images, as these bytes. Columns of other types are refused; a row with a null is broken. ``columns`` selects,
+    and renames where it is a mapping: ``{"image": "img"}``.
 
     A row group is decoded as a whole, and the last ones are kept, up to ``max_decoded_bytes``. So rows are read from
     front to back, and shuffled by the plan's buffer only. ``shuffle_rows`` shuffles all rows of a shard: for shards
@@ -115,6 +116,9 @@ class ParquetSource(ShardSource[ParquetIndex]):
             ) from None
         if not len(ends) or ends[-1] == 0:
             raise DataError(f"{where} has no row. Check that it is the right file.")
+        repeated = sorted({name for name in columns if columns.count(name) > 1})
+        if repeated:
+            raise DataError(f"{where}: a column comes twice: {', '.join(repeated)}. Write it again with other names.")
         return ParquetIndex(ends.astype(np.int64), columns)
 
     def _dumped(self, index: ParquetIndex) -> dict[str, Any]:
@@ -161,7 +165,8 @@ class ParquetSource(ShardSource[ParquetIndex]):
         for field in table.schema:
             if _value_of(field.type) is None:
                 raise DataError(
-                    f"{where}: column {field.name} is {field.type}, which no example can hold. Leave it out (columns)."
+                    f"{where}: column {field.name} is {field.type}, which no example can hold. Leave it out: "
+                    "columns=[...] names those to take."
                 )
         return table
 
@@ -208,6 +213,17 @@ def _is_decoded(future: Future[pa.Table]) -> bool:
     return future.done() and future.exception() is None
 
 
+_TEXTS = (
+    pa.types.is_string,
+    pa.types.is_large_string,
+    pa.types.is_string_view,
+    pa.types.is_binary,
+    pa.types.is_large_binary,
+    pa.types.is_binary_view,
+    pa.types.is_fixed_size_binary,
+)
+
+
 def _record(table: pa.Table, columns: Mapping[str, str], row: int) -> Example:
     record: dict[str, Any] = {}
     for name, column in columns.items():
@@ -228,14 +244,10 @@ def _value_of(kind: pa.DataType) -> Callable[[Any], Any] | None:
     if types.is_boolean(kind) or types.is_integer(kind) or types.is_floating(kind):
         number = np.dtype(kind.to_pandas_dtype()).type
         return lambda scalar: number(scalar.as_py())
-    if (
-        types.is_string(kind)
-        or types.is_large_string(kind)
-        or types.is_binary(kind)
-        or types.is_large_binary(kind)
-        or types.is_fixed_size_binary(kind)
-    ):
+    if any(is_one(kind) for is_one in _TEXTS):
         return lambda scalar: scalar.as_py()
+    if types.is_dictionary(kind) and not types.is_nested(kind.value_type):  # as pandas keeps its categories
+        return _value_of(kind.value_type)
     if types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
         return lambda scalar: scalar["bytes"].as_py()
     if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):

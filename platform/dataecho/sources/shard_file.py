@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dataecho.errors import DataError
-from dataecho.sources.file import MissingFile, Stat
+from dataecho.sources.file import MissingFile, Stat, cure_of
 from dataecho.sources.remote import Remote
 
 
@@ -36,7 +36,8 @@ class LocalFile(ShardFile):
         except FileNotFoundError:
             raise MissingFile(f"{path}: there is no such file. Check the path; it may have been moved.") from None
         except OSError as error:
-            raise DataError(f"{path}: {error.strerror}. Check the path, and that it may be read.") from None
+            cure = cure_of(error, otherwise="Check the path.")
+            raise DataError(f"{path}: {error.strerror}. {cure}") from None
 
     def __del__(self) -> None:
         if self._descriptor >= 0:

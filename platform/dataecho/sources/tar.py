@@ -28,7 +28,8 @@ class TarSource(ShardSource[TarIndex]):
     ``urls``: paths or URLs, with braces (``train-{0000..0099}.tar``) and stars. Records are dictionaries: ``__key__``,
     the name, and the content by what follows the dot: ``cls`` as int64, ``json`` parsed, ``txt`` as a string, any other
     as bytes. ``fields`` selects and renames: ``{"image": "jpg;jpeg;png", "label": "cls"}`` takes the first that is
-    there; then an example without one of them is broken, as is one with an empty file.
+    there; then an example without one of them is broken, as is one with an empty file. Without ``fields`` a shard is
+    refused where names with a number after a dot (``im_1.5.jpg``, ``im_1.6.jpg``) have become one example.
 
     ``cache_dir`` keeps fetched shards between runs; without it they lie in a temporary folder until they are dropped.
     Both hold at most ``max_local_bytes``. ``num_fetches`` shards are fetched at once, ``num_readers`` threads read
@@ -74,12 +75,26 @@ class TarSource(ShardSource[TarIndex]):
             cure="Unpack them: images are compressed themselves.",
         )
 
+    def _start(self) -> None:
+        super()._start()
+        self._checked: set[int] = set()  # shards whose fields fit
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in super().__getstate__().items() if name != "_checked"}
+
     @property
     def random_access(self) -> bool:
         return True
 
     def _scanned(self, path: str | Path, where: str) -> TarIndex:
-        return index_tar(path, where)
+        index = index_tar(path, where)
+        if set(index.fields) == {"tar"}:
+            raise DataError(
+                f"{where} is an archive of {len(index)} archives, such as {index.key(0)}.tar, of which no example can "
+                f"be read. Unpack it once (mkdir folder && tar xf {where} -C folder), and name the archives that come "
+                "out of it: folder/*.tar."
+            )
+        return index
 
     def _dumped(self, index: TarIndex) -> dict[str, Any]:
         return index.as_json()
@@ -94,16 +109,21 @@ class TarSource(ShardSource[TarIndex]):
         return index.key(k)
 
     def _records(self, shard: int, index: TarIndex, file: ShardFile, ks: Sequence[int]) -> list[Example]:
-        self._require_fields(shard, index)
+        if shard not in self._checked:
+            if self._fields is None:
+                _refuse_numbers(index, self._names[shard])
+            else:
+                self._require_fields(shard, index, self._fields)
+            self._checked.add(shard)
         return [self._record(index, file, k) for k in ks]
 
-    def _require_fields(self, shard: int, index: TarIndex) -> None:
+    def _require_fields(self, shard: int, index: TarIndex, wanted: Mapping[str, list[str]]) -> None:
         """A field that no example of a shard has is a mistake in the setting."""
-        for name, choices in (self._fields or {}).items():
+        for name, choices in wanted.items():
             if not {KEY, *index.fields}.intersection(choices):
                 raise DataError(
                     f"{self._names[shard]} has no {';'.join(choices)} in any example, which fields.{name} asks for. It "
-                    f"has {', '.join(index.fields)}: correct fields, or the list of shards."
+                    f"has {_few(index.fields)}: correct fields, or the list of shards{_dots(index.fields, choices)}."
                 )
 
     def _record(self, index: TarIndex, file: ShardFile, k: int) -> Example:
@@ -114,7 +134,7 @@ class TarSource(ShardSource[TarIndex]):
             for name, choices in self._fields.items():
                 found = next((field for field in choices if field in where or field == KEY), None)
                 if found is None:
-                    return Broken(f"no {';'.join(choices)}; there is {', '.join(where)}")
+                    return Broken(f"no {';'.join(choices)}; there is {_few(list(where))}{_dots(list(where), choices)}")
                 wanted[name] = found
         data = _read(file, {field: where[field] for field in wanted.values() if field != KEY})
         record: dict[str, Any] = {}
@@ -127,6 +147,42 @@ class TarSource(ShardSource[TarIndex]):
             except ValueError as error:
                 return Broken(f"{field}: {error}")
         return record
+
+
+def _refuse_numbers(index: TarIndex, where: str) -> None:
+    """Names that differ in a number after a dot are different examples to whoever wrote them, one to the layout."""
+    numbered: dict[str, list[int]] = {}
+    for column, field in enumerate(index.fields):
+        number, dot, ending = field.rpartition(".")
+        if dot and number.replace(".", "").isdigit():
+            numbered.setdefault(ending, []).append(column)
+    for ending, columns in numbered.items():
+        columns += [index.fields.index(ending)] if ending in index.fields else []
+        merged = np.flatnonzero((index.sizes[:, columns] >= 0).sum(axis=1) > 1)
+        if len(merged):
+            k = int(merged[0])
+            found = [index.fields[column] for column in columns if index.sizes[k, column] >= 0]
+            raise DataError(
+                f"{where}: {len(merged)} examples have several files that end in .{ending}, such as {index.key(k)} "
+                f"with {_few(found)}: what follows the first dot of a name is a field. Where they are examples of "
+                "their own, write another sign for the dot (im_1-5.jpg); where not, name the fields: "
+                f"fields={{a: {found[0]}, ...}}."
+            )
+
+
+def _dots(fields: Sequence[str], choices: Sequence[str]) -> str:
+    """Why a field may be there and not be found."""
+    longer = [field for field in fields if field.rpartition(".")[2] in choices]
+    if not longer:
+        return ""
+    return (
+        f". {_few(longer)}: what follows the first dot of a name is its field, so that names with more dots become one "
+        "example: write another sign for the dot, or ask for the whole field"
+    )
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5:,} more" if len(names) > 5 else "")
 
 
 def _choices(name: str, wanted: str) -> list[str]:
@@ -168,11 +224,21 @@ def _decoded(field: str, data: bytes) -> Any:
 
 
 def _class_number(data: bytes) -> np.int64:
-    return np.int64(int(data.decode()))
+    number = int(data.decode())
+    if not -(2**63) <= number < 2**63:
+        raise ValueError(f"{data[:24]!r} is too large for 64 bits")
+    return np.int64(number)
+
+
+def _json(data: bytes) -> Any:
+    try:
+        return json.loads(data)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def _text(data: bytes) -> str:
     return data.decode()
 
 
-_DECODERS: dict[str, Callable[[bytes], Any]] = {"cls": _class_number, "json": json.loads, "txt": _text}
+_DECODERS: dict[str, Callable[[bytes], Any]] = {"cls": _class_number, "json": _json, "txt": _text}

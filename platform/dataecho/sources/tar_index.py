@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from dataecho.errors import DataError
 
 _BLOCK = 512
+_MAX_PLACES = 10**7  # examples times fields: a table of 160 MB
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
@@ -82,6 +83,11 @@ def index_tar(path: str | Path, where: str) -> TarIndex:
     if not examples:
         raise DataError(f"{where} has no example: no file with a dot in its name. Check that it is the right archive.")
     names = tuple(sorted({field for fields in examples.values() for field in fields}))
+    if len(examples) * len(names) > _MAX_PLACES:
+        raise DataError(
+            f"{where} has {len(names):,} different fields in {len(examples):,} examples, such as {names[0]}: what "
+            "follows the first dot of a name is a field. Write another sign for the dots in the names."
+        )
     missing = (0, -1)
     table = np.array([[fields.get(name, missing) for name in names] for fields in examples.values()], dtype=np.int64)
     offsets, sizes = np.ascontiguousarray(table[:, :, 0]), np.ascontiguousarray(table[:, :, 1])
