@@ -132,7 +132,7 @@ class Executor:
         self._engine = _engine(
             source, stages, plan, self._work, self.meter, echo_after, seed, lengths, visits, settings, pool
         )
-        weakref.finalize(self, _close, self._engine)
+        self._finalizer = weakref.finalize(self, _close, self._engine)
 
     def __iter__(self) -> Executor:
         return self
@@ -191,6 +191,7 @@ class Executor:
         """Stop every worker and forget what is ahead, within a few seconds: a process that does not end is killed, a
         thread that does not is named in the log. May be called again."""
         self._engine.close()
+        self._finalizer.detach()  # it would keep alive whatever an error leads to
 
     def _fail(self, error: BaseException) -> None:
         self._error = error if isinstance(error, Exception) else RuntimeError(f"The feed was closed by {error!r}.")

@@ -102,9 +102,10 @@ class Board:
         self.num_standing = 0
         #: Who may find something to do since somebody looked.
         self.news: set[Role] = set()
-        #: What a fetch calls between two of its steps, and whether these are progress; set by whoever runs pieces.
-        self.proceed: Callable[[bool], None] = lambda is_progress: None
-        self.has_place: Callable[[int], None] = self.note_place
+        #: What a fetch calls between two of its steps, with whether these are progress, and when it has a place;
+        #: set by whoever runs pieces.
+        self.proceed: Callable[[bool], None] = _go_on
+        self.has_place: Callable[[int], None] = _placed
 
     # ---- the life of the engine
 
@@ -121,6 +122,7 @@ class Board:
                 queue.clear()
             self._jobs.clear()
             self._cutter.clear()
+            self.proceed, self.has_place = _go_on, _placed  # they lead back here
 
     def stand(self, by: int) -> None:
         """A fetch begins (1) or ends (-1) to stand still."""
@@ -401,6 +403,14 @@ def _first_ready(queue: deque[Piece], *, in_order: bool = False) -> Piece | None
         if in_order:
             return None
     return None
+
+
+def _go_on(is_progress: bool) -> None:
+    pass
+
+
+def _placed(shard: int) -> None:
+    pass
 
 
 def _is_finished(job: Job | Failure) -> bool:

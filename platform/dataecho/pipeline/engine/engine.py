@@ -79,6 +79,7 @@ class CallerEngine(Engine):
     def __init__(self, board: Board, source: Source, workers: Workers, spill: Spill) -> None:
         super().__init__(board, source, workers, spill)
         self._has_closed = False
+        board.has_place = board.note_place
 
     def ready(self, *, timeout: float) -> bool:
         board = self._board
@@ -100,7 +101,8 @@ class CallerEngine(Engine):
                 if piece.may_run_again:
                     board.give_back(piece)
                 else:
-                    board.ended(piece, interrupt)
+                    cure = "Open a new feed, with the state after the last batch that was trained."
+                    board.ended(piece, RuntimeError(f"{piece} was interrupted. {cure}"))
                 raise
             board.ended(piece, error)
             if time.monotonic() > deadline and not board.has_answer():
