@@ -240,11 +240,13 @@ class TensorflowBackend(Backend):
         """On every device: the mean loss, its gradients and the running statistics, of the rows of all devices."""
         context = tf.distribute.get_replica_context()
         summed, gradients, statistics = self._gradients(fields, weights, seeds[context.replica_id_in_sync_group])
-        averaged = {name: value for name, value in statistics.items() if value.dtype == self._dtype}
+        # Divided before they are summed: TensorFlow would merge a sum of sums into one of three terms, whose order, and
+        # last bit, depends on which device is done first.
+        count = context.num_replicas_in_sync
+        averaged = {name: value / count for name, value in statistics.items() if value.dtype == self._dtype}
         summed, gradients, averaged = context.all_reduce(tf.distribute.ReduceOp.SUM, (summed, gradients, averaged))
         loss, total = tf.unstack(summed)
         gradients = {name: gradient / total for name, gradient in gradients.items()}
-        averaged = {name: value / context.num_replicas_in_sync for name, value in averaged.items()}
         return loss / total, gradients, {**statistics, **averaged}
 
     def _loss_and_gradients(
