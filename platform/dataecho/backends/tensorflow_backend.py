@@ -28,7 +28,7 @@ from dataecho.backends.tensorflow_weights import named_weights
 from dataecho.errors import SettingError, require
 from dataecho.pipeline.batch import Batch
 from dataecho.plan.keys import KeyStream
-from dataecho.training.contracts import Arrays, Backend, BackendContext
+from dataecho.training.contracts import MODEL, Arrays, Backend, BackendContext
 from dataecho.training.ranks import Ranks
 
 PRECISIONS = {"32": "float32", "bf16": "mixed_bfloat16", "64": "float64"}
@@ -188,7 +188,7 @@ class TensorflowBackend(Backend):
             tf.test.experimental.sync_devices()
 
     def state(self) -> tuple[Arrays, dict[str, Any]]:
-        arrays = {f"model/{name}": values for name, values in self.weights().items()}
+        arrays = {f"{MODEL}{name}": values for name, values in self.weights().items()}
         arrays["rank/loss_sum"] = np.array([float(self._loss_sum)])
         for name, slots in self._slots.items():
             for slot, variable in slots.items():
@@ -197,9 +197,7 @@ class TensorflowBackend(Backend):
         return arrays, values
 
     def load_state(self, arrays: Arrays, values: dict[str, Any]) -> None:
-        self.load_weights(
-            {name.removeprefix("model/"): array for name, array in arrays.items() if name.startswith("model/")}
-        )
+        self.load_weights({name.removeprefix(MODEL): array for name, array in arrays.items() if name.startswith(MODEL)})
         for name, slots in self._slots.items():
             for slot, variable in slots.items():
                 variable.assign(self._weights[name].from_neutral(arrays[f"optimizer/{name}/{slot}"]))

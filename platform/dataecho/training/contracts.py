@@ -21,6 +21,9 @@ from dataecho.training.shown import Shown, described, in_numbers
 
 Arrays = dict[str, NDArray[Any]]
 
+#: How the names of the model's weights begin in a backend's state.
+MODEL = "model/"
+
 #: From the fields of held-out rows, as the stages for evaluation make them, to a model's outputs for each of them.
 Predict = Callable[[Arrays], Arrays]
 
@@ -283,7 +286,9 @@ class Backend(abc.ABC):
     @abc.abstractmethod
     def state(self) -> tuple[Arrays, dict[str, Any]]:
         """Everything a continuation needs (weights, optimizer, noise, running loss): arrays, and JSON values. The same
-        on every rank, but for arrays whose names begin with ``rank/``: these are this rank's own."""
+        on every rank, but for arrays whose names begin with ``rank/``: these are this rank's own. Those that begin with
+        :data:`MODEL` are :meth:`weights`, all of them and nothing else, by their names behind it: ``mode=export`` takes
+        them."""
 
     @abc.abstractmethod
     def load_state(self, arrays: Arrays, values: dict[str, Any]) -> None:
