@@ -592,7 +592,7 @@ def test_an_echoed_run_from_the_command_line(name, cache, tmp_path):
 
 
 def test_the_full_schedule_is_the_papers():
-    node = config(*QUIET, "experiment=coco_ssd", "task/coco_ssd_data=official", "task.train.folder=/data/coco")
+    node = config(*QUIET, "task/coco_ssd_data=official", "task.train.folder=/data/coco")
     assert node["schedule"]["warm_up"] == pytest.approx(3.5 * 118_287 / node["task"]["budget"], abs=1e-4)
     assert len(node["schedule"]["drops"]) == 2 and node["schedule"]["drop"] == 0.1
     models = node["task"]["models"]

@@ -160,7 +160,8 @@ class Task(abc.ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerSettings:
-    """One optimizer, in terms every framework has. ``name``: nesterov, momentum or adamw."""
+    """One optimizer, in terms every framework has. ``name``: nesterov, momentum or adamw; ``weight_decay`` is for every
+    weight, those of normalisations and biases included."""
 
     name: str
     learning_rate: float
