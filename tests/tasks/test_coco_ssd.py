@@ -563,6 +563,7 @@ def test_crowds_are_no_targets(cache):
         (["task.num_classes=0"], "task.num_classes=0 cannot be used. Allowed: >= 1"),
         (["task.max_objects=0"], "task.max_objects=0 cannot be used"),
         (["task.max_expand=0.5"], "task.max_expand=0.5 cannot be used. Allowed: >= 1"),
+        (["task.crop_rule=usual"], "task.crop_rule=usual cannot be used. Allowed: published, one_draw"),
         (["task.min_crop=0"], r"task.min_crop=0 cannot be used. Allowed: shares in \(0, 1\]"),
         (["task.colour=1"], r"task.colour=1 cannot be used. Allowed: shares in \[0, 1\)"),
         (["~task.default_boxes", "+task.default_boxes=7"], "task.default_boxes=int cannot be used. .*DefaultBoxes"),
