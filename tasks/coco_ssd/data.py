@@ -15,6 +15,7 @@ from dataecho.pipeline.stage import Stage, as_examples
 from dataecho.plan.keys import Keys
 from dataecho.training.contracts import Arrays, Evaluator, Predict, Task
 from dataecho.training.shown import Box, Shown
+from tasks.coco_ssd.backbone import with_backbone
 from tasks.coco_ssd.boxes import DefaultBoxes
 from tasks.coco_ssd.detections import MeanAveragePrecision, detected
 from tasks.coco_ssd.matching import targets
@@ -111,6 +112,9 @@ class CocoSsd(Task):
 
     def evaluator(self) -> Evaluator:
         return MeanAveragePrecision(self.default_boxes, num_classes=self.num_classes)
+
+    def starting_weights(self, given: Arrays, own: Arrays) -> Arrays:
+        return with_backbone(given, own)
 
     def show(self, example: Mapping[str, Any]) -> Shown:
         image = example["image"]

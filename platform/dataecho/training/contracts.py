@@ -141,6 +141,12 @@ class Task(abc.ABC):
     def evaluator(self) -> Evaluator:
         """A new evaluator."""
 
+    def starting_weights(self, given: Arrays, own: Arrays) -> Arrays:
+        """What a new run begins with, if ``weights=`` names a file: by default ``given``, what is in it. That must have
+        the names and shapes of ``own``, what the model has drawn at random; a task may complete a part of a network, or
+        know other names."""
+        return given
+
     def show(self, example: Any) -> Shown:
         """One example for a person to look at, after any stage or none (a record of its source)."""
         return described(example)
