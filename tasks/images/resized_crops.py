@@ -17,7 +17,8 @@ from dataecho.training.contracts import Arrays
 from tasks.images.classification import ImageClassification
 from tasks.images.pixels import central_crop, published_crop, random_colour, random_crop, random_flip
 
-_CROPS = {"published": published_crop, "fitted": random_crop}
+#: How a random crop is chosen, by the name of the rule.
+CROPS = {"published": published_crop, "fitted": random_crop}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +48,10 @@ class ResizedCrops(ImageClassification, abc.ABC):
         ):
             require(fits, f"task.{name}", getattr(self, name), allowed=allowed, cure=f"Set task.{name}.")
         require(
-            self.crop_rule in _CROPS,
+            self.crop_rule in CROPS,
             "task.crop_rule",
             self.crop_rule,
-            allowed=", ".join(_CROPS),
+            allowed=", ".join(CROPS),
             cure="Use task.crop_rule=published.",
         )
 
@@ -75,7 +76,7 @@ def coloured(chunk: Arrays, keys: Keys, *, strength: float) -> Arrays:
 
 
 def _crop(example: dict[str, Any], key: np.uint64, *, rule: str, size: int, min_area: float) -> dict[str, Any]:
-    return {**example, "image": _CROPS[rule](example["image"], key, size=size, min_area=min_area)}
+    return {**example, "image": CROPS[rule](example["image"], key, size=size, min_area=min_area)}
 
 
 def _centre(example: dict[str, Any], *, size: int, share: float) -> dict[str, Any]:

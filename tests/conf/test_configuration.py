@@ -8,10 +8,12 @@ import shutil
 import pytest
 from hydra.errors import ConfigCompositionException, MissingConfigException
 
-from dataecho.compose import compose_training, compose_workload
+from dataecho.compose import compose_input, compose_training, compose_workload
 from dataecho.errors import SettingError
 from dataecho.modes import run_mode
 from dataecho.report.display import NoDisplay
+from tasks.coco_ssd.windows import crop, crop_in_one_draw
+from tasks.images import pixels, resized_crops
 from tests.support import PROJECT, config
 
 QUIET = ("tracking=none", "display=none", "accelerator=cpu", "backend.compute_threads=1")
@@ -142,6 +144,21 @@ def test_what_is_typed_wins_over_what_the_data_choose():
     assert of_optimizer_and_schedule(full_size("coco_ssd", "official", "paper=none", "task.learning_rate=0.15")) == (
         of_optimizer_and_schedule(config("task.learning_rate=0.15"))
     )
+
+
+@pytest.mark.parametrize(
+    ("task", "rule", "published"),
+    [("imagenet_resnet50", pixels.random_crop, pixels.published_crop), ("coco_ssd", crop_in_one_draw, crop)],
+)
+def test_without_a_rule_for_crops_they_are_those_of_older_checkpoints(tmp_path, task, rule, published):
+    few = [
+        f"task.{split}.{name}" for split in ("train", "eval") for name in ("num_examples=8", f"cache_dir={tmp_path}")
+    ]
+    for overrides, expected in ((["~task.crop_rule"], rule), ([], rule), (["task.crop_rule=published"], published)):
+        stages = compose_input(config(f"task={task}", *few, *overrides)).task.stages()
+        (function,) = [stage.function for stage in stages if stage.name == "crop"]
+        found = function.func if task == "coco_ssd" else resized_crops.CROPS[function.keywords["rule"]]
+        assert found is expected
 
 
 @pytest.mark.parametrize("option", options("paper"))
