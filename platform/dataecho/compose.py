@@ -219,7 +219,8 @@ def compose_training(config: Node, *, folder: Path | None, project: Path) -> Tra
     workload = compose_workload(config)
     folder = Path(workload.backend.ranks.from_first(str(folder)))  # the others' clocks may say another time
     if settings.weights is not None and resume_from is None:
-        workload.backend.load_weights(read_weights(Path(settings.weights)))
+        given = read_weights(Path(settings.weights))
+        workload.backend.load_weights(workload.task.starting_weights(given, workload.backend.weights()))
     return TrainingRun(workload, folder, _run_info(workload, folder, project), resume_from)
 
 

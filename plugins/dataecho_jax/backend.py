@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from dataecho.errors import SettingError, require
 from dataecho.pipeline.batch import Batch
 from dataecho.plan.keys import KeyStream
-from dataecho.training.contracts import Arrays, Backend, BackendContext, OptimizerSettings
+from dataecho.training.contracts import MODEL, Arrays, Backend, BackendContext, OptimizerSettings
 from dataecho.training.ranks import OneRank, Ranks
 from dataecho_jax.devices import check_threads, find_device
 from dataecho_jax.model import JaxModel, Tensors
@@ -138,7 +138,7 @@ class JaxBackend(Backend):
         jax.block_until_ready(self._state)
 
     def state(self) -> tuple[Arrays, dict[str, Any]]:
-        arrays = {f"model/{name}": values for name, values in self.weights().items()}
+        arrays = {f"{MODEL}{name}": values for name, values in self.weights().items()}
         for slot, tensors in self._state.slots.items():
             arrays |= {f"optimizer/{name}/{slot}": np.array(values) for name, values in tensors.items()}
         arrays["rank/loss_sum"] = np.array(self._state.loss_sum).reshape(1)
@@ -149,9 +149,7 @@ class JaxBackend(Backend):
         }
 
     def load_state(self, arrays: Arrays, values: dict[str, Any]) -> None:
-        self.load_weights(
-            {name.removeprefix("model/"): array for name, array in arrays.items() if name.startswith("model/")}
-        )
+        self.load_weights({name.removeprefix(MODEL): array for name, array in arrays.items() if name.startswith(MODEL)})
         slots = {
             slot: {name: self._weight(arrays[f"optimizer/{name}/{slot}"]) for name in tensors}
             for slot, tensors in self._state.slots.items()

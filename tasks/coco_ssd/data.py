@@ -15,14 +15,16 @@ from dataecho.pipeline.stage import Stage, as_examples
 from dataecho.plan.keys import Keys
 from dataecho.training.contracts import Arrays, Evaluator, Predict, Task
 from dataecho.training.shown import Box, Shown
+from tasks.coco_ssd.backbone import with_backbone
 from tasks.coco_ssd.boxes import DefaultBoxes
 from tasks.coco_ssd.detections import MeanAveragePrecision, detected
 from tasks.coco_ssd.matching import targets
-from tasks.coco_ssd.windows import crop, cut, expand, seen, whole_pixels
+from tasks.coco_ssd.windows import crop, crop_in_one_draw, cut, expand, seen, whole_pixels
 from tasks.images.classification import as_source, classes_of, pixels_of, require_classes
 from tasks.images.pixels import is_mirrored, random_flip
 from tasks.images.resized_crops import coloured
 
+_CROPS = {"published": crop, "one_draw": crop_in_one_draw}
 _FIELDS = ("image", "size", "boxes", "labels", "crowd")  # of a record
 _SHOWN_SCORE = 0.3  # what a model is less sure of is not drawn
 
@@ -35,7 +37,8 @@ class CocoSsd(Task):
     [b, max_objects], filled up with label 0.
 
     Augmentation, each a stage: the window may ``expand`` (up to ``max_expand``; 1: never), is ``crop``-ped (to sides of
-    ``min_crop`` at least; 1: never), and is cut out (``resize``); a mirror image (``flip``); colours changed by up to
+    ``min_crop`` at least; 1: never; ``crop_rule``: as the authors' code does it, ``published``, or less often, in
+    ``one_draw``), and is cut out (``resize``); a mirror image (``flip``); colours changed by up to
     ``colour``. Then ``targets``. ``train`` and ``eval`` are sources of records as those of
     :class:`tasks.coco_ssd.source.CocoSource`.
     """
@@ -47,6 +50,7 @@ class CocoSsd(Task):
     max_objects: int = 100
     max_expand: float = 4.0
     min_crop: float = 0.3
+    crop_rule: str = "one_draw"
     flip: bool = True
     colour: float = 0.4
     max_pixels: int = 89_478_485  # as PIL has it: 256 MiB of RGB
@@ -67,6 +71,13 @@ class CocoSsd(Task):
         ):
             require(fits, f"task.{name}", getattr(self, name), allowed=allowed, cure=f"Set task.{name}.")
         require(
+            self.crop_rule in _CROPS,
+            "task.crop_rule",
+            self.crop_rule,
+            allowed=", ".join(_CROPS),
+            cure="Use task.crop_rule=published.",
+        )
+        require(
             isinstance(self.default_boxes, DefaultBoxes),
             "task.default_boxes",
             type(self.default_boxes).__name__,
@@ -85,7 +96,9 @@ class CocoSsd(Task):
 
     def stages(self) -> Sequence[Stage]:
         larger = Stage("expand", partial(expand, largest=self.max_expand), random=True, mutates_input=False)
-        smaller = Stage("crop", partial(crop, least_side=self.min_crop), random=True, mutates_input=False)
+        smaller = Stage(
+            "crop", partial(_CROPS[self.crop_rule], least_side=self.min_crop), random=True, mutates_input=False
+        )
         flip = Stage("flip", _flipped, random=True, batched=True, mutates_input=False)
         colour = Stage(
             "colour", partial(coloured, strength=self.colour), random=True, batched=True, mutates_input=False
@@ -105,6 +118,9 @@ class CocoSsd(Task):
 
     def evaluator(self) -> Evaluator:
         return MeanAveragePrecision(self.default_boxes, num_classes=self.num_classes)
+
+    def starting_weights(self, given: Arrays, own: Arrays) -> Arrays:
+        return with_backbone(given, own)
 
     def show(self, example: Mapping[str, Any]) -> Shown:
         image = example["image"]

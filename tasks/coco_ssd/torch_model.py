@@ -21,8 +21,8 @@ class SsdResnet(TorchModel):
     A 7 x 7 convolution and a maximum over 3 x 3, both with stride 2; for each of ``widths`` as many blocks as
     ``num_blocks`` says, the first with the stride that ``strides`` says; for each of ``extras`` a 1 x 1 and a 3 x 3
     convolution, to the next smaller map; a 3 x 3 convolution on every map for the offsets, one for the logits. Blocks
-    3, 4, 6 of widths 64, 128, 256 with strides 1, 2, 1 are MLPerf's SSD with ResNet-34: ResNet-34 without its last
-    group, and without the stride of the one before. 19,975,222 parameters with 80 classes.
+    3, 4, 6 of widths 64, 128, 256 with strides 1, 2, 1 are ResNet-34 without its last group, and without the stride of
+    the one before, as in MLPerf's SSD. 19,975,222 parameters with 80 classes.
     """
 
     def __init__(

@@ -20,6 +20,7 @@ Example = dict[str, Any]
 
 #: Least overlaps with an object that a crop may have to keep (Liu et al., section 2.2).
 LEAST_OVERLAPS = (0.1, 0.3, 0.5, 0.7, 0.9)
+_LEAST = (*LEAST_OVERLAPS, 0.0)
 _NUM_TRIALS = 50
 _MAX_ASPECT = 2.0
 _FILL = (124, 116, 104)  # the mean of ImageNet's photographs, where a window leaves the image
@@ -38,6 +39,33 @@ def expand(example: Example, key: np.uint64, *, largest: float) -> Example:
 
 
 def crop(example: Example, key: np.uint64, *, least_side: float) -> Example:
+    """The window, or a part of it, as the authors' code chooses it (Liu et al., section 2.2).
+
+    Fifty random parts are tried for each of the least overlaps 0.1, 0.3, 0.5, 0.7 and 0.9 with an object, and for none;
+    the first that overlaps one so much is a candidate, and so is the window as it is. One of the candidates is drawn.
+    Relative to the window, the mean of a part's sides (geometric) is at least ``least_side``, its shape uniform from
+    1 : 2 to 2 : 1. Objects with their centre outside of it are gone, all of them where it is so.
+    """
+    is_object = example["labels"] > 0
+    if not is_object.any():
+        return example
+    side, shape, right, down = _uniform(key, (4, len(_LEAST), _NUM_TRIALS), draw=1)
+    side = least_side + (1 - least_side) * side
+    # No part is wider or higher than the window.
+    narrowest, widest = np.maximum(1 / _MAX_ASPECT, side**2), np.minimum(_MAX_ASPECT, 1 / side**2)
+    root = np.sqrt(narrowest + (widest - narrowest) * shape)
+    parts = _parts_at(example["window"], side * root, side / root, right, down)
+    best = overlaps(parts.reshape(-1, 4), example["boxes"][is_object]).max(axis=1).reshape(parts.shape[:2])
+    fits = best >= np.array(_LEAST)[:, None]
+    found = np.flatnonzero(fits.any(axis=1))
+    choice = int(draws.integers(key, draw=0, high=1 + len(found)))
+    if choice == 0:
+        return example
+    row = found[choice - 1]
+    return _with_window(example, parts[row, fits[row].argmax()])
+
+
+def crop_in_one_draw(example: Example, key: np.uint64, *, least_side: float) -> Example:
     """One of seven choices (Liu et al., section 2.2): the window as it is; a part of it that overlaps an object by at
     least 0.1, 0.3, 0.5, 0.7 or 0.9; or any part. Relative to the window the mean of its sides (geometric) is at least
     ``least_side``, its shape from 1 : 2 to 2 : 1, and the centre of an object lies in it. Objects with their centre
@@ -47,16 +75,14 @@ def crop(example: Example, key: np.uint64, *, least_side: float) -> Example:
     is_object = example["labels"] > 0
     if choice == 0 or not is_object.any():
         return example
-    least = (*LEAST_OVERLAPS, 0.0)[choice - 1]
+    least = _LEAST[choice - 1]
     parts = _parts(example["window"], key, least_side)
     objects = example["boxes"][is_object]
     inside = _centres_inside(parts, objects)
     fits = inside.any(axis=1) & (overlaps(parts, objects).max(axis=1) >= least)
     if not fits.any():
         return example
-    part = parts[fits.argmax()]
-    kept = is_object & _centres_inside(part[None], example["boxes"])[0]
-    return {**example, "window": part, "labels": np.where(kept, example["labels"], 0)}
+    return _with_window(example, parts[fits.argmax()])
 
 
 def cut(example: Example, *, size: int) -> Example:
@@ -107,6 +133,25 @@ def _parts(window: Boxes, key: np.uint64, least_side: float) -> Boxes:
     widths, heights = side * root * width, side / root * height
     lefts, tops = left + right * (width - widths), top + down * (height - heights)
     return np.stack([lefts, tops, lefts + widths, tops + heights], axis=1).astype(np.float32)
+
+
+def _parts_at(
+    window: Boxes,
+    widths: NDArray[np.float64],
+    heights: NDArray[np.float64],
+    right: NDArray[np.float64],
+    down: NDArray[np.float64],
+) -> Boxes:
+    """Parts [..., 4] of these sizes [...], shares of the window's; ``right`` and ``down`` [...] say where: 0 to 1."""
+    left, top, width, height = _place_and_size(window)
+    lefts, tops = left + right * (1 - widths) * width, top + down * (1 - heights) * height
+    return np.stack([lefts, tops, lefts + widths * width, tops + heights * height], axis=-1).astype(np.float32)
+
+
+def _with_window(example: Example, window: Boxes) -> Example:
+    """Objects with their centre outside of the new window are gone."""
+    kept = (example["labels"] > 0) & _centres_inside(window[None], example["boxes"])[0]
+    return {**example, "window": window, "labels": np.where(kept, example["labels"], 0)}
 
 
 def _centres_inside(parts: Boxes, boxes: Boxes) -> NDArray[np.bool_]:

@@ -18,6 +18,7 @@ Images = NDArray[np.uint8]
 # process, and every process that uses these functions imports this module.
 cv2.setNumThreads(1)
 
+_NUM_TRIES, _MAX_ASPECT = 10, 4 / 3  # of a published crop
 _GREY = np.array([0.299, 0.587, 0.114])  # of red, green and blue (ITU-R BT.601)
 
 
@@ -73,6 +74,29 @@ def random_crop(image: Images, key: np.uint64, *, size: int, min_area: float, ma
     piece_width = max(1, min(width, round((share * ratio) ** 0.5)))
     piece_height = max(1, min(height, round((share / ratio) ** 0.5)))
     top, left = int(down * (height - piece_height + 1)), int(right * (width - piece_width + 1))
+    return scaled(image[top : top + piece_height, left : left + piece_width], height=size, width=size)
+
+
+def published_crop(image: Images, key: np.uint64, *, size: int, min_area: float) -> Images:
+    """A piece of the image, scaled to [size, size, 3], by the rule that is usual for ImageNet (Szegedy et al., CVPR
+    2015, section 6, as torchvision's RandomResizedCrop draws it).
+
+    Share of the area: uniform from ``min_area`` on; width / height: from 3/4 to 4/3, uniform in its logarithm. A piece
+    that does not fit into the image is drawn again, ten times at most; then it is the largest one of such a shape in
+    the middle.
+    """
+    height, width = image.shape[:2]
+    for number in range(_NUM_TRIES):
+        area, aspect, down, right = draws.uniforms(np.uint64((int(key) + 4 * number) % 2**64), 4)
+        share, ratio = (min_area + (1 - min_area) * area) * height * width, _MAX_ASPECT ** (2 * aspect - 1)
+        piece_width, piece_height = round((share * ratio) ** 0.5), round((share / ratio) ** 0.5)
+        if 0 < piece_width <= width and 0 < piece_height <= height:
+            top, left = int(down * (height - piece_height + 1)), int(right * (width - piece_width + 1))
+            break
+    else:
+        piece_width = min(width, max(1, round(height * _MAX_ASPECT)))
+        piece_height = min(height, max(1, round(width * _MAX_ASPECT)))
+        top, left = (height - piece_height) // 2, (width - piece_width) // 2
     return scaled(image[top : top + piece_height, left : left + piece_width], height=size, width=size)
 
 

@@ -15,7 +15,10 @@ from dataecho.pipeline.stage import Stage
 from dataecho.plan.keys import Keys
 from dataecho.training.contracts import Arrays
 from tasks.images.classification import ImageClassification
-from tasks.images.pixels import central_crop, random_colour, random_crop, random_flip
+from tasks.images.pixels import central_crop, published_crop, random_colour, random_crop, random_flip
+
+#: How a random crop is chosen, by the name of the rule.
+CROPS = {"published": published_crop, "fitted": random_crop}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,10 +26,13 @@ class ResizedCrops(ImageClassification, abc.ABC):
     """Batches of ``image`` uint8 [b, size, size, 3], RGB, and ``label`` int64; the model scales the pixels.
 
     Augmentation: a random crop of at least ``min_area`` of the image, a mirror image (``flip``), and colours changed by
-    up to ``colour``, each a stage. Evaluation: the square in the middle, ``eval_crop`` of the shorter side.
+    up to ``colour``, each a stage. ``crop_rule``: ``published`` draws a crop again that does not fit into the image, as
+    is usual for ImageNet; ``fitted`` makes it fit, which takes larger and longer ones. Evaluation: the square in the
+    middle, ``eval_crop`` of the shorter side.
     """
 
     image_size: int = 64
+    crop_rule: str = "fitted"
     min_area: float = 0.08
     flip: bool = False
     colour: float = 0.4
@@ -41,9 +47,16 @@ class ResizedCrops(ImageClassification, abc.ABC):
             ("eval_crop", "shares in (0, 1]", 0 < self.eval_crop <= 1),
         ):
             require(fits, f"task.{name}", getattr(self, name), allowed=allowed, cure=f"Set task.{name}.")
+        require(
+            self.crop_rule in CROPS,
+            "task.crop_rule",
+            self.crop_rule,
+            allowed=", ".join(CROPS),
+            cure="Use task.crop_rule=published.",
+        )
 
     def stages(self) -> Sequence[Stage]:
-        crop = partial(_crop, size=self.image_size, min_area=self.min_area)
+        crop = partial(_crop, rule=self.crop_rule, size=self.image_size, min_area=self.min_area)
         flip = [Stage("flip", flipped, random=True, batched=True, mutates_input=False)] if self.flip else []
         colour = [
             Stage("colour", partial(coloured, strength=self.colour), random=True, batched=True, mutates_input=False)
@@ -72,8 +85,8 @@ def coloured(chunk: Arrays, keys: Keys, *, strength: float) -> Arrays:
     return {**chunk, "image": random_colour(chunk["image"], keys, strength=strength)}
 
 
-def _crop(example: dict[str, Any], key: np.uint64, *, size: int, min_area: float) -> dict[str, Any]:
-    return {**example, "image": random_crop(example["image"], key, size=size, min_area=min_area)}
+def _crop(example: dict[str, Any], key: np.uint64, *, rule: str, size: int, min_area: float) -> dict[str, Any]:
+    return {**example, "image": CROPS[rule](example["image"], key, size=size, min_area=min_area)}
 
 
 def _centre(example: dict[str, Any], *, size: int, share: float) -> dict[str, Any]:

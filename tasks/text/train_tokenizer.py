@@ -12,15 +12,18 @@ from __future__ import annotations
 import argparse
 import hashlib
 import itertools
-from collections.abc import Iterable, Iterator
+import math
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from dataecho.errors import DataError, SettingError, require
 from tasks.text.source import TextSource
-from tasks.text.tokenizer import END
+from tasks.text.tokenizer import END, SubwordTokenizer
 
+_NUM_COUNTED = 1_000_000  # bytes of text
 _NUM_BYTES = 256  # the smallest vocabulary: every byte, and the end
 
 
@@ -67,6 +70,12 @@ def first_lines(source: TextSource, *, num_bytes: int) -> Iterator[bytes]:
             return
 
 
+def tokens_per_word(tokenizer: SubwordTokenizer, lines: Sequence[bytes]) -> float:
+    """How many tokens a word has, on average; a word is what stands between blanks, and the end of a line counts to the
+    tokens."""
+    return float(tokenizer.lengths(lines).sum()) / sum(len(line.split()) for line in lines)
+
+
 def main() -> None:
     from dataecho.build import build
     from tasks.text.settings import task_node
@@ -77,13 +86,21 @@ def main() -> None:
     parser.add_argument("--num-tokens", type=int, default=32000)
     parser.add_argument("--num-bytes", type=int, default=200_000_000, help="of text that it is learnt from")
     settings = parser.parse_args()
-    node = task_node(settings.overrides)["train"]
+    task = task_node(settings.overrides)
+    node, target = task["train"], task["target"]
     node["tokenizer"] = {"_target_": "tasks.text.tokenizer.ByteTokenizer"}
     try:
         source = build(node, object, key="task.train")
         assert isinstance(source, TextSource)
         lines = first_lines(source, num_bytes=settings.num_bytes)
-        print(save(trained(lines, num_tokens=settings.num_tokens), settings.folder))
+        path = save(trained(lines, num_tokens=settings.num_tokens), settings.folder)
+        print(path)
+        ratio = tokens_per_word(SubwordTokenizer(str(path)), list(first_lines(source, num_bytes=_NUM_COUNTED)))
+        print(
+            f"{ratio:.2f} tokens a word, ends of lines included: the target of {target} nats per token is "
+            f"{target * ratio:.2f} per word, a perplexity of {math.exp(target * ratio):,.0f}",
+            file=sys.stderr,
+        )
     except (SettingError, DataError) as error:
         parser.exit(2, f"error: {error}\n")
 

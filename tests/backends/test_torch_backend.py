@@ -326,6 +326,25 @@ def test_nesterov_without_momentum_is_refused():
         backend(optimizer=OptimizerSettings(name="nesterov", learning_rate=0.1, momentum=0.0))
 
 
+class Renaming(TorchBackend):
+    """Names its weights as it likes."""
+
+    def state(self):
+        arrays, values = super().state()
+        return {name.replace("model/", "params/"): array for name, array in arrays.items()}, values
+
+
+def test_the_contract_sees_weights_that_could_not_be_exported():
+    def make(model):
+        accelerator = AcceleratorSettings(name="cpu")
+        return Renaming(
+            BackendContext(new_model=model, optimizer=OPTIMIZERS["nesterov"], accelerator=accelerator, seed=0)
+        )
+
+    with pytest.raises(AssertionError, match="mode=export takes what begins with 'model/'"):
+        BackendContract.test_the_weights_in_a_state_are_all_the_weights(None, make, Noisy)
+
+
 def test_a_model_that_is_no_torch_model_is_refused():
     with pytest.raises(SettingError, match=r"task\.models\.torch=Linear cannot be used.*TorchModel.*`losses`"):
         backend(lambda: nn.Linear(3, 1))

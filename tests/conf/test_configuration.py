@@ -8,10 +8,12 @@ import shutil
 import pytest
 from hydra.errors import ConfigCompositionException, MissingConfigException
 
-from dataecho.compose import compose_training, compose_workload
+from dataecho.compose import compose_input, compose_training, compose_workload
 from dataecho.errors import SettingError
 from dataecho.modes import run_mode
 from dataecho.report.display import NoDisplay
+from tasks.coco_ssd.windows import crop, crop_in_one_draw
+from tasks.images import pixels, resized_crops
 from tests.support import PROJECT, config
 
 QUIET = ("tracking=none", "display=none", "accelerator=cpu", "backend.compute_threads=1")
@@ -93,6 +95,75 @@ def test_every_experiment_trains_two_steps(option, tmp_path):
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["steps"] == 2
     first = (PROJECT / "conf" / "experiment" / f"{option}.yaml").read_text().splitlines()[0:4]
     assert f"python train.py experiment={option}" in "\n".join(first)
+
+
+#: Of the paper (section 2): optimizer, kind of schedule with its end or warm-up, target, steps of a batch. Ours: weight
+#: decay.
+PAPER = {
+    "cifar10_resnet32": ("nesterov", "LinearDecay", ("final_fraction", 0.01), 0.0001, 0.91, 150_000, 128),
+    "imagenet_resnet50": ("nesterov", "LinearDecay", ("final_fraction", 0.001), 0.0001, 0.75, 110_000, 1024),
+    "coco_ssd": ("momentum", "WarmUpDrops", ("warm_up", 3.5 * 118_287 / 7_680_000), 0.0005, 0.24, 30_000, 256),
+    "lm1b_transformer": ("nesterov", "ConstantSchedule", None, 0.0, 3.9, 20_000, 1024),
+    "commoncrawl_transformer": ("nesterov", "ConstantSchedule", None, 0.0, 3.9, 60_000, 1024),
+}
+MINIATURES = ("miniature", "mini")
+FULL_SIZE = [(task, option) for task in PAPER for option in options(f"task/{task}_data") if option not in MINIATURES]
+
+
+def full_size(task, option, *overrides):
+    return config(f"task={task}", f"task/{task}_data={option}", "task.train=null", "task.eval=null", *overrides)
+
+
+def of_optimizer_and_schedule(node):
+    return {name: node[name] for name in ("optimizer", "schedule")}
+
+
+@pytest.mark.parametrize("sweep", ["none", "paper"])
+@pytest.mark.parametrize(("task", "option"), FULL_SIZE)
+def test_data_of_full_size_choose_all_that_the_paper_has_for_them(task, option, sweep):
+    node = full_size(task, option, f"sweep={sweep}")
+    name, schedule, number, weight_decay, target, num_steps, batch_size = PAPER[task]
+    optimizer = node["optimizer"]
+    assert (optimizer["name"], optimizer["momentum"], optimizer["weight_decay"]) == (name, 0.9, weight_decay)
+    assert optimizer["learning_rate"] == node["task"]["learning_rate"]
+    assert node["schedule"]["_target_"] == f"dataecho.training.schedule.{schedule}"
+    if number is not None:
+        assert node["schedule"][number[0]] == pytest.approx(number[1], rel=1e-3)
+    assert (node["task"]["target"], node["task"]["batch_size"]) == (target, batch_size)
+    assert node["budget"]["fresh"] == num_steps * batch_size
+    assert of_optimizer_and_schedule(config(f"experiment={task}")) == {
+        "optimizer": {**optimizer, "learning_rate": config(f"task={task}")["task"]["learning_rate"]},
+        "schedule": node["schedule"],
+    }
+
+
+def test_what_is_typed_wins_over_what_the_data_choose():
+    node = full_size("coco_ssd", "official", "optimizer=adamw", "optimizer.weight_decay=0.1", "schedule=constant")
+    assert (node["optimizer"]["name"], node["optimizer"]["weight_decay"]) == ("adamw", 0.1)
+    assert node["schedule"] == {"_target_": "dataecho.training.schedule.ConstantSchedule"}
+    assert of_optimizer_and_schedule(full_size("coco_ssd", "official", "paper=none", "task.learning_rate=0.15")) == (
+        of_optimizer_and_schedule(config("task.learning_rate=0.15"))
+    )
+
+
+@pytest.mark.parametrize(
+    ("task", "rule", "published"),
+    [("imagenet_resnet50", pixels.random_crop, pixels.published_crop), ("coco_ssd", crop_in_one_draw, crop)],
+)
+def test_without_a_rule_for_crops_they_are_those_of_older_checkpoints(tmp_path, task, rule, published):
+    few = [
+        f"task.{split}.{name}" for split in ("train", "eval") for name in ("num_examples=8", f"cache_dir={tmp_path}")
+    ]
+    for overrides, expected in ((["~task.crop_rule"], rule), ([], rule), (["task.crop_rule=published"], published)):
+        stages = compose_input(config(f"task={task}", *few, *overrides)).task.stages()
+        (function,) = [stage.function for stage in stages if stage.name == "crop"]
+        found = function.func if task == "coco_ssd" else resized_crops.CROPS[function.keywords["rule"]]
+        assert found is expected
+
+
+@pytest.mark.parametrize("option", options("paper"))
+def test_every_optimizer_and_schedule_of_the_paper_builds(option):
+    compose_workload(config(*QUIET, f"paper={option}"))
 
 
 # (overrides, key=value, what is allowed, the cure)

@@ -6,7 +6,7 @@ from safetensors.numpy import load_file, save_file
 
 from dataecho.errors import SettingError
 from dataecho.modes import run_mode
-from dataecho.training.checkpoint import find_checkpoint
+from dataecho.training.checkpoint import CheckpointStore, find_checkpoint
 from dataecho.training.spool import read_spool
 from dataecho.training.weights import checkpoint_weights, read_weights
 from tests.support import PROJECT, config
@@ -74,6 +74,17 @@ def test_a_run_of_one_framework_cannot_be_continued_in_another(trained):
     settings = config(*STEPS, *QUIET, f"resume={folder}", "budget.steps=4", "backend=tensorflow", ANY_THREADS)
     with pytest.raises(SettingError, match="backend.*tensorflow.*torch.*the value the checkpoint was written with"):
         run_mode(settings, folder=None, project=PROJECT)
+
+
+@pytest.mark.parametrize("names", [["params/w"], ["params/w", "params/b", "slot/w", "slot/b"], []])
+def test_a_checkpoint_without_weights_is_not_exported(tmp_path, names):
+    arrays = {name: np.ones(2, np.float32) for name in names}
+    state = {"backend": {"arrays": arrays, "values": {}}, "best": {"steps": 1}}
+    CheckpointStore(tmp_path).save(state, steps=1, best_steps=1)
+    told = r"checkpoint=.*step-0+1 cannot be used. .*begin with model/. It has only (params/[bw].*|no arrays): let"
+    with pytest.raises(SettingError, match=told):
+        export(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoints"]
 
 
 def test_weights_of_another_model_are_refused_by_name_and_shape(trained, tmp_path):

@@ -23,7 +23,7 @@ class TestLinearDecay(ScheduleContract):
 class TestWarmUpDrops(ScheduleContract):
     decays = False
 
-    @pytest.fixture(params=[{}, {"drop": 0.5}])
+    @pytest.fixture(params=[{}, {"drop": 0.5}, {"start": 1.0 / 3}])
     def schedule(self, request):
         return WarmUpDrops(warm_up=0.05, drops=[0.5, 0.8], **request.param)
 

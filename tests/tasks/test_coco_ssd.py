@@ -731,6 +731,7 @@ def test_crowds_are_no_targets(cache):
         (["task.num_classes=0"], "task.num_classes=0 cannot be used. Allowed: >= 1"),
         (["task.max_objects=0"], "task.max_objects=0 cannot be used"),
         (["task.max_expand=0.5"], "task.max_expand=0.5 cannot be used. Allowed: >= 1"),
+        (["task.crop_rule=usual"], "task.crop_rule=usual cannot be used. Allowed: published, one_draw"),
         (["task.min_crop=0"], r"task.min_crop=0 cannot be used. Allowed: shares in \(0, 1\]"),
         (["task.colour=1"], r"task.colour=1 cannot be used. Allowed: shares in \[0, 1\)"),
         (["~task.default_boxes", "+task.default_boxes=7"], "task.default_boxes=int cannot be used. .*DefaultBoxes"),
@@ -760,7 +761,7 @@ def test_an_echoed_run_from_the_command_line(name, cache, tmp_path):
 
 
 def test_the_full_schedule_is_the_papers():
-    node = config(*QUIET, "experiment=coco_ssd", "task/coco_ssd_data=official", "task.train.folder=/data/coco")
+    node = config(*QUIET, "task/coco_ssd_data=official", "task.train.folder=/data/coco")
     assert node["schedule"]["warm_up"] == pytest.approx(3.5 * 118_287 / node["task"]["budget"], abs=1e-4)
     assert len(node["schedule"]["drops"]) == 2 and node["schedule"]["drop"] == 0.1
     models = node["task"]["models"]

@@ -14,7 +14,7 @@ from tasks.coco_ssd.boxes import DefaultBoxes, areas, centres, corners, overlaps
 from tasks.coco_ssd.detections import MeanAveragePrecision, surviving
 from tasks.coco_ssd.matching import matched, targets
 from tasks.coco_ssd.torch_model import SsdResnet, detection_losses
-from tasks.coco_ssd.windows import crop, cut, expand
+from tasks.coco_ssd.windows import crop, crop_in_one_draw, cut, expand
 from tests.support import config
 
 OFFICIAL = ("task=coco_ssd", "task/coco_ssd_data=official", "task.train.folder=/data/coco")
@@ -171,11 +171,12 @@ def test_the_window_of_an_expansion_holds_the_image_and_grows_at_most_so_much():
     assert (found[:, :2] <= 0).all() and (found[:, 2] >= 100).all() and (found[:, 3] >= 60).all()
 
 
-def test_a_crop_keeps_its_promises():
+@pytest.mark.parametrize("rule", [crop, crop_in_one_draw])
+def test_a_crop_keeps_its_promises(rule):
     given = example(objects=[[10, 10, 30, 50], [60, 20, 90, 30]], labels=[3, 5])
     least, kept_by_number = [], {0: 0, 1: 0, 2: 0}
     for key in keys(600):
-        found = crop(given, key, least_side=0.3)
+        found = rule(given, key, least_side=0.3)
         left, top, right, bottom = found["window"].tolist()
         assert left >= -1e-3 and top >= -1e-3 and right <= 100.01 and bottom <= 60.01
         share = (right - left) * (bottom - top) / 6000
@@ -183,7 +184,7 @@ def test_a_crop_keeps_its_promises():
         assert 0.49 < (right - left) / 100 / ((bottom - top) / 60) < 2.01
         middle = (given["boxes"][:2, :2] + given["boxes"][:2, 2:]) / 2
         inside = ((middle > [left, top]) & (middle < [right, bottom])).all(axis=1)
-        assert inside.any()
+        assert inside.any() or rule is crop  # the authors train on nothing but background, too
         assert found["labels"].tolist() == [3 * inside[0], 5 * inside[1], 0, 0]
         kept_by_number[int(inside.sum())] += 1
         least.append(overlaps(found["window"][None], given["boxes"][:2]).max())
@@ -192,7 +193,52 @@ def test_a_crop_keeps_its_promises():
     assert given["labels"].tolist() == [3, 5, 0, 0]
 
 
-def test_without_an_object_nothing_is_cropped():
+def authors_window(draws, objects):
+    """A window as the authors' code samples it, line by line (caffe, branch ssd: util/sampler.cpp, with the batch
+    samplers of ssd_coco.py): everything in shares of the image."""
+    candidates = [np.array([0.0, 0.0, 1.0, 1.0])]
+    for least in (0.1, 0.3, 0.5, 0.7, 0.9, None):
+        for _ in range(50):
+            scale = draws.uniform(0.3, 1.0)
+            aspect = draws.uniform(max(0.5, scale**2), min(2.0, 1 / scale**2))
+            width, height = scale * aspect**0.5, scale / aspect**0.5
+            left, top = draws.uniform(0, 1 - width), draws.uniform(0, 1 - height)
+            window = np.array([left, top, left + width, top + height])
+            if least is None or overlaps(np.float32([window]), objects).max() >= least:
+                candidates.append(window)
+                break
+    return candidates[draws.integers(len(candidates))]
+
+
+OBJECTS = {
+    "one small": [[0.1, 0.6, 0.2, 0.75]],
+    "one of half the sides": [[0.2, 0.3, 0.7, 0.8]],
+    "one as large as the image": [[0.0, 0.0, 1.0, 1.0]],
+    "four": [[0.0, 0.0, 0.3, 0.9], [0.5, 0.5, 0.6, 0.6], [0.4, 0.1, 0.9, 0.4], [0.65, 0.7, 0.95, 0.98]],
+}
+
+
+@pytest.mark.parametrize("name", OBJECTS)
+def test_crops_are_as_frequent_and_as_large_as_the_authors(name):
+    objects = np.float32(OBJECTS[name])
+    given = example(60, 100, objects=objects * [100, 60, 100, 60], labels=[1] * len(objects))
+    draws = np.random.default_rng(1)
+    expected = np.array([authors_window(draws, objects) for _ in range(600)])
+    found = np.array([crop(given, key, least_side=0.3)["window"] for key in keys(2400)]) / [100, 60, 100, 60]
+    for measure in (
+        lambda windows: (windows == [0, 0, 1, 1]).all(axis=1),  # nothing was cropped
+        lambda windows: (windows[:, 2] - windows[:, 0]) * (windows[:, 3] - windows[:, 1]),
+        lambda windows: np.log((windows[:, 2] - windows[:, 0]) / (windows[:, 3] - windows[:, 1])),
+        lambda windows: windows[:, 0],
+        lambda windows: windows[:, 1],
+    ):
+        theirs, ours = (measure(windows).astype(float) for windows in (expected, found))
+        doubt = (theirs.var() / len(theirs) + ours.var() / len(ours)) ** 0.5
+        assert abs(ours.mean() - theirs.mean()) <= 4 * doubt + 1e-6, (theirs.mean(), ours.mean())
+
+
+@pytest.mark.parametrize("crop", [crop, crop_in_one_draw])
+def test_without_an_object_nothing_is_cropped(crop):
     given = example(objects=[], labels=[])
     assert all(crop(given, key, least_side=0.3) is given for key in keys(50))
 

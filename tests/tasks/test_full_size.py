@@ -73,7 +73,7 @@ def cifar10(tmp_path):
     few = write_files(tmp_path / "few")  # all 10,000 held-out images would take a minute
     held_out = f"{{_target_:tasks.cifar10_resnet32.binary.CifarBinarySource,urls:'{few}'}}"
     return (
-        "experiment=cifar10_resnet32", "task/cifar10_resnet32_data=official", f"task.train.folder={folder}",
+        "task=cifar10_resnet32", "task/cifar10_resnet32_data=official", f"task.train.folder={folder}",
         "~task.eval", f"+task.eval={held_out}",
     )  # fmt: skip
 
@@ -83,7 +83,7 @@ def imagenet(tmp_path):
     for split, number in (("train", 16), ("eval", 2)):
         write_scenes(tmp_path / split, num_examples=number, pixels=400, split=split, layout="folder")
     return (
-        "experiment=imagenet_resnet50", "task/imagenet_resnet50_data=folder", f"task.train.url={tmp_path}/train",
+        "task=imagenet_resnet50", "task/imagenet_resnet50_data=folder", f"task.train.url={tmp_path}/train",
         f"task.eval.url={tmp_path}/eval", f"task.train.classes={[str(digit) for digit in range(10)]}",
         "task.models.torch.virtual_batch_size=2",
     )  # fmt: skip
@@ -112,7 +112,7 @@ def coco(tmp_path):
         for split in ("train", "eval")
     ]
     return (
-        "experiment=coco_ssd", "task/coco_ssd_data=official", "~task.train", "~task.eval", *nodes,
+        "task=coco_ssd", "task/coco_ssd_data=official", "~task.train", "~task.eval", *nodes,
         "task.models.torch.virtual_batch_size=2",
     )  # fmt: skip
 

@@ -1,6 +1,7 @@
 """The images task: the contract, its data from every kind of source, its stages, its scenes."""
 
 import json
+import math
 import pickle
 import struct
 import subprocess
@@ -30,11 +31,20 @@ from dataecho.testing.source_contract import all_positions, fingerprints
 from dataecho.testing.task_contract import TaskContract
 from dataecho.training.contracts import AcceleratorSettings, BackendContext, OptimizerSettings, Task
 from dataecho.training.evaluation import evaluate
+from tasks.images import pixels
 from tasks.images.classification import pixels_of
 from tasks.images.data import Images
 from tasks.images.drawing import Scenes
 from tasks.images.headers import image_size
-from tasks.images.pixels import as_rgb, central_crop, decode_image, random_colour, random_crop, random_flip
+from tasks.images.pixels import (
+    as_rgb,
+    central_crop,
+    decode_image,
+    published_crop,
+    random_colour,
+    random_crop,
+    random_flip,
+)
 from tasks.images.scenes import scenes, write_scenes
 from tasks.images.torch_model import ImagesNet
 from tests.support import config
@@ -246,8 +256,64 @@ def test_a_crop_has_its_area_and_shape_and_comes_from_everywhere(min_area):
         assert min(shapes) < 0.85 and max(tops) > 20 and max(lefts) > 40
 
 
+def usual_crop(draws, height, width, min_area):
+    """Top, left, height and width as torchvision's RandomResizedCrop.get_params has them."""
+    for _ in range(10):
+        area = height * width * draws.uniform(min_area, 1.0)
+        aspect = math.exp(draws.uniform(math.log(3 / 4), math.log(4 / 3)))
+        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            return draws.integers(0, height - h + 1), draws.integers(0, width - w + 1), h, w
+    if width / height < 3 / 4:
+        w, h = width, round(width / (3 / 4))
+    elif width / height > 4 / 3:
+        w, h = round(height * (4 / 3)), height
+    else:
+        w, h = width, height
+    return (height - h) // 2, (width - w) // 2, h, w
+
+
+def taken(monkeypatch, image, key, *, min_area):
+    """Top, left, height and width of what is cut out of an image of :func:`coordinates`."""
+    pieces = []
+    monkeypatch.setattr(pixels, "scaled", lambda piece, **size: pieces.append(piece))
+    published_crop(image, key, size=8, min_area=min_area)
+    (piece,) = pieces
+    return (*piece[0, 0, :2].tolist(), *piece.shape[:2])
+
+
+@pytest.mark.parametrize(("height", "width"), [(100, 100), (100, 140), (200, 60), (250, 30)])
+def test_published_crops_are_those_of_everybody(monkeypatch, height, width):
+    image, draws = coordinates(height, width), np.random.default_rng(3)
+    expected = np.array([usual_crop(draws, height, width, 0.08) for _ in range(3000)], dtype=float)
+    found = np.array([taken(monkeypatch, image, key, min_area=0.08) for key in keys(3000)], dtype=float)
+    shapes = found[:, 3] / found[:, 2]
+    assert shapes.min() > 0.7 and shapes.max() < 1.43  # 3/4 and 4/3, of whole pixels
+    for measure in (
+        lambda crops: crops[:, 2] * crops[:, 3] / (height * width),
+        lambda crops: np.log(crops[:, 3] / crops[:, 2]),
+        lambda crops: crops[:, 0],
+        lambda crops: crops[:, 1],
+    ):
+        theirs, ours = measure(expected), measure(found)
+        doubt = (theirs.var() / len(theirs) + ours.var() / len(ours)) ** 0.5
+        assert abs(ours.mean() - theirs.mean()) <= 4 * doubt, (theirs.mean(), ours.mean())
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "expected"),
+    [(90, 240, (0, 60, 90, 120)), (240, 90, (60, 0, 120, 90)), (30, 30, (0, 0, 30, 30))],
+)
+def test_where_nothing_fits_the_largest_piece_in_the_middle_is_taken(monkeypatch, height, width, expected):
+    image = coordinates(height, width)
+    found = {taken(monkeypatch, image, key, min_area=0.9999) for key in keys(100)}
+    assert expected in found and (height == width or found == {expected})
+
+
 def test_a_crop_of_one_pixel_is_possible():
     assert random_crop(picture(1, 1), keys(1)[0], size=8, min_area=0.01).shape == (8, 8, 3)
+    assert published_crop(picture(1, 1), keys(1)[0], size=8, min_area=0.01).shape == (8, 8, 3)
+    assert published_crop(picture(1, 500), keys(1)[0], size=8, min_area=0.01).shape == (8, 8, 3)
     assert central_crop(picture(1, 9), size=8, share=0.1).shape == (8, 8, 3)
 
 
@@ -353,6 +419,10 @@ def test_a_record_that_does_not_fit_is_told(cache, record, message):
         ("task.image_size=4", "task.image_size=4 cannot be used. Allowed: >= 8"),
         ("task.min_area=0.0", r"task.min_area=0 cannot be used. Allowed: shares in \(0, 1\]"),
         ("task.colour=1.0", r"task.colour=1 cannot be used. Allowed: shares in \[0, 1\)"),
+        (
+            "+task.crop_rule=usual",
+            "task.crop_rule=usual cannot be used. Allowed: published, fitted. Use task.crop_rule=",
+        ),
         ("task.eval_crop=1.5", r"task.eval_crop=1.5 cannot be used. Allowed: shares in \(0, 1\]"),
         ("task.max_pixels=0", "task.max_pixels=0 cannot be used. Allowed: >= 1"),
         ("task.train=null", "task.train=None cannot be used. Allowed: a node with a _target_"),

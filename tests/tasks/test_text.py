@@ -1,5 +1,6 @@
 """What the language tasks share: vocabularies of sub-words, packing, the sizes of a model."""
 
+import re
 import subprocess
 import sys
 
@@ -13,7 +14,7 @@ from tasks.text.sampling import continued
 from tasks.text.sizes import require_sizes
 from tasks.text.source import tokenized
 from tasks.text.tokenizer import ByteTokenizer, SubwordTokenizer
-from tasks.text.train_tokenizer import save, trained
+from tasks.text.train_tokenizer import save, tokens_per_word, trained
 from tests.support import PROJECT
 
 LINES = [
@@ -140,7 +141,11 @@ def test_the_command_learns_from_the_training_set(tmp_path):
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=120, check=True)
     (path,) = tmp_path.glob("subwords-500-*.json")
     assert done.stdout.split() == [str(path)]
-    assert SubwordTokenizer(str(path)).num_tokens == 500
+    tokenizer = SubwordTokenizer(str(path))
+    assert tokenizer.num_tokens == 500
+    ratio = re.search(r"([0-9.]+) tokens a word.* the target of 2.0 nats per token is ([0-9.]+) per word", done.stderr)
+    assert float(ratio[2]) == pytest.approx(2.0 * float(ratio[1]), abs=0.02)
+    assert tokens_per_word(tokenizer, [b"a bc", b"d"]) == (tokenizer.lengths([b"a bc"])[0] + 2) / 3
 
 
 # ---- packing

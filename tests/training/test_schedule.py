@@ -36,10 +36,11 @@ def test_a_final_fraction_outside_of_zero_to_one_is_refused(final):
 
 
 def test_warm_up_is_a_straight_line_and_every_drop_multiplies():
-    schedule = WarmUpDrops(warm_up=0.1, drops=[0.5, 0.8], drop=0.1)
+    schedule = WarmUpDrops(warm_up=0.1, drops=[0.5, 0.8], drop=0.1, start=0.2)
     found = [schedule.factor(spent) for spent in (0.0, 0.025, 0.05, 0.1, 0.3, 0.499, 0.5, 0.799, 0.8, 1.0)]
-    assert found == pytest.approx([0, 0.25, 0.5, 1, 1, 1, 0.1, 0.1, 0.01, 0.01], abs=1e-15)
+    assert found == pytest.approx([0.2, 0.4, 0.6, 1, 1, 1, 0.1, 0.1, 0.01, 0.01], abs=1e-15)
     assert not schedule.is_constant
+    assert WarmUpDrops(warm_up=0.1, drops=[0.5]).factor(0.0) == 0.001
 
 
 def test_without_a_warm_up_the_base_rate_is_there_at_once():
@@ -59,6 +60,8 @@ def test_without_a_warm_up_the_base_rate_is_there_at_once():
         ({"warm_up": 0.1, "drops": [0.5, 1.0]}, r"schedule.drops=\[0.5, 1.0\] cannot be used. .*to below 1"),
         ({"warm_up": 0.1, "drops": [0.5], "drop": 1.0}, r"schedule.drop=1 cannot be used. Allowed: \(0, 1\)"),
         ({"warm_up": 0.1, "drops": [0.5], "drop": 0.0}, "schedule.drop=0 cannot be used"),
+        ({"warm_up": 0.1, "drops": [0.5], "start": 0.0}, r"schedule.start=0 cannot be used. Allowed: \(0, 1\]"),
+        ({"warm_up": 0.1, "drops": [0.5], "start": 1.5}, "schedule.start=1.5 cannot be used"),
     ],
 )
 def test_a_warm_up_and_drops_that_cannot_be_are_refused(settings, message):

@@ -28,7 +28,7 @@ from dataecho.backends.tensorflow_weights import named_weights
 from dataecho.errors import SettingError, require
 from dataecho.pipeline.batch import Batch
 from dataecho.plan.keys import KeyStream
-from dataecho.training.contracts import Arrays, Backend, BackendContext
+from dataecho.training.contracts import MODEL, Arrays, Backend, BackendContext
 from dataecho.training.ranks import Ranks
 
 PRECISIONS = {"32": "float32", "bf16": "mixed_bfloat16", "64": "float64"}
@@ -188,7 +188,7 @@ class TensorflowBackend(Backend):
             tf.test.experimental.sync_devices()
 
     def state(self) -> tuple[Arrays, dict[str, Any]]:
-        arrays = {f"model/{name}": values for name, values in self.weights().items()}
+        arrays = {f"{MODEL}{name}": values for name, values in self.weights().items()}
         arrays["rank/loss_sum"] = np.array([float(self._loss_sum)])
         for name, slots in self._slots.items():
             for slot, variable in slots.items():
@@ -197,9 +197,7 @@ class TensorflowBackend(Backend):
         return arrays, values
 
     def load_state(self, arrays: Arrays, values: dict[str, Any]) -> None:
-        self.load_weights(
-            {name.removeprefix("model/"): array for name, array in arrays.items() if name.startswith("model/")}
-        )
+        self.load_weights({name.removeprefix(MODEL): array for name, array in arrays.items() if name.startswith(MODEL)})
         for name, slots in self._slots.items():
             for slot, variable in slots.items():
                 variable.assign(self._weights[name].from_neutral(arrays[f"optimizer/{name}/{slot}"]))
@@ -240,11 +238,13 @@ class TensorflowBackend(Backend):
         """On every device: the mean loss, its gradients and the running statistics, of the rows of all devices."""
         context = tf.distribute.get_replica_context()
         summed, gradients, statistics = self._gradients(fields, weights, seeds[context.replica_id_in_sync_group])
-        averaged = {name: value for name, value in statistics.items() if value.dtype == self._dtype}
+        # Divided before they are summed: TensorFlow would merge a sum of sums into one of three terms, whose order, and
+        # last bit, depends on which device is done first.
+        count = context.num_replicas_in_sync
+        averaged = {name: value / count for name, value in statistics.items() if value.dtype == self._dtype}
         summed, gradients, averaged = context.all_reduce(tf.distribute.ReduceOp.SUM, (summed, gradients, averaged))
         loss, total = tf.unstack(summed)
         gradients = {name: gradient / total for name, gradient in gradients.items()}
-        averaged = {name: value / context.num_replicas_in_sync for name, value in averaged.items()}
         return loss / total, gradients, {**statistics, **averaged}
 
     def _loss_and_gradients(

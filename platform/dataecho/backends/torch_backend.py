@@ -22,7 +22,7 @@ from dataecho.backends.torch_ranks import join_ranks, launched_ranks, local_rank
 from dataecho.errors import SettingError, require
 from dataecho.pipeline.batch import ALIGNMENT, Batch
 from dataecho.plan.keys import KeyStream
-from dataecho.training.contracts import AcceleratorSettings, Arrays, Backend, BackendContext, OptimizerSettings
+from dataecho.training.contracts import MODEL, AcceleratorSettings, Arrays, Backend, BackendContext, OptimizerSettings
 from dataecho.training.ranks import Ranks
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -174,7 +174,7 @@ class TorchBackend(Backend):
             self._even_out()
 
     def state(self) -> tuple[Arrays, dict[str, Any]]:
-        arrays = {f"model/{name}": values for name, values in self.weights().items()}
+        arrays = {f"{MODEL}{name}": values for name, values in self.weights().items()}
         arrays["rank/loss_sum"] = self._to_numpy(self._loss_sum.reshape(1))
         names = [name for name, _ in self._model.named_parameters()]
         for number, slots in self._optimizer.state_dict()["state"].items():
@@ -187,9 +187,7 @@ class TorchBackend(Backend):
         return arrays, values
 
     def load_state(self, arrays: Arrays, values: dict[str, Any]) -> None:
-        self.load_weights(
-            {name.removeprefix("model/"): array for name, array in arrays.items() if name.startswith("model/")}
-        )
+        self.load_weights({name.removeprefix(MODEL): array for name, array in arrays.items() if name.startswith(MODEL)})
         parameters = dict(self._model.named_parameters())
         numbers = {name: number for number, name in enumerate(parameters)}
         slots: dict[int, dict[str, Tensor]] = {}

@@ -38,6 +38,7 @@ from dataecho.pipeline.batch import Batch, new_arrays
 from dataecho.pipeline.feed import once_through
 from dataecho.pipeline.source import ArraySource
 from dataecho.training.contracts import (
+    MODEL,
     AcceleratorSettings,
     Arrays,
     Backend,
@@ -331,6 +332,15 @@ class BackendContract(abc.ABC):
             backend.train_step(backend.put(_linear_batch()), learning_rate=0.1)
 
     # ---- weights
+
+    def test_the_weights_in_a_state_are_all_the_weights(self, make: Make, noisy_model: NewModel) -> None:
+        backend = make(noisy_model)
+        for _ in range(2):
+            arrays, _ = backend.state()
+            inside = {name.removeprefix(MODEL): values for name, values in arrays.items() if name.startswith(MODEL)}
+            weights = backend.weights()
+            assert weights and _different(inside, weights) == [], f"mode=export takes what begins with {MODEL!r}"
+            backend.train_step(backend.put(_linear_batch()), learning_rate=0.1)
 
     def test_weights_are_copies_both_ways(self, make: Make, noisy_model: NewModel) -> None:
         source, target = make(noisy_model, seed=0), make(noisy_model, seed=1)

@@ -39,6 +39,10 @@ class ScheduleContract(abc.ABC):
             factor = schedule.factor(spent)
             assert isinstance(factor, float) and math.isfinite(factor) and 0 <= factor <= 1, f"factor({spent})={factor}"
 
+    def test_no_update_is_in_vain(self, schedule: Schedule) -> None:
+        for spent in _SPENT[:-1]:  # after the last there is no other
+            assert schedule.factor(spent) > 0, f"factor({spent}) = 0: a batch that changes nothing"
+
     def test_a_decay_starts_at_the_base_rate_and_never_rises(self, schedule: Schedule) -> None:
         factors = [schedule.factor(spent) for spent in _SPENT]
         starts_at_1 = factors[0] == 1

@@ -21,6 +21,9 @@ from dataecho.training.shown import Shown, described, in_numbers
 
 Arrays = dict[str, NDArray[Any]]
 
+#: How the names of the model's weights begin in a backend's state.
+MODEL = "model/"
+
 #: From the fields of held-out rows, as the stages for evaluation make them, to a model's outputs for each of them.
 Predict = Callable[[Arrays], Arrays]
 
@@ -138,6 +141,12 @@ class Task(abc.ABC):
     def evaluator(self) -> Evaluator:
         """A new evaluator."""
 
+    def starting_weights(self, given: Arrays, own: Arrays) -> Arrays:
+        """What a new run begins with, if ``weights=`` names a file: by default ``given``, what is in it. That must have
+        the names and shapes of ``own``, what the model has drawn at random; a task may complete a part of a network, or
+        know other names."""
+        return given
+
     def show(self, example: Any) -> Shown:
         """One example for a person to look at, after any stage or none (a record of its source)."""
         return described(example)
@@ -157,7 +166,8 @@ class Task(abc.ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerSettings:
-    """One optimizer, in terms every framework has. ``name``: nesterov, momentum or adamw."""
+    """One optimizer, in terms every framework has. ``name``: nesterov, momentum or adamw; ``weight_decay`` is for every
+    weight, those of normalisations and biases included."""
 
     name: str
     learning_rate: float
@@ -283,7 +293,9 @@ class Backend(abc.ABC):
     @abc.abstractmethod
     def state(self) -> tuple[Arrays, dict[str, Any]]:
         """Everything a continuation needs (weights, optimizer, noise, running loss): arrays, and JSON values. The same
-        on every rank, but for arrays whose names begin with ``rank/``: these are this rank's own."""
+        on every rank, but for arrays whose names begin with ``rank/``: these are this rank's own. Those that begin with
+        :data:`MODEL` are :meth:`weights`, all of them and nothing else, by their names behind it: ``mode=export`` takes
+        them."""
 
     @abc.abstractmethod
     def load_state(self, arrays: Arrays, values: dict[str, Any]) -> None:

@@ -52,12 +52,13 @@ class LinearDecay(Schedule):
 
 
 class WarmUpDrops(Schedule):
-    """From 0 up to 1 in a straight line over the first ``warm_up`` of the budget; then 1, times ``drop`` at each of
-    ``drops``, shares of the budget (paper, section 2: a warm-up of 3.5 epochs and two drops by 10 for SSD)."""
+    """From ``start`` up to 1 in a straight line over the first ``warm_up`` of the budget; then 1, times ``drop`` at
+    each of ``drops``, shares of the budget (paper, section 2: a warm-up of 3.5 epochs and two drops by 10 for SSD).
+    The first update has the rate ``start``: with 0 the first batch would change nothing."""
 
     is_constant = False
 
-    def __init__(self, *, warm_up: float, drops: Sequence[float], drop: float = 0.1) -> None:
+    def __init__(self, *, warm_up: float, drops: Sequence[float], drop: float = 0.1, start: float = 0.001) -> None:
         require(
             0 <= warm_up < 1,
             "schedule.warm_up",
@@ -72,10 +73,17 @@ class WarmUpDrops(Schedule):
             allowed=f"one or more shares of the budget, rising, from schedule.warm_up={warm_up} to below 1",
             cure="[0.66, 0.83] drops after two thirds and after five sixths; schedule=constant never.",
         )
+        require(
+            0 < start <= 1,
+            "schedule.start",
+            start,
+            allowed="(0, 1], a share of the base rate",
+            cure="0.001 is the default; a rate of 0 would train nothing.",
+        )
         require(0 < drop < 1, "schedule.drop", drop, allowed="(0, 1)", cure="0.1 leaves a tenth at every drop.")
-        self._warm_up, self._drops, self._drop = warm_up, list(drops), drop
+        self._warm_up, self._drops, self._drop, self._start = warm_up, list(drops), drop, start
 
     def factor(self, spent_fraction: float) -> float:
         if spent_fraction < self._warm_up:
-            return spent_fraction / self._warm_up
+            return self._start + (1 - self._start) * spent_fraction / self._warm_up
         return self._drop ** bisect_right(self._drops, spent_fraction)

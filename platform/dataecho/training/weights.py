@@ -11,17 +11,25 @@ from safetensors.numpy import load_file, save_file
 
 from dataecho.errors import SettingError
 from dataecho.training.checkpoint import load_checkpoint
-from dataecho.training.contracts import Arrays
+from dataecho.training.contracts import MODEL, Arrays
 
 FILE_NAME = "weights.safetensors"
-_PREFIX = "model/"
 
 
 def checkpoint_weights(path: Path) -> Arrays:
     """The weights in a checkpoint folder, by :meth:`Backend.weights`' names. Raises :class:`SettingError` for a
-    checkpoint that cannot be used."""
+    checkpoint that cannot be used, or whose backend has not saved its weights as every backend has to."""
     arrays = load_checkpoint(path)["backend"]["arrays"]
-    return {name.removeprefix(_PREFIX): array for name, array in arrays.items() if name.startswith(_PREFIX)}
+    weights = {name.removeprefix(MODEL): array for name, array in arrays.items() if name.startswith(MODEL)}
+    if not weights:
+        raise SettingError(
+            "checkpoint",
+            str(path),
+            allowed=f"one whose backend has saved the weights under names that begin with {MODEL}",
+            cure=f"It has only {', '.join(sorted(arrays)[:3]) or 'no arrays'}: let the backend's `state()` name its "
+            f"`weights()` so (dataecho.testing.backend_contract says what it must do), and train again.",
+        )
+    return weights
 
 
 def write_weights(path: Path, weights: Arrays) -> Path:

@@ -97,7 +97,7 @@ class CallerEngine(Engine):
                 piece.run(0)
             except Exception as caught:
                 error = caught
-            except BaseException as interrupt:  # Ctrl-C is the caller's, at once; nothing is lost by it
+            except BaseException:  # Ctrl-C is the caller's, at once; nothing is lost by it
                 if piece.may_run_again:
                     board.give_back(piece)
                 else:
