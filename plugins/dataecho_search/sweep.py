@@ -29,6 +29,7 @@ from optuna.trial import FrozenTrial
 
 from dataecho.report.summary import FILE_NAME as SUMMARY
 from dataecho.training.checkpoint import FOLDER as CHECKPOINTS
+from dataecho.training.disk import EXIT_CODE as DISK_FULL
 from dataecho_search import job
 from dataecho_search.background import Background
 from dataecho_search.membership import Membership
@@ -40,6 +41,7 @@ from dataecho_search.pruning import Link
 from dataecho_search.report import write_report
 from dataecho_search.results import COMPLETED, StudyResult, study_result
 from dataecho_search.settings import Node, SweepSettings
+from dataecho_search.storage import make_sure_of_room
 from dataecho_search.studies import Standing, Study
 from dataecho_search.tables import print_winners
 
@@ -80,6 +82,7 @@ class Sweep:
         self._errors: list[str] = []
         self._signals: list[int] = []
         self._num_started = 0
+        self._needs_room = False
         self._background = Background()
 
     def run(self) -> list[StudyResult]:
@@ -111,6 +114,7 @@ class Sweep:
 
     def _lead(self, *, may_retry: bool) -> None:
         """What only the holder of the lease does; and see which studies are done."""
+        self._take_up_abandoned()
         took_over = self._membership.take_lease()
         if self._membership.asks:
             others = self._membership.others()
@@ -127,6 +131,13 @@ class Sweep:
             self._open.remove(study)
             if self._membership.asks:
                 self._study_ended(study)
+
+    def _take_up_abandoned(self) -> None:
+        """A step that was repeated, because a database or a disk failed in it, may have left a claim behind."""
+        for study in self._open:
+            running = {number for other, number in self._running.values() if other is study}
+            for number in study.abandoned(self._membership.name, running=running):
+                study.release(number)
 
     def _ask(self, room: int) -> None:
         """As many points as there is room for in all members, in the order of the studies."""
@@ -178,6 +189,9 @@ class Sweep:
     # ---- trials
 
     def _start_waiting(self) -> None:
+        if self._needs_room:
+            make_sure_of_room(self._parts.folder)
+            self._needs_room = False
         for study in self._open:
             for number in study.standing().waiting:
                 if len(self._running) >= self._pool.num_slots:
@@ -265,8 +279,12 @@ class Sweep:
             self._finished(study, number)
         elif completion.exit_code in _INTERRUPTED or (completion.is_lost and self._signals):
             study.release(number)
-        elif completion.is_lost and study.count_loss(number) < _MOST_LOSSES:
-            log.warning("Trial %d of %s lost its worker (%s); it goes on.", number, study.name, completion.reason)
+        elif (completion.is_lost or completion.exit_code == DISK_FULL) and study.count_loss(number) < _MOST_LOSSES:
+            if completion.is_lost:
+                log.warning("Trial %d of %s lost its worker (%s); it goes on.", number, study.name, completion.reason)
+            else:
+                log.warning("Trial %d of %s met a full disk; it goes on when there is room.", number, study.name)
+                self._needs_room = True
             study.release(number)
         elif not trial.state.is_finished():
             self._failed(study, number, _reason(completion, folder))
