@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dataecho.errors import quoted
 from dataecho.tracking.mlflow_tracker import MLflowTracker
 from dataecho.tracking.record import FILE_NAME as RECORD
 from dataecho.tracking.record import read_record
@@ -52,11 +53,11 @@ def trial_overrides(parent_uuid: str | None, *, name: str, tags: Mapping[str, st
     """What makes a trial a child of its study: nothing, where nothing is tracked by MLflow."""
     if parent_uuid is None:
         return []
-    quoted = ",".join(f"{key}:{_quoted(value)}" for key, value in tags.items())
+    listed = ",".join(f"{key}:{quoted(value)}" for key, value in tags.items())
     return [
         f"tracking.parent_uuid='{parent_uuid}'",  # of digits only, it would be a number
-        f"tracking.run_name={_quoted(name)}",
-        f"++tracking.tags={{{quoted}}}",  # besides those of the user
+        f"tracking.run_name={quoted(name)}",
+        f"++tracking.tags={{{listed}}}",  # besides those of the user
     ]
 
 
@@ -118,8 +119,3 @@ def _tracker(tracking: Mapping[str, Any], *, parent_uuid: str | None) -> MLflowT
         return None
     options = {key: value for key, value in tracking.items() if key not in _SET_HERE}
     return MLflowTracker(**options, tags=tracking.get("tags"), parent_uuid=parent_uuid, has_children=True)
-
-
-def _quoted(text: str) -> str:
-    """``text`` as Hydra's grammar reads it back: only a quote, and a backslash before one, have to be escaped."""
-    return "'" + re.sub(r"(\\*)(?='|$)", lambda found: found[1] * 2, text).replace("'", "\\'") + "'"

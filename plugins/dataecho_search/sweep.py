@@ -15,13 +15,11 @@ from __future__ import annotations
 
 import logging
 import shutil
-import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from optuna.pruners import BasePruner
@@ -30,6 +28,7 @@ from optuna.trial import FrozenTrial
 from dataecho.report.summary import FILE_NAME as SUMMARY
 from dataecho.training.checkpoint import FOLDER as CHECKPOINTS
 from dataecho.training.disk import EXIT_CODE as DISK_FULL
+from dataecho.training.interruption import SIGNALS, Interruption
 from dataecho_search import job
 from dataecho_search.background import Background
 from dataecho_search.membership import Membership
@@ -50,7 +49,7 @@ log = logging.getLogger(__name__)
 _SECONDS_BETWEEN_LOOKS = 0.5
 _MOST_LOSSES = 3
 _SECONDS_FOR_CHECKPOINTS = 60.0
-_INTERRUPTED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
+_INTERRUPTED = tuple(128 + number for number in SIGNALS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,21 +79,18 @@ class Sweep:
         self._parents: dict[str, str | None] = {}
         self._given_up: dict[str, str] = {}
         self._errors: list[str] = []
-        self._signals: list[int] = []
+        self._interruption = Interruption()
         self._num_started = 0
         self._needs_room = False
         self._background = Background()
 
     def run(self) -> list[StudyResult]:
         """To the end. Raises ``SystemExit`` after a signal, and where trials failed."""
-        previous = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
-            with self._parts.display:
+            with self._interruption, self._parts.display:
                 self._parts.patiently(self._show_all)
                 self._loop()
         finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
             self._background.close()
         return self._conclude()
 
@@ -102,7 +98,7 @@ class Sweep:
 
     def _loop(self) -> None:
         first = True
-        while not self._signals:
+        while not self._interruption.signal_number:
             self._parts.patiently(lambda first=first: self._lead(may_retry=first))
             first = False
             self._parts.patiently(self._start_waiting)
@@ -277,7 +273,7 @@ class Sweep:
         if outcome is not None and not trial.state.is_finished():
             study.finish(number, outcome)
             self._finished(study, number)
-        elif completion.exit_code in _INTERRUPTED or (completion.is_lost and self._signals):
+        elif completion.exit_code in _INTERRUPTED or (completion.is_lost and self._interruption.signal_number):
             study.release(number)
         elif (completion.is_lost or completion.exit_code == DISK_FULL) and study.count_loss(number) < _MOST_LOSSES:
             if completion.is_lost:
@@ -347,9 +343,9 @@ class Sweep:
         if self._parts.is_search:
             self._report(results, ended=True)
             self._background.close()
-        if self._signals:
+        if self._interruption.signal_number:
             print("Interrupted; checkpoints are written. The same command continues the sweep.", file=sys.stderr)
-            raise SystemExit(128 + self._signals[0])
+            raise SystemExit(128 + self._interruption.signal_number)
         if self._parts.is_search:
             print_winners(results, self._parts.folder)
         for name, reason in self._given_up.items():
@@ -368,11 +364,6 @@ class Sweep:
             for completion in self._pool.wait(_SECONDS_BETWEEN_LOOKS):
                 self._parts.patiently(lambda completion=completion: self._ended(completion))
         self._pool.close()
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self._signals.append(number)
-        if len(self._signals) > 1:  # wherever it is, waiting for a database for instance
-            raise KeyboardInterrupt
 
 
 def _reason(completion: Completion, folder: Path) -> str:

@@ -131,7 +131,9 @@ def test_a_disk_that_stays_full_is_told_by_its_folder(tmp_path):
     def call():
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(StorageLost, match=rf"The disk of the sweep in {tmp_path} has been full for 0 s .*No space left"):
+    with pytest.raises(
+        StorageLost, match=rf"The disk of the sweep in {tmp_path} has been full for 0 s .*No space left"
+    ):
         patiently(call, url=None, timeout=0, results=tmp_path)
     with pytest.raises(PermissionError):  # another trouble is not waited for
         patiently(raise_permission, url=None, timeout=5, results=tmp_path)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import shlex
 import threading
 import time
 from pathlib import Path
 from typing import final
 
+from dataecho.errors import setting
 from dataecho.tracking.delivery import Delivery, Stopped
 from dataecho.tracking.record import RecordFile
 from dataecho.tracking.redact import masked_error, without_credentials
@@ -154,8 +154,8 @@ class Sender:
             "python train.py mode=sync %s %s",
             self._trouble.reason,
             self._folder,
-            shlex.quote(f"resume={self._folder}"),
-            shlex.quote(f"tracking.tracking_uri={self._file.now.tracking_uri}"),
+            setting("resume", self._folder),
+            setting("tracking.tracking_uri", self._file.now.tracking_uri),
         )
 
     # ---- in the thread
