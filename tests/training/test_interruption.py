@@ -53,7 +53,7 @@ def test_what_is_left_of_a_request_when_the_loop_has_ended_does_nothing_and_a_la
         signal.signal(signal.SIGTERM, before)
 
 
-def test_a_signal_that_is_ignored_stays_ignored_as_under_nohup():
+def test_a_hangup_that_is_ignored_stays_ignored_as_under_nohup():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with Interruption() as interruption:

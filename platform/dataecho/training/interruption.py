@@ -14,6 +14,9 @@ SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)
 )  # Windows has no SIGHUP
 
+# Where it is ignored, somebody asked for that. A shell starts its background jobs with SIGINT ignored: that nobody did.
+_LET_BE = SIGNALS[2:]
+
 
 class Interrupted(Exception):
     """The run was asked to stop. ``signal_number``: by what."""
@@ -28,7 +31,7 @@ class Interruption:
     handler for the first request: it could come between a lock and its release. A second request, later than
     :data:`SECONDS_OF_A_REQUEST`, raises ``KeyboardInterrupt`` wherever it is.
 
-    A signal that is ignored stays ignored (SIGHUP under ``nohup``). A context manager; outside the main thread, where
+    SIGHUP stays ignored where it is (under ``nohup``). A context manager; outside the main thread, where
     Python gets no signals, it never sees any. After a request the process is about to end: what is left of the same
     request does nothing then, and a later one does what it did before."""
 
@@ -40,7 +43,7 @@ class Interruption:
     def __enter__(self) -> Interruption:
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
-                if signal.getsignal(number) is not signal.SIG_IGN:
+                if number not in _LET_BE or signal.getsignal(number) is not signal.SIG_IGN:
                     self._previous[number] = signal.signal(number, self._note)
         return self
 
