@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 #: What Hydra's grammar takes without quotes, and takes for text.
-_PLAIN = re.compile(r"[A-Za-z_/.][A-Za-z0-9_/.+@-]*")
+_PLAIN = re.compile(r"[A-Za-z_/.][A-Za-z0-9_/.+@:-]*")
 _OTHER_TYPES = ("null", "true", "false", "inf", "nan")
 
 
