@@ -15,7 +15,7 @@ from omegaconf import OmegaConf, open_dict
 from optuna.pruners import BasePruner, NopPruner
 
 from dataecho.build import build
-from dataecho.errors import require
+from dataecho.errors import SettingError, require
 from dataecho.training.contracts import Task
 from dataecho_search import job
 from dataecho_search.membership import Membership
@@ -79,11 +79,19 @@ def run_sweep(
         modules=_modules(composed.values()),
         environment={name: os.environ.get(name, str(threads)) for name in _THREADS},
     )
-    folder.mkdir(parents=True, exist_ok=True)
     wait = partial(patiently, url=settings.storage, timeout=settings.storage_timeout, results=folder)
-    storage = wait(lambda: open_storage(settings.storage, folder))
-    studies = wait(lambda: [open_study(plan, storage, num_trials=_num_trials(settings, plan)) for plan in plans])
-    _write_facts(folder, config, begun_with, threads)
+    try:
+        wait(lambda: folder.mkdir(parents=True, exist_ok=True))
+        storage = wait(lambda: open_storage(settings.storage, folder))
+        studies = wait(lambda: [open_study(plan, storage, num_trials=_num_trials(settings, plan)) for plan in plans])
+        wait(lambda: _write_facts(folder, config, begun_with, threads))
+    except OSError as error:
+        raise SettingError(
+            "hydra.sweep.dir",
+            str(folder),
+            allowed="a folder that can be written",
+            cure=f"Choose another one ({error}).",
+        ) from error
     parts = SweepParts(
         folder=folder,
         settings=settings,

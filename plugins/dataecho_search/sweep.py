@@ -32,7 +32,7 @@ from dataecho.training.interruption import SIGNALS, Interruption
 from dataecho_search import job
 from dataecho_search.background import Background
 from dataecho_search.membership import Membership
-from dataecho_search.mlflow_parents import open_parent, open_sweep, trial_overrides
+from dataecho_search.mlflow_parents import left_to_send, open_parent, open_sweep, trial_overrides
 from dataecho_search.objectives import Outcome, read_outcome
 from dataecho_search.pool import Completion, Job, Pool
 from dataecho_search.progress import SweepDisplay
@@ -348,6 +348,9 @@ class Sweep:
             raise SystemExit(128 + self._interruption.signal_number)
         if self._parts.is_search:
             print_winners(results, self._parts.folder)
+        left = left_to_send(self._parts.folder)
+        if left:
+            print(f"warning: {left}", file=sys.stderr)
         for name, reason in self._given_up.items():
             print(f"error: the study {name} was given up: {reason}", file=sys.stderr)
         for error in self._errors:

@@ -116,6 +116,11 @@ class MLflowTracker(Tracker):
         return self._file.now.uuid if self._file else ""
 
     @property
+    def cure(self) -> str:
+        """What has to be done before MLflow takes anything, empty where nothing is known; while the run is recorded."""
+        return self._sender.cure if self._sender is not None else ""
+
+    @property
     def where(self) -> str:
         """What shows the run: ``make dashboard``, another command, or an address. Holds no credentials."""
         now = self._file.now if self._file else None

@@ -82,6 +82,7 @@ class Sender:
     ) -> None:
         self._folder = folder
         self._file = file
+        self._uri = tracking_uri
         self._retry_interval = retry_interval
         self._send_interval = send_interval
         self._max_share = max_share
@@ -161,12 +162,12 @@ class Sender:
     def _warn_incomplete(self) -> None:
         logger.warning(
             "MLflow did not get everything (%s). Nothing is lost: it is in %s. %sSend it later with: "
-            "python train.py mode=sync %s %s",
+            "python train.py mode=sync %s%s",
             self._trouble.reason,
             self._folder,
             f"{self._trouble.cure} " if self._trouble.cure else "",
             setting("resume", self._folder),
-            setting("tracking.tracking_uri", self._file.now.tracking_uri),
+            "" if without_credentials(self._uri) == self._uri else " tracking.tracking_uri=... (with your credentials)",
         )
 
     # ---- in the thread
