@@ -44,6 +44,7 @@ def run_sweep(
     quiet_optuna()
     configure_log(config.hydra.hydra_logging, config.hydra.verbose)
     settings = read_sweep_settings(node)
+    _refuse_launcher(config)
     parser = OverridesParser.create(config_loader=hydra_context.config_loader)
     cells, fixed = read_cells(settings.params, arguments, parser)
     composed = {cell.name: _compose(cell, hydra_context, config) for cell in cells}
@@ -107,6 +108,18 @@ def run_sweep(
     with build(settings.pool, Pool, pool_context, key="hydra.sweeper.pool") as pool:
         with Membership(folder, num_slots=pool.num_slots) as membership:
             return Sweep(parts, pool, membership).run()
+
+
+def _refuse_launcher(config: Any) -> None:
+    launcher = config.hydra.runtime.choices.get("hydra/launcher")
+    require(
+        launcher in (None, "basic"),
+        "hydra/launcher",
+        launcher,
+        allowed="basic: a launcher is not asked here, for pools run the trials",
+        cure="Leave it out, and say hydra.sweeper.num_parallel_trials=4, for instance, or hydra/sweeper/pool=ray for "
+        "several machines.",
+    )
 
 
 def _compose(cell: Cell, hydra_context: Any, config: Any) -> Node:

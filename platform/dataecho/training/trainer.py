@@ -283,7 +283,7 @@ class Trainer:
             self._metrics = {"train_loss": loss, **held_out}
             self._num_evaluations += 1
             self._evaluated_steps = self._counts.steps
-            self._counts.read_examples = self._all_reads()
+            self._counts.read_examples = sum(self._reads_by_rank())
             value = held_out[self._target.metric]
             self._target.record(value, {**self._counts.as_dict(), **self._spent_time()})
             line = {
@@ -322,12 +322,12 @@ class Trainer:
 
     def _save(self) -> None:
         """Everything a continuation needs; then the tracker may send what this covers."""
-        self._counts.read_examples = self._all_reads()
+        num_reads = self._reads_by_rank()
+        self._counts.read_examples = sum(num_reads)
         self._factor_control.save()
         arrays, values = self._backend.state()
         own = {name: array for name, array in arrays.items() if name.startswith(_OWN)}
-        mine = {"feed": self._feed.state(self._counts.steps), "backend": own, "num_reads": self._num_reads()}
-        states = gather_states(self._ranks, mine)
+        states = gather_states(self._ranks, {"feed": self._feed.state(self._counts.steps), "backend": own})
         if not self._ranks.is_first:
             return
         self._write(self._spool.flush)
@@ -342,6 +342,7 @@ class Trainer:
                     "values": values,
                 },
                 "counts": self._counts.as_dict(),
+                "num_reads": num_reads,
                 "clock": self._spent_time(),
                 "sums": asdict(self._sums),
                 "window_start": asdict(self._window_start),
@@ -402,14 +403,15 @@ class Trainer:
         # Time and reads that a killed process spent after this checkpoint are spent.
         lost = read_heartbeat(self._folder)
         reads_of_all = self._counts.read_examples
-        self._reads_before = own.get("num_reads", reads_of_all if self._ranks.is_first else 0)  # older: not by rank
+        of_older = [reads_of_all] + [0] * (num_ranks - 1)  # whose checkpoints do not tell them by rank
+        self._reads_before = state.get("num_reads", of_older)[self._ranks.rank]
         self._reads_before += max(0, int(lost["read_examples"]) - reads_of_all)  # of all ranks, told by the first
         self._clock = Clock(**{name: max(spent, lost[name]) for name, spent in state["clock"].items()})
         feed_state: dict[str, Any] = own["feed"]
         return feed_state
 
-    def _all_reads(self) -> int:
-        return int(self._ranks.gather([self._num_reads()]).sum())
+    def _reads_by_rank(self) -> list[int]:
+        return [int(num_reads) for num_reads in self._ranks.gather([self._num_reads()])[:, 0]]
 
     def _num_reads(self) -> int:
         return self._reads_before + self._feed.meter.read().num_reads
