@@ -34,13 +34,8 @@ lint: .venv/.stamp-test  ## check style, the types of the core, and which layer 
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 
-# One worker and no job runner: 2 processes, not 15. The database is the one that train.py writes to.
 dashboard: .venv/.stamp-train  ## show the tracked runs in MLflow's page, on PORT (5000)
-	@echo 'The dashboard: http://127.0.0.1:$(PORT), ready in 10 to 30 seconds. Ctrl-C ends it.'
-	@echo 'The runs with the columns that matter: http://127.0.0.1:$(PORT)/#/experiments/1/runs?viewStateShareKey=dataecho'
-	@exec env MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow server \
-		--backend-store-uri 'sqlite:///$(CURDIR)/mlflow.db' --default-artifact-root '$(CURDIR)/mlruns' \
-		--host 127.0.0.1 --port $(PORT) --workers 1
+	@exec $(BIN)/python -m dataecho.tracking.dashboard --project '$(CURDIR)' --port $(PORT)
 
 optuna-dashboard: .venv/.stamp-train  ## show a sweep's studies in Optuna's page, on OPTUNA_PORT (8080). STORAGE=<sweep folder>
 	@storage='$(STORAGE)'; test -n "$$storage" || { echo 'No sweep was found in runs/. Allowed: a sweep folder, its' \

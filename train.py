@@ -22,6 +22,7 @@ OmegaConf.register_new_resolver("project", lambda: str(PROJECT), replace=True)
 def main(config: DictConfig) -> float | None:
     """Run one configuration; returns its cost, for a sweep to minimise."""
     from dataecho.modes import run_mode  # the heavy imports: not for --help or --cfg
+    from dataecho.training.disk import EXIT_CODE, DiskFull
     from dataecho.training.ranks import RankLost
 
     job = HydraConfig.get()
@@ -37,6 +38,9 @@ def main(config: DictConfig) -> float | None:
     except RankLost as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+    except DiskFull as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(EXIT_CODE)
 
 
 if __name__ == "__main__":

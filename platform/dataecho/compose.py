@@ -145,6 +145,7 @@ class TrainingRun:
                 eval_interval=task.eval_interval,
                 checkpoint_interval=settings.checkpoints.interval,
                 keep_checkpoints=settings.checkpoints.keep,
+                disk_timeout=settings.checkpoints.disk_timeout,
                 stop_at_target=settings.stop_at_target,
                 max_loss_ratio=settings.max_loss_ratio,
             ),

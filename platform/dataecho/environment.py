@@ -1,9 +1,13 @@
-"""Environment variables that must be set before the first import of a heavy library, and where this code comes from."""
+"""What must be set before the first import of a heavy library, output that never ends a run, and where this code comes
+from."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 _DEFAULTS = {
@@ -17,9 +21,50 @@ _DEFAULTS = {
 
 
 def prepare() -> None:
-    """Quiet libraries and polite threads, where the user has not said otherwise."""
+    """Quiet libraries and polite threads, where the user has not said otherwise; output that never ends a run."""
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
+    keep_output_going()
+
+
+class _Unbreakable(io.FileIO):
+    """Writes what can be written: a pipe that nobody reads, a terminal that is gone and a full disk take nothing."""
+
+    def write(self, data: object) -> int:
+        try:
+            return super().write(data)  # type: ignore[arg-type]
+        except OSError:
+            return memoryview(data).nbytes  # type: ignore[arg-type]
+
+
+def keep_output_going() -> None:
+    """From here on nothing that is printed can raise: a run goes on after ``| head -1``, a closed standard output, a
+    terminal that was closed, and a log on a disk that is full.
+
+    Descriptors 0, 1 and 2 that were closed lead nowhere: the next file that is opened would get their number, and what
+    a library prints would be written into it."""
+    while True:
+        descriptor = os.open(os.devnull, os.O_RDWR)
+        if descriptor > 2:
+            os.close(descriptor)
+            break
+        os.set_inheritable(descriptor, True)
+    for name, descriptor in (("stdout", 1), ("stderr", 2)):
+        stream = getattr(sys, name)
+        if stream is not None:
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        setattr(
+            sys,
+            name,
+            io.TextIOWrapper(
+                io.BufferedWriter(_Unbreakable(descriptor, "w", closefd=False)),
+                encoding=getattr(stream, "encoding", None) or "utf-8",
+                errors="backslashreplace",  # an encoding that lacks a character is no reason either
+                line_buffering=name == "stderr" or os.isatty(descriptor),
+                write_through=getattr(stream, "write_through", False),
+            ),
+        )
 
 
 def git_revision(folder: Path) -> str:

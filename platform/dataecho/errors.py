@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import re
+import shlex
 from collections.abc import Iterable
 from typing import Any
+
+#: What Hydra's grammar takes without quotes, and takes for text.
+_PLAIN = re.compile(r"[A-Za-z_/.][A-Za-z0-9_/.+@:-]*")
+_OTHER_TYPES = ("null", "true", "false", "inf", "nan")
 
 
 class SettingError(ValueError):
@@ -44,3 +50,26 @@ def shown(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         return f"{value:g}"  # as it was typed
     return value if isinstance(value, str) else repr(value)
+
+
+def setting(key: str, value: object) -> str:
+    """``key=value`` for a shell, quoted for Hydra and for the shell where they need it."""
+    return shlex.quote(f"{key}={quoted(str(value))}")
+
+
+def quoted(text: str) -> str:
+    """``text`` as a value that Hydra reads back as this text: quoted where it holds ``=``, a comma, brackets, a space
+    or a letter beyond ASCII, and where it looks like a number."""
+    if _PLAIN.fullmatch(text) and text.lower() not in _OTHER_TYPES and not _is_number(text):
+        return text
+    text = text.replace("${", "\\${")  # which would be looked up
+    # Only a quote, and a backslash before one, have to be escaped.
+    return "'" + re.sub(r"(\\*)(?='|$)", lambda found: found[1] * 2, text).replace("'", "\\'") + "'"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -5,6 +5,7 @@ The nodes with a ``_target_`` (task, backend, schedule, tracking) are checked ag
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated, Any, Literal, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -96,10 +97,12 @@ class PicturesNode(_Strict):
 
 
 class CheckpointsNode(_Strict):
-    """``interval`` in evaluations, 0: only at the end and on a signal; ``keep``: the last so many, besides the best."""
+    """``interval`` in evaluations, 0: only at the end and on a signal; ``keep``: the last so many, besides the best;
+    ``disk_timeout``: seconds that a full disk is waited for."""
 
     interval: int = Field(ge=0)
     keep: int = Field(ge=1)
+    disk_timeout: float = Field(ge=0)
 
 
 class Settings(_Strict):
@@ -178,6 +181,11 @@ def _refuse(error: ValidationError, *, prefix: str) -> NoReturn:
     message = first["msg"].removeprefix("Input should be ")
     if first["type"] == "missing":
         raise SettingError(key, "nothing", allowed="a value", cure=f"Give one: {key}=...")
+    if first["type"] == "string_type" and isinstance(first["input"], int | float):
+        # `1e3` or `007` could not be told from the number any more: only the user can say what was meant.
+        example = shlex.quote(f"{key}='{first['input']}'")
+        cure = f"Quotes are missing, for without them it is no text: {example}, with what you meant between them."
+        raise SettingError(key, first["input"], allowed="text", cure=cure)
     raise SettingError(key, first["input"], allowed=message, cure=_CURES.get(key, f"Change {key}, or leave it out."))
 
 

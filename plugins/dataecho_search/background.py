@@ -40,5 +40,9 @@ class Background:
                     return
             try:
                 work()
+            except OSError as error:
+                log.warning(
+                    "The report of the sweep could not be written: %s. The same command writes it again.", error
+                )
             except Exception:
                 log.exception("The report of the sweep could not be written.")

@@ -13,6 +13,9 @@ from typing import Any
 
 import cloudpickle
 
+from dataecho.environment import keep_output_going
+from dataecho.training.disk import EXIT_CODE as DISK_FULL
+from dataecho.training.disk import DiskFull, is_full
 from dataecho_search import pruning
 
 #: In a run folder: everything the trial printed, why it failed if it did, and when it was submitted and began.
@@ -65,18 +68,16 @@ def execute(payload: bytes) -> int:
     """Run a job; the exit code of the process that does nothing else. What it prints goes to the trial's folder."""
     blob, trial = cloudpickle.loads(payload)
     folder = trial.sweep_dir / trial.subdir
-    folder.mkdir(parents=True, exist_ok=True)
-    with _printing_to(folder / OUTPUT):
-        try:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _printing_to(folder / OUTPUT):
             return _run(cloudpickle.loads(blob), trial, folder)
-        except SystemExit as end:
-            return end.code if isinstance(end.code, int) else int(end.code is not None)
-        except KeyboardInterrupt:
-            return 130
-        except BaseException as error:
-            traceback.print_exc()
-            _tell(folder, error)
-            return 1
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except KeyboardInterrupt:
+        return 130
+    except BaseException as error:
+        return _failed(folder, error)
 
 
 def _run(sweep: Sweep, trial: Trial, folder: Path) -> int:
@@ -104,19 +105,20 @@ def _run(sweep: Sweep, trial: Trial, folder: Path) -> int:
     )
     if done.status == JobStatus.COMPLETED:
         return 0
-    error = done._return_value
+    return _failed(folder, done._return_value)
+
+
+def _failed(folder: Path, error: BaseException) -> int:
+    """Tell why; the exit code."""
     traceback.print_exception(error)
-    _tell(folder, error)
-    return 1
-
-
-def _tell(folder: Path, error: BaseException) -> None:
-    (folder / ERROR).write_text(f"{type(error).__name__}: {error}\n")
+    with contextlib.suppress(OSError):  # the disk may be what failed
+        (folder / ERROR).write_text(f"{type(error).__name__}: {error}\n")
+    return DISK_FULL if is_full(error) or isinstance(error, DiskFull) else 1
 
 
 @contextlib.contextmanager
 def _printing_to(path: Path) -> Any:
-    """Of this process and of those it starts."""
+    """Of this process and of those it starts. Never a reason to fail."""
     import os
 
     sys.stdout.flush()
@@ -124,6 +126,7 @@ def _printing_to(path: Path) -> Any:
     with open(path, "ab") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+    keep_output_going()
     yield
     sys.stdout.flush()
     sys.stderr.flush()

@@ -6,11 +6,14 @@ trials know their parent before it has arrived, and ``mode=sync resume=<sweep fo
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dataecho.errors import quoted, setting
 from dataecho.tracking.mlflow_tracker import MLflowTracker
 from dataecho.tracking.record import FILE_NAME as RECORD
 from dataecho.tracking.record import read_record
@@ -18,6 +21,7 @@ from dataecho.training.contracts import RunInfo
 
 REPORT = "report"
 _MLFLOW = f"{MLflowTracker.__module__}.{MLflowTracker.__qualname__}"
+_cures: set[str] = set()  # of troubles that this process has met, and told
 _SET_HERE = ("_target_", "run_name", "tags", "parent_uuid", "has_children")
 
 
@@ -52,11 +56,11 @@ def trial_overrides(parent_uuid: str | None, *, name: str, tags: Mapping[str, st
     """What makes a trial a child of its study: nothing, where nothing is tracked by MLflow."""
     if parent_uuid is None:
         return []
-    quoted = ",".join(f"{key}:{_quoted(value)}" for key, value in tags.items())
+    listed = ",".join(f"{key}:{quoted(value)}" for key, value in tags.items())
     return [
         f"tracking.parent_uuid='{parent_uuid}'",  # of digits only, it would be a number
-        f"tracking.run_name={_quoted(name)}",
-        f"++tracking.tags={{{quoted}}}",  # besides those of the user
+        f"tracking.run_name={quoted(name)}",
+        f"++tracking.tags={{{listed}}}",  # besides those of the user
     ]
 
 
@@ -76,9 +80,18 @@ def finish_parent(
     tracker = _tracker(tracking, parent_uuid=None)
     if tracker is None:
         return
-    tracker.start(RunInfo(folder=folder, name=folder.name, params={}, tags={}, dataset={}))
-    tracker.covered(position)
-    tracker.finish(status=status, artifacts=artifacts, tags=tags)
+    with _told_once():
+        tracker.start(RunInfo(folder=folder, name=folder.name, params={}, tags={}, dataset={}))
+        tracker.covered(position)
+        tracker.finish(status=status, artifacts=artifacts, tags=tags)
+
+
+def left_to_send(sweep: Path) -> str:
+    """What to do where MLflow took nothing of the sweep, empty where it did."""
+    if not _cures:
+        return ""
+    command = f"python train.py mode=sync {setting('resume', sweep)}"
+    return f"MLflow did not get this sweep. {' '.join(sorted(_cures))} Then send it: {command}"
 
 
 def is_complete(folder: Path) -> bool:
@@ -108,9 +121,25 @@ def _open(
     if tracker is None:
         return None
     folder.mkdir(parents=True, exist_ok=True)
-    tracker.start(RunInfo(folder=folder, name=name, params={}, tags=tags, dataset={}))
-    tracker.leave()
+    with _told_once():
+        tracker.start(RunInfo(folder=folder, name=name, params={}, tags=tags, dataset={}))
+        if tracker.cure:
+            _cures.add(tracker.cure)
+        tracker.leave()
     return tracker.uuid or None
+
+
+@contextlib.contextmanager
+def _told_once() -> Iterator[None]:
+    """A trouble that waiting does not help is told for the first run of a sweep, not for each."""
+    logger = logging.getLogger("dataecho.tracking")
+    level = logger.level
+    if _cures:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _tracker(tracking: Mapping[str, Any], *, parent_uuid: str | None) -> MLflowTracker | None:
@@ -118,8 +147,3 @@ def _tracker(tracking: Mapping[str, Any], *, parent_uuid: str | None) -> MLflowT
         return None
     options = {key: value for key, value in tracking.items() if key not in _SET_HERE}
     return MLflowTracker(**options, tags=tracking.get("tags"), parent_uuid=parent_uuid, has_children=True)
-
-
-def _quoted(text: str) -> str:
-    """``text`` as Hydra's grammar reads it back: only a quote, and a backslash before one, have to be escaped."""
-    return "'" + re.sub(r"(\\*)(?='|$)", lambda found: found[1] * 2, text).replace("'", "\\'") + "'"

@@ -7,10 +7,10 @@ import math
 import sys
 from typing import final
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import TimeRemainingColumn as Remaining
 
+from dataecho.report.console import new_console
 from dataecho_search.results import COMPLETED, StudyResult, TrialResult
 
 
@@ -90,16 +90,16 @@ class RichDisplay(SweepDisplay):
 
     def __init__(self) -> None:
         self._bars = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TextColumn("{task.fields[best]}"),
             TimeElapsedColumn(),
             Remaining(),
-            console=Console(),
+            console=new_console(),
             refresh_per_second=4,
         )
-        self._all = self._bars.add_task("[bold]all", total=0, best="")
+        self._all = self._bars.add_task("all", total=0, best="")
         self._studies: dict[str, TaskID] = {}
 
     def __enter__(self) -> SweepDisplay:
@@ -121,7 +121,7 @@ class RichDisplay(SweepDisplay):
         self._bars.update(self._studies[study_name], visible=True)
 
     def finished(self, result: StudyResult, number: int) -> None:
-        self._bars.console.print(line(result, number), highlight=False, markup=False)
+        self._bars.console.print(line(result, number))
         task = self._studies[result.name]
         before = next(bar.completed for bar in self._bars.tasks if bar.id == task)
         self._bars.update(task, completed=result.num_counted, best=_best(result))

@@ -150,7 +150,31 @@ class Adaptive(SamplerFactory):
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             made = self._class(seed=derive(seed, "adaptive", ordinal), **self._options)
         assert isinstance(made, BaseSampler)
+        if issubclass(self._class, optuna.samplers.GPSampler):
+            return OnceFinite(made)
         return made
+
+
+class OnceFinite(BaseSampler):
+    """Draws at random, as ``sampler`` does for its first points, until every objective has a finite value: where all
+    that is known is infinite, a Gaussian process knows nothing, and proposes the same corners again and again."""
+
+    def __init__(self, sampler: BaseSampler) -> None:
+        self._sampler = sampler
+
+    def infer_relative_search_space(self, study: Any, trial: Any) -> dict[str, BaseDistribution]:
+        return self._sampler.infer_relative_search_space(study, trial)
+
+    def sample_relative(self, study: Any, trial: Any, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
+        values = [other.values for other in study.get_trials(deepcopy=False) if other.state.name == "COMPLETE"]
+        if not values or not all(any(map(math.isfinite, column)) for column in zip(*values, strict=True)):
+            return {}
+        with warnings.catch_warnings():  # that it takes the worst finite value for an infinite one, at every point
+            warnings.filterwarnings("ignore", message="Clip non-finite values")
+            return self._sampler.sample_relative(study, trial, search_space)
+
+    def sample_independent(self, study: Any, trial: Any, param_name: str, param_distribution: Any) -> Any:
+        return self._sampler.sample_independent(study, trial, param_name, param_distribution)
 
 
 class FixedPoint(BaseSampler):

@@ -7,8 +7,9 @@ space; everything else is fixed.
 from __future__ import annotations
 
 import itertools
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +23,9 @@ from hydra.core.override_parser.types import (
     Transformer,
     ValueType,
 )
+from hydra.errors import HydraException
 
-from dataecho.errors import SettingError, require
+from dataecho.errors import SettingError, quoted, require
 from dataecho_search.seeds import digest
 
 if TYPE_CHECKING:
@@ -82,7 +84,8 @@ def read_cells(
     for override in [*defaults, *mine]:
         key = override.get_key_element()
         if override.value_type in (ValueType.SIMPLE_CHOICE_SWEEP, ValueType.GLOB_CHOICE_SWEEP):
-            values = list(dict.fromkeys(override.sweep_string_iterator()))
+            _refuse_shuffle(key, override)
+            values = list(dict.fromkeys(map(_text, override.sweep_iterator())))
             require(bool(values), key, override.get_value_string(), allowed="at least one value", cure="Name one.")
             lists.append([(key, value) for value in values])
             told.append(key)
@@ -158,20 +161,25 @@ def _distribution(key: str, override: Override) -> BaseDistribution:
     require(
         override.type not in (OverrideType.DEL,), key, override.input_line, allowed="a key", cure="Leave out the ~."
     )
+    _refuse_shuffle(key, override)
     sweep = override.value()
     given = override.get_value_string()
     try:
         if isinstance(sweep, IntervalSweep):
             return _interval(sweep)
         if isinstance(sweep, RangeSweep):
-            return _range(list(override.sweep_iterator()))
+            if "sort(" in given:  # Hydra's own reverses a range to other numbers: 1, 4, 7 to 6, 3, 0
+                raise ValueError("sort(...) of a range means nothing here: leave it out.")
+            return _range(sweep)
         assert isinstance(sweep, ChoiceSweep)
+        _refuse_tags(sweep.tags)
         return CategoricalDistribution([_choice(item) for item in sweep.list])
     except ValueError as error:
         raise SettingError(
             key,
             given,
-            allowed="interval(low, high) with low < high, above 0 with tag(log, ...); a range or choice with a value",
+            allowed="interval(low, high) with finite low < high, above 0 with tag(log, ...); a range or choice with a "
+            "value, without a tag",
             cure=f"This space is empty or contradictory: {error}",
         ) from error
 
@@ -182,26 +190,62 @@ def _interval(sweep: IntervalSweep) -> BaseDistribution:
     low, high, log = sweep.start, sweep.end, "log" in sweep.tags
     if low is None or high is None or not low < high:
         raise ValueError(f"no number lies between {low} and {high}.")
-    unknown = sweep.tags - {"log"}
-    if unknown:
-        raise ValueError(f"the tag {sorted(unknown)[0]} means nothing here; log does.")
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ValueError(f"{low} to {high} has no middle: give both ends.")
+    _refuse_tags(sweep.tags - {"log"}, others="; log does")
     if isinstance(low, int) and isinstance(high, int):
         return IntDistribution(low, high, log=log)
     return FloatDistribution(float(low), float(high), log=log)
 
 
-def _range(values: list[Any]) -> BaseDistribution:
+def _range(sweep: RangeSweep) -> BaseDistribution:
     from optuna.distributions import FloatDistribution, IntDistribution
 
+    if "log" in sweep.tags:
+        raise ValueError("a range has even steps: write tag(log,int(interval(1,8))), for instance.")
+    _refuse_tags(sweep.tags)
+    ends = (sweep.start, sweep.stop, sweep.step)
+    if not all(end is not None and math.isfinite(end) for end in ends) or not sweep.step:
+        raise ValueError("a range goes from a number to a number in steps that are not 0.")
+    values = list(sweep.range())
     if not values:
         raise ValueError("the range has no number in it.")
     low, high = min(values), max(values)
     step = abs(values[1] - values[0]) if len(values) > 1 else 1
     if all(isinstance(value, int) for value in values):
         return IntDistribution(low, high, step=step)
-    return FloatDistribution(low, round(high, 12), step=round(step, 12))  # 0.1 + 0.2 is 0.30000000000000004
+    low, high, step = (float(f"{value:.12g}") for value in (low, high, step))  # 0.1 + 0.2 is 0.30000000000000004
+    return FloatDistribution(low, high, step=step)
 
 
 def _choice(item: Any) -> Any:
     """A value that Optuna can keep: numbers and truth values as they are, the rest as an override's text."""
-    return item if isinstance(item, bool | int | float) else Transformer.str(item)
+    return item if isinstance(item, bool | int | float) else _text(item)
+
+
+def _text(item: Any) -> str:
+    """A value as an override's text that is read back as this value: the text ``1`` in quotes, as it was typed."""
+    text = Transformer.str(item)
+    return quoted(item) if isinstance(item, str) and _read_back(text) != item else text
+
+
+def _read_back(text: str) -> Any:
+    try:
+        return OverridesParser.create().parse_override(f"key={text}").value()
+    except HydraException:
+        return None
+
+
+def _refuse_tags(tags: Set[str], *, others: str = "") -> None:
+    if tags:
+        raise ValueError(f"the tag {sorted(tags)[0]} means nothing here{others}.")
+
+
+def _refuse_shuffle(key: str, override: Override) -> None:
+    require(
+        not getattr(override.value(), "shuffle", False),
+        key,
+        override.get_value_string(),
+        allowed="a list, range or choice without shuffle(...)",
+        cure="Leave shuffle out: the sampler draws the order of points, and every start would shuffle anew.",
+    )

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf, open_dict
 from optuna.pruners import BasePruner, NopPruner
 
 from dataecho.build import build
-from dataecho.errors import require
+from dataecho.errors import SettingError, require
 from dataecho.training.contracts import Task
 from dataecho_search import job
 from dataecho_search.membership import Membership
@@ -44,6 +44,7 @@ def run_sweep(
     quiet_optuna()
     configure_log(config.hydra.hydra_logging, config.hydra.verbose)
     settings = read_sweep_settings(node)
+    _refuse_launcher(config)
     parser = OverridesParser.create(config_loader=hydra_context.config_loader)
     cells, fixed = read_cells(settings.params, arguments, parser)
     composed = {cell.name: _compose(cell, hydra_context, config) for cell in cells}
@@ -79,11 +80,19 @@ def run_sweep(
         modules=_modules(composed.values()),
         environment={name: os.environ.get(name, str(threads)) for name in _THREADS},
     )
-    folder.mkdir(parents=True, exist_ok=True)
     wait = partial(patiently, url=settings.storage, timeout=settings.storage_timeout, results=folder)
-    storage = wait(lambda: open_storage(settings.storage, folder))
-    studies = wait(lambda: [open_study(plan, storage, num_trials=_num_trials(settings, plan)) for plan in plans])
-    _write_facts(folder, config, begun_with, threads)
+    try:
+        wait(lambda: folder.mkdir(parents=True, exist_ok=True))
+        storage = wait(lambda: open_storage(settings.storage, folder))
+        studies = wait(lambda: [open_study(plan, storage, num_trials=_num_trials(settings, plan)) for plan in plans])
+        wait(lambda: _write_facts(folder, config, begun_with, threads))
+    except OSError as error:
+        raise SettingError(
+            "hydra.sweep.dir",
+            str(folder),
+            allowed="a folder that can be written",
+            cure=f"Choose another one ({error}).",
+        ) from error
     parts = SweepParts(
         folder=folder,
         settings=settings,
@@ -99,6 +108,18 @@ def run_sweep(
     with build(settings.pool, Pool, pool_context, key="hydra.sweeper.pool") as pool:
         with Membership(folder, num_slots=pool.num_slots) as membership:
             return Sweep(parts, pool, membership).run()
+
+
+def _refuse_launcher(config: Any) -> None:
+    launcher = config.hydra.runtime.choices.get("hydra/launcher")
+    require(
+        launcher in (None, "basic"),
+        "hydra/launcher",
+        launcher,
+        allowed="basic: a launcher is not asked here, for pools run the trials",
+        cure="Leave it out, and say hydra.sweeper.num_parallel_trials=4, for instance, or hydra/sweeper/pool=ray for "
+        "several machines.",
+    )
 
 
 def _compose(cell: Cell, hydra_context: Any, config: Any) -> Node:

@@ -8,7 +8,7 @@ seen by the next one who asks, and completed. Optuna's private ways of reaching 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -155,6 +155,16 @@ class Study:
 
     # ---- executing: by any member
 
+    def abandoned(self, owner: str, *, running: Container[int]) -> list[int]:
+        """Trials that ``owner`` claimed and does not run: it was cut short between the two."""
+        return [
+            trial.number
+            for trial in self.trials()
+            if trial.state == TrialState.RUNNING
+            and trial.user_attrs.get("owner") == owner
+            and trial.number not in running
+        ]
+
     def claim(self, number: int, owner: str) -> bool:
         """Whether ``owner`` may run a waiting trial; of several that try, one."""
         trial_id = self._id(number)
@@ -247,12 +257,7 @@ class Standing:
 def open_study(plan: Plan, storage: BaseStorage, *, num_trials: int) -> Study:
     """Create the study, or continue it. Raises :class:`SettingError` for one of the same name that is another."""
     with_objectives = [objective.direction for objective in plan.objectives]
-    try:
-        study = optuna.create_study(
-            study_name=plan.name, storage=storage, directions=with_objectives, load_if_exists=True
-        )
-    except ValueError as error:
-        raise _other(plan.name, "objective", with_objectives, "those of the study that is there") from error
+    study = optuna.create_study(study_name=plan.name, storage=storage, directions=with_objectives, load_if_exists=True)
     wanted, found = plan.identity(), study.user_attrs
     if "num_trials" not in found and not study.get_trials(deepcopy=False):
         for key, value in wanted.items():  # new, or its creator was killed just then

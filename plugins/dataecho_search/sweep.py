@@ -15,13 +15,11 @@ from __future__ import annotations
 
 import logging
 import shutil
-import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from optuna.pruners import BasePruner
@@ -29,10 +27,12 @@ from optuna.trial import FrozenTrial
 
 from dataecho.report.summary import FILE_NAME as SUMMARY
 from dataecho.training.checkpoint import FOLDER as CHECKPOINTS
+from dataecho.training.disk import EXIT_CODE as DISK_FULL
+from dataecho.training.interruption import SIGNALS, Interruption
 from dataecho_search import job
 from dataecho_search.background import Background
 from dataecho_search.membership import Membership
-from dataecho_search.mlflow_parents import open_parent, open_sweep, trial_overrides
+from dataecho_search.mlflow_parents import left_to_send, open_parent, open_sweep, trial_overrides
 from dataecho_search.objectives import Outcome, read_outcome
 from dataecho_search.pool import Completion, Job, Pool
 from dataecho_search.progress import SweepDisplay
@@ -40,6 +40,7 @@ from dataecho_search.pruning import Link
 from dataecho_search.report import write_report
 from dataecho_search.results import COMPLETED, StudyResult, study_result
 from dataecho_search.settings import Node, SweepSettings
+from dataecho_search.storage import make_sure_of_room
 from dataecho_search.studies import Standing, Study
 from dataecho_search.tables import print_winners
 
@@ -48,7 +49,7 @@ log = logging.getLogger(__name__)
 _SECONDS_BETWEEN_LOOKS = 0.5
 _MOST_LOSSES = 3
 _SECONDS_FOR_CHECKPOINTS = 60.0
-_INTERRUPTED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
+_INTERRUPTED = tuple(128 + number for number in SIGNALS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,20 +79,18 @@ class Sweep:
         self._parents: dict[str, str | None] = {}
         self._given_up: dict[str, str] = {}
         self._errors: list[str] = []
-        self._signals: list[int] = []
+        self._interruption = Interruption()
         self._num_started = 0
+        self._needs_room = False
         self._background = Background()
 
     def run(self) -> list[StudyResult]:
         """To the end. Raises ``SystemExit`` after a signal, and where trials failed."""
-        previous = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
-            with self._parts.display:
+            with self._interruption, self._parts.display:
                 self._parts.patiently(self._show_all)
                 self._loop()
         finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
             self._background.close()
         return self._conclude()
 
@@ -99,7 +98,7 @@ class Sweep:
 
     def _loop(self) -> None:
         first = True
-        while not self._signals:
+        while not self._interruption.signal_number:
             self._parts.patiently(lambda first=first: self._lead(may_retry=first))
             first = False
             self._parts.patiently(self._start_waiting)
@@ -111,6 +110,7 @@ class Sweep:
 
     def _lead(self, *, may_retry: bool) -> None:
         """What only the holder of the lease does; and see which studies are done."""
+        self._take_up_abandoned()
         took_over = self._membership.take_lease()
         if self._membership.asks:
             others = self._membership.others()
@@ -127,6 +127,13 @@ class Sweep:
             self._open.remove(study)
             if self._membership.asks:
                 self._study_ended(study)
+
+    def _take_up_abandoned(self) -> None:
+        """A step that was repeated, because a database or a disk failed in it, may have left a claim behind."""
+        for study in self._open:
+            running = {number for other, number in self._running.values() if other is study}
+            for number in study.abandoned(self._membership.name, running=running):
+                study.release(number)
 
     def _ask(self, room: int) -> None:
         """As many points as there is room for in all members, in the order of the studies."""
@@ -178,6 +185,9 @@ class Sweep:
     # ---- trials
 
     def _start_waiting(self) -> None:
+        if self._needs_room:
+            make_sure_of_room(self._parts.folder)
+            self._needs_room = False
         for study in self._open:
             for number in study.standing().waiting:
                 if len(self._running) >= self._pool.num_slots:
@@ -263,10 +273,14 @@ class Sweep:
         if outcome is not None and not trial.state.is_finished():
             study.finish(number, outcome)
             self._finished(study, number)
-        elif completion.exit_code in _INTERRUPTED or (completion.is_lost and self._signals):
+        elif completion.exit_code in _INTERRUPTED or (completion.is_lost and self._interruption.signal_number):
             study.release(number)
-        elif completion.is_lost and study.count_loss(number) < _MOST_LOSSES:
-            log.warning("Trial %d of %s lost its worker (%s); it goes on.", number, study.name, completion.reason)
+        elif (completion.is_lost or completion.exit_code == DISK_FULL) and study.count_loss(number) < _MOST_LOSSES:
+            if completion.is_lost:
+                log.warning("Trial %d of %s lost its worker (%s); it goes on.", number, study.name, completion.reason)
+            else:
+                log.warning("Trial %d of %s met a full disk; it goes on when there is room.", number, study.name)
+                self._needs_room = True
             study.release(number)
         elif not trial.state.is_finished():
             self._failed(study, number, _reason(completion, folder))
@@ -329,11 +343,14 @@ class Sweep:
         if self._parts.is_search:
             self._report(results, ended=True)
             self._background.close()
-        if self._signals:
+        if self._interruption.signal_number:
             print("Interrupted; checkpoints are written. The same command continues the sweep.", file=sys.stderr)
-            raise SystemExit(128 + self._signals[0])
+            raise SystemExit(128 + self._interruption.signal_number)
         if self._parts.is_search:
             print_winners(results, self._parts.folder)
+        left = left_to_send(self._parts.folder)
+        if left:
+            print(f"warning: {left}", file=sys.stderr)
         for name, reason in self._given_up.items():
             print(f"error: the study {name} was given up: {reason}", file=sys.stderr)
         for error in self._errors:
@@ -350,11 +367,6 @@ class Sweep:
             for completion in self._pool.wait(_SECONDS_BETWEEN_LOOKS):
                 self._parts.patiently(lambda completion=completion: self._ended(completion))
         self._pool.close()
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self._signals.append(number)
-        if len(self._signals) > 1:  # wherever it is, waiting for a database for instance
-            raise KeyboardInterrupt
 
 
 def _reason(completion: Completion, folder: Path) -> str:

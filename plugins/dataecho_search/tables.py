@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
+from dataecho.report.console import new_console, styled
 from dataecho_search.progress import number_text
 from dataecho_search.protocol import summarize
 from dataecho_search.results import StudyResult
@@ -15,7 +15,7 @@ from dataecho_search.results import StudyResult
 
 def print_winners(results: Sequence[StudyResult], folder: Path) -> None:
     """The table, warnings about winners at a border, and where everything is."""
-    console = Console()
+    console = new_console()
     cells = [cell for cell in summarize(results) if cell.costs]
     if cells:
         table = Table("cell", "mean", "min", "max", "ratio", title=f"Winners: {cells[0].objective}", box=None)
@@ -31,13 +31,12 @@ def print_winners(results: Sequence[StudyResult], folder: Path) -> None:
                 values = ", ".join(
                     f"{n} {number_text(v)}" for n, v in zip(result.objectives, trial.values, strict=True)
                 )
-                console.print(f"  trial {trial.number}: {values}  {trial.folder}", highlight=False)
+                console.print(f"  trial {trial.number}: {values}  {trial.folder}")
         for warning in result.border_warnings:
-            console.print(f"[yellow]warning[/]: {warning}", highlight=False, soft_wrap=True)
+            console.print(styled("yellow", "warning", f": {warning}"), soft_wrap=True)
         if not result.front and result.finished:
             console.print(
-                f"[yellow]warning[/]: no trial of {result.name} reached its target: its cost is infinite.",
-                highlight=False,
+                styled("yellow", "warning", f": no trial of {result.name} reached its target: its cost is infinite."),
                 soft_wrap=True,
             )
-    console.print(f"Sweep folder: {folder}", highlight=False, soft_wrap=True)
+    console.print(f"Sweep folder: {folder}", soft_wrap=True)

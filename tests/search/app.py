@@ -1,5 +1,6 @@
 """A Hydra program whose runs take as long, end as they are told, and leave a summary as a run of ``train.py`` does."""
 
+import errno
 import os
 import signal
 import time
@@ -25,6 +26,8 @@ def main(config: DictConfig) -> None:
         raise ValueError(f"x={config.x} is too much")
     if config.fails_while is not None and Path(config.fails_while).exists():
         raise OSError("no space left on the disk")
+    if config.full_while is not None and Path(config.full_while).exists():
+        raise OSError(errno.ENOSPC, "No space left on device")
     print("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS"))
     write_summary(
         folder,

@@ -3,6 +3,7 @@
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra._internal.callbacks import Callbacks
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
@@ -12,6 +13,8 @@ from dataecho_search.settings import cores
 from tests.search.conftest import APP
 
 LR = "x=interval(0,1)"
+OTHER = {"_target_": "hydra._internal.core_plugins.basic_launcher.BasicLauncher"}
+ConfigStore.instance().store(group="hydra/launcher", name="other", node=OTHER, provider="test")
 
 MISTAKES = {
     "more trials than cores": (
@@ -40,6 +43,11 @@ MISTAKES = {
     "an unreachable database": (
         [LR, "hydra.sweeper.storage=postgresql://a:secret@127.0.0.1:9/x", "hydra.sweeper.storage_timeout=0.5"],
         "has not answered for",
+    ),
+    "a launcher": (
+        [LR, "hydra/launcher=other"],
+        "hydra/launcher=other cannot be used. Allowed: basic: a launcher is not asked here, for pools run the trials. "
+        "Leave it out, and say hydra.sweeper.num_parallel_trials=4, for instance, or hydra/sweeper/pool=ray",
     ),
     "an empty space": (["x=interval(1,0)"], "no number lies between 1"),
     "a key that is not there": (["z=interval(0,1)"], "Could not override 'z'"),

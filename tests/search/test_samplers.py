@@ -89,6 +89,25 @@ def test_every_sampler_searches_though_some_trials_miss_or_fail(name):
     assert len(set(lrs)) == 24 and all(0.01 <= lr <= 1 for lr in lrs)
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("num_objectives", [1, 2])
+def test_a_gaussian_process_that_knows_no_finite_value_draws_at_random_and_says_nothing(num_objectives):
+    factory = build(_OPTIONS["sampler"]["gp"], SamplerFactory, key="hydra.sweeper.sampler")
+    space = {key: SPACE[key] for key in ("lr", "momentum")}
+    study = optuna.create_study(directions=["minimize"] * num_objectives)
+    for n in range(14):
+        study.sampler = factory.sampler(space, seed=3, ordinal=n)
+        trial = study.ask(space)
+        assert trial.relative_params == {}
+        study.tell(trial, [math.inf, 0.5][:num_objectives])
+    points = [tuple(trial.params.values()) for trial in study.trials]
+    assert len(set(points)) == 14 and all(0.01 < lr < 1 and 0.8 < momentum < 0.99 for lr, momentum in points)
+    study.tell(study.ask(space), [0.5] * num_objectives)
+    study.sampler = factory.sampler(space, seed=3, ordinal=15)
+    assert set(study.ask(space).relative_params) == {"lr", "momentum"}
+
+
 @pytest.mark.parametrize("name", ["tpe", "cmaes"])
 def test_what_learns_learns_though_it_is_made_anew_for_every_point(name):
     factory = build(_OPTIONS["sampler"][name], SamplerFactory, key="hydra.sweeper.sampler")

@@ -69,6 +69,45 @@ def test_values_go_back_to_the_command_line_as_they_came():
     assert [override.value() for override in again] == [True, "a b", "x,y", [1, 2], 1.5]
 
 
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("choice('1','2',3)", ["1", "2", 3]),
+        ("str(choice(1,2))", ["1", "2"]),
+        ("int(choice('1','2'))", [1, 2]),
+        ("choice('true','null','1e3','a b',plain,'it\\'s')", ["true", "null", "1e3", "a b", "plain", "it's"]),
+        ("choice([1,'2'],{a:'3'})", [[1, "2"], {"a": "3"}]),
+        ("'1','2',3", ["1", "2", 3]),
+        ("str(1,2)", ["1", "2"]),
+    ],
+)
+def test_a_text_that_looks_like_a_number_stays_a_text(written, meant):
+    cells, _ = read(f"k={written}")
+    texts = [line for cell in cells for line in cell.overrides]
+    texts += [cells[0].point({"k": choice})[0] for choice in getattr(cells[0].space.get("k"), "choices", ())]
+    assert [override.value() for override in OverridesParser.create().parse_overrides(texts)] == meant
+
+
+def test_the_text_of_a_choice_that_was_right_before_is_as_it_was():
+    """A study that has begun goes on."""
+    (cell,) = read("kind=choice(a,b c,'x,y',2)")[0]
+    assert cell.space["kind"].choices == ("a", r"b\ c", r"x\,y", 2)
+
+
+@pytest.mark.parametrize(
+    ("written", "low", "high", "step"),
+    [
+        ("range(0.80,0.96,0.02)", 0.8, 0.94, 0.02),
+        ("range(0.94,0.79,-0.02)", 0.8, 0.94, 0.02),
+        ("range(9,1,-4)", 5, 9, 4),
+    ],
+)
+def test_a_range_has_the_step_that_is_written(written, low, high, step):
+    (cell,) = read(f"k={written}")[0]
+    dimension = cell.space["k"]
+    assert (dimension.low, dimension.high, dimension.step) == (low, high, step)
+
+
 def test_names_can_be_folders():
     cells, _ = read("data=/a/b,'c d'")
     assert all(re.fullmatch(r"data=[a-z_]+-[0-9a-f]{6}", cell.name) for cell in cells)
@@ -83,6 +122,19 @@ def test_names_can_be_folders():
         ("lr=tag(log,interval(0,1))", "lr=.*above 0 with tag.*contradictory"),
         ("lr=tag(lin,interval(0,1))", "lr=.*the tag lin means nothing here"),
         ("n=range(3,3)", "n=.*the range has no number in it"),
+        ("lr=interval(0.1,inf)", r"lr=interval\(0.1,inf\) cannot be used.*finite low < high.*0.1 to inf has no middle"),
+        ("lr=interval(-inf,1)", "lr=.*has no middle"),
+        ("lr=interval(0,1e400)", "lr=.*has no middle"),
+        ("lr=interval(nan,1)", "lr=.*no number lies between"),
+        ("n=range(1,inf)", "n=.*a range goes from a number to a number"),
+        ("n=range(1.5,9,0)", "n=.*a range goes from a number to a number"),
+        ("n=tag(log,range(1,9))", r"n=tag\(log,range\(1,9\)\) cannot be used.*write tag\(log,int\(interval\(1,8\)\)\)"),
+        ("n=tag(log,choice(1,2))", r"n=tag\(log,choice\(1,2\)\) cannot be used.*the tag log means nothing here\."),
+        ("n=tag(odd,range(1,9))", "n=.*the tag odd means nothing here"),
+        ("x=shuffle(range(0.80,0.96,0.02))", r"x=shuffle\(range.* without shuffle.*Leave shuffle out"),
+        ("n=sort(range(1,9,3),reverse=true)", r"n=sort\(.*leave it out"),
+        ("x=shuffle(choice(1,2))", "x=.*Leave shuffle out"),
+        ("x=shuffle(1,2)", "x=.*Leave shuffle out"),
     ],
 )
 def test_an_empty_or_contradictory_space_is_refused(argument, message):

@@ -1,5 +1,7 @@
 """Where studies are kept: a journal that outlives torn writes, and databases that come and go."""
 
+import errno
+import json
 import logging
 import os
 import shutil
@@ -9,11 +11,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import optuna
 import pytest
 
 from dataecho.errors import SettingError
+from dataecho_search import storage as storage_module
+from dataecho_search.journal_file import JournalFile
 from dataecho_search.results import read_results
 from dataecho_search.storage import JOURNAL, StorageLost, open_storage, patiently
 from tests.search.conftest import points
@@ -28,6 +33,114 @@ def test_a_journal_that_ended_in_a_torn_line_is_read_and_goes_on(tmp_path, caplo
     assert "torn line" in caplog.text
     names = [study.study_name for study in open_storage(None, tmp_path).get_all_studies()]
     assert names == ["first", "second"]
+
+
+HALF = b'{"op_code":0,"worker_id":"x","study_na'
+NULS = bytes(20) + b"\n"
+
+
+def study_names(folder):
+    return [study.study_name for study in open_storage(None, folder).get_all_studies()]
+
+
+def test_half_a_line_of_one_storage_is_gone_before_another_appends(tmp_path, caplog):
+    """Two shells: one dies while it writes, the other, which has long been open, goes on."""
+    one, other = open_storage(None, tmp_path), open_storage(None, tmp_path)
+    optuna.create_study(study_name="first", storage=one)
+    with open(tmp_path / JOURNAL, "ab") as file:
+        file.write(HALF)
+    optuna.create_study(study_name="second", storage=other)
+    optuna.create_study(study_name="third", storage=one)
+    assert study_names(tmp_path) == ["first", "second", "third"]
+    assert HALF not in (tmp_path / JOURNAL).read_bytes() and caplog.text.count("torn line") == 1
+
+
+@pytest.mark.parametrize(
+    ("bad", "kept", "told"),
+    [
+        (HALF, ["first", "second", "third"], "1 whole records were read"),  # glued to the second
+        (HALF + HALF, ["first", "second", "third"], "1 whole records were read"),
+        (HALF + b"\n", ["first", "second", "third"], "is left out"),
+        (NULS, ["first", "second", "third"], "is left out"),
+        (b"[1]\n\n{}\n", ["first", "second", "third"], "is left out"),
+    ],
+)
+@pytest.mark.parametrize("last", [False, True])
+def test_a_line_that_an_earlier_version_left_broken_is_read_around(tmp_path, caplog, bad, kept, told, last):
+    for number, name in enumerate(kept):
+        if number == 1 and not last:
+            (tmp_path / JOURNAL).write_bytes((tmp_path / JOURNAL).read_bytes() + bad)
+            with open(tmp_path / JOURNAL, "ab") as file:
+                record = {"op_code": 0, "worker_id": "y", "study_name": name, "directions": [1]}
+                file.write(json.dumps(record, separators=(",", ":")).encode() + b"\n")
+            continue
+        optuna.create_study(study_name=name, storage=open_storage(None, tmp_path))
+    if last:
+        (tmp_path / JOURNAL).write_bytes((tmp_path / JOURNAL).read_bytes() + bad)
+        told = "torn line" if not bad.endswith(b"\n") else told
+    caplog.clear()
+    storage = open_storage(None, tmp_path)
+    assert [study.study_name for study in storage.get_all_studies()] == kept
+    assert told in caplog.text
+    optuna.create_study(study_name="fourth", storage=storage)
+    assert [study.study_name for study in storage.get_all_studies()] == [*kept, "fourth"] == study_names(tmp_path)
+
+
+def test_records_that_are_read_one_by_one_are_those_that_are_read_at_once(tmp_path):
+    """As two shells see them, with broken lines among them: each record once, with the same number."""
+    journal = JournalFile(tmp_path / JOURNAL)
+    seen = []
+    for number in range(6):
+        with open(tmp_path / JOURNAL, "ab") as file:
+            file.write([b"", HALF + b"\n", NULS, b'{"op_code":1,"n":100}'][number % 4])
+        with open(tmp_path / JOURNAL, "ab") as file:
+            file.write(b'{"op_code":1,"n":%d}\n' % number)
+        seen += journal.read_logs(len(seen))
+    assert seen == list(JournalFile(tmp_path / JOURNAL).read_logs(0))
+    assert [record["n"] for record in seen] == [0, 1, 2, 100, 3, 4, 5]
+    for begin in range(len(seen) + 1):
+        assert list(journal.read_logs(begin)) == seen[begin:]
+
+
+def test_a_record_that_finds_no_room_is_not_there_and_comes_when_there_is_room(tmp_path, monkeypatch, caplog):
+    storage, other = open_storage(None, tmp_path), open_storage(None, tmp_path)
+    optuna.create_study(study_name="first", storage=storage)
+    before = (tmp_path / JOURNAL).read_bytes()
+    real, full = os.write, []
+
+    def write(descriptor, data):
+        if len(full) < 3:
+            full.append(real(descriptor, data[:10]))
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(descriptor, data)
+
+    def sleep(seconds):
+        assert (tmp_path / JOURNAL).read_bytes() == before
+        assert [study.study_name for study in other.get_all_studies()] == ["first"]
+
+    monkeypatch.setattr(os, "write", write)
+    monkeypatch.setattr(storage_module, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
+    study = patiently(
+        lambda: optuna.create_study(study_name="second", storage=storage), url=None, timeout=5, results=tmp_path
+    )
+    assert study.study_name == "second" and len(full) == 3
+    assert study_names(tmp_path) == ["first", "second"]
+
+
+def test_a_disk_that_stays_full_is_told_by_its_folder(tmp_path):
+    def call():
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(
+        StorageLost, match=rf"The disk of the sweep in {tmp_path} has been full for 0 s .*No space left"
+    ):
+        patiently(call, url=None, timeout=0, results=tmp_path)
+    with pytest.raises(PermissionError):  # another trouble is not waited for
+        patiently(raise_permission, url=None, timeout=5, results=tmp_path)
+
+
+def raise_permission():
+    raise PermissionError(errno.EACCES, "no")
 
 
 def test_a_process_that_dies_while_it_writes_holds_nobody_up(tmp_path):

@@ -117,13 +117,16 @@ def test_no_trial_waits_for_another(app):
     assert done.out.count("trial 0") == 8
 
 
-def test_ctrl_c_ends_a_sweep_and_the_same_command_continues_it(app):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_comes_twice_ends_a_sweep_and_the_same_command_continues_it(app, number):
     process = app.start(LR, "hydra.sweeper.num_trials=3", "seconds=1")
     app.until(lambda: len(app.pids()) >= 1)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
+    time.sleep(0.02)
+    process.send_signal(number)
     begun = time.monotonic()
     _, error = process.communicate(timeout=20)
-    assert process.returncode == 130 and time.monotonic() - begun < 20
+    assert process.returncode == 128 + number and time.monotonic() - begun < 20
     assert "The same command continues the sweep" in error and not any(map(alive, app.pids()))
     (result,) = app.results()
     assert set(states(result)) == {"waiting"}
@@ -152,6 +155,26 @@ def test_failed_trials_are_told_and_tried_again_by_the_next_same_command(app):
     assert states(result) == ["retried"] * 2 + ["completed"] * 4
     assert [trial.params for trial in result.trials[2:4]] == first
     assert sorted(app.attempts().values()) == [1, 1, 2, 2]
+
+
+def test_a_trial_that_meets_a_full_disk_goes_on_when_there_is_room(app):
+    (app.folder / "full").write_text("")
+    process = app.start(LR, "full_while=full", "seconds=0.5", "hydra.sweeper.num_trials=2")
+    app.until(lambda: len(app.pids()) >= 1)
+    app.until(lambda: len(app.pids()) >= 2)
+    (app.folder / "full").unlink()
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 0, error
+    (result,) = app.results()
+    assert states(result) == ["completed"] * 2
+    assert sorted(app.attempts().values())[0] == 1 and 2 <= max(app.attempts().values()) <= 3
+
+
+def test_a_disk_that_is_full_each_time_fails_the_trial_with_its_reason(app):
+    (app.folder / "full").write_text("")
+    done = app.run(LR, "full_while=full", "hydra.sweeper.num_trials=1", "hydra.sweeper.max_failed_trials=0")
+    assert done.returncode == 1 and "No space left on device" in done.err
+    assert list(app.attempts().values()) == [3]
 
 
 def test_a_plain_multirun_runs_every_combination_and_then_tells_what_failed(app):

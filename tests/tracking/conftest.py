@@ -106,9 +106,9 @@ def calls(monkeypatch):
 
 
 class FaultyServer:
-    """MLflow's server in a thread. ``faults`` are used up by the next requests: ``fail`` answers 500 without doing the
-    work, ``lose`` does it and answers 500, ``hang`` answers only when the server is released. With ``loses_first`` the
-    first answer of every kind is lost."""
+    """MLflow's server in a thread. ``faults`` are used up by the next requests: ``fail`` answers 500 and ``deny`` 401
+    without doing the work, ``lose`` does it and answers 500, ``hang`` answers only when the server is released. With
+    ``loses_first`` the first answer of every kind is lost."""
 
     def __init__(self, app):
         from werkzeug.serving import WSGIRequestHandler, make_server
@@ -140,6 +140,9 @@ class FaultyServer:
             list(self._app(environ, lambda *answer: None))
         if not fault:
             return self._app(environ, start_response)
+        if fault == "deny":
+            start_response("401 Unauthorized", [("Content-Type", "text/plain")])
+            return [b"You are not authenticated."]
         start_response("500 Internal Server Error", [("Content-Type", "application/json")])
         return [json.dumps({"error_code": "INTERNAL_ERROR", "message": "the test says no"}).encode()]
 

@@ -1,9 +1,11 @@
 """Nothing twice, nothing missing, nothing waits: the MLflow tracker on a real database, with faults at the border."""
 
+import contextlib
 import json
 import logging
 import math
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -20,6 +22,7 @@ from dataecho.errors import SettingError
 from dataecho.testing.tracker_contract import TrackerContract
 from dataecho.tracking import delivery
 from dataecho.tracking.connection import open_client
+from dataecho.tracking.dashboard import addresses
 from dataecho.tracking.mlflow_tracker import MLflowTracker, send_later
 from dataecho.tracking.record import FILE_NAME
 from tests.tracking.conftest import dead_address
@@ -30,8 +33,7 @@ CLOCK = 1_700_000_000_000
 def new_tracker(uri, **options):
     return MLflowTracker(
         tracking_uri=uri,
-        experiment="echo",
-        **{"retry_interval": 0.01, "send_interval": 0.0, "max_share": 1.0, **options},
+        **{"experiment": "echo", "retry_interval": 0.01, "send_interval": 0.0, "max_share": 1.0, **options},
     )
 
 
@@ -591,7 +593,7 @@ def test_an_artifact_that_fails_holds_back_nothing_else(uri, run, calls, stored_
     artifacts = [run.folder / "one.txt", run.folder / "two.txt"]
     train(uri, run, 1, artifacts=artifacts, tags={"end": "yes"}, retry_interval=60.0, finish_timeout=1.0)
     assert (stored_run().info.status, stored_run().data.tags["end"]) == ("FINISHED", "yes")
-    assert record(run.folder)["artifacts"] == ["one.txt"]
+    assert record(run.folder)["sent_artifacts"] == ["two.txt"]
     calls.before = lambda number, name: None
     assert send_later(run.folder, tracking_uri=uri)
     run_id = stored_run().info.run_id
@@ -640,12 +642,145 @@ def test_sending_later_to_a_server_that_is_still_dead_says_so(run, caplog):
     assert "mode=sync" in warnings(caplog)[-1]
 
 
-def test_sending_later_elsewhere_is_refused_if_a_part_has_arrived(uri, run, tmp_path):
+@pytest.mark.parametrize("where", ["experiment", "store"])
+def test_sending_later_elsewhere_sends_the_whole_run_to_a_new_one_there(uri, run, tmp_path, where, empty_database):
+    from mlflow import MlflowClient
+
+    (run.folder / "summary.json").write_text("{}")
+    train(uri, run, 1, 2, artifacts=[run.folder / "summary.json"], tags={"end": "yes"})
+    before = record(run.folder)
+    shutil.copy(empty_database, tmp_path / "other.db")
+    other = f"sqlite:///{tmp_path / 'other.db'}"
+    place = {"tracking_uri": other} if where == "store" else {"experiment": "other"}
+    assert send_later(run.folder, **place)
+    now = record(run.folder)
+    assert (now["tracking_uri"], now["experiment"]) == (place.get("tracking_uri", uri), place.get("experiment", "echo"))
+    client = MlflowClient(now["tracking_uri"])
+    assert (now["tracking_uri"], now["run_id"]) != (before["tracking_uri"], before["run_id"])
+    sent = client.get_run(now["run_id"])
+    points = client.get_metric_history(now["run_id"], "steps")
+    assert [(point.step, point.value) for point in points] == [(100, 10), (200, 20)]
+    assert (sent.info.status, sent.data.tags["end"]) == ("FINISHED", "yes")
+    assert [file.path for file in client.list_artifacts(now["run_id"])] == ["summary.json"]
+    assert MlflowClient(uri).get_run(before["run_id"]).info.status == "FINISHED"  # what is there stays
+    assert send_later(run.folder)  # and from here on it is there
+
+
+def test_a_place_that_does_not_answer_gets_no_run_and_takes_none_away(uri, run):
     train(uri, run, 1)
-    fields = record(run.folder) | {"complete": False}
-    (run.folder / FILE_NAME).write_text(json.dumps(fields))
-    with pytest.raises(SettingError, match=r"where a part of this run is\. Use tracking\.tracking_uri=sqlite:///"):
-        send_later(run.folder, tracking_uri=f"sqlite:///{tmp_path / 'other.db'}")
+    before = record(run.folder)
+    with pytest.raises(SettingError, match=r"tracking_uri=http://127.0.0.1:\d+ cannot be used.*takes runs now"):
+        send_later(run.folder, tracking_uri=dead_address())
+    assert record(run.folder) == before
+
+
+# ---- what waiting does not help
+
+
+def set_version(database, version):
+    """Of the schema; returns the one before."""
+    with contextlib.closing(sqlite3.connect(database)) as connection, connection:
+        (before,) = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+        connection.execute("UPDATE alembic_version SET version_num = ?", (version,))
+    return before
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        ("deleted", r"MLFLOW_TRACKING_URI=sqlite:////.*mlflow.db mlflow experiments restore --experiment-id 1"),
+        ("outdated", r"mlflow db upgrade sqlite:////.*mlflow.db"),
+    ],
+)
+def test_a_fault_that_waiting_does_not_help_is_told_with_its_cure_and_not_waited_for(
+    uri, run, database, history, caplog, fault, told
+):
+    from mlflow import MlflowClient
+
+    if fault == "deleted":
+        client = MlflowClient(uri)
+        client.delete_experiment(client.create_experiment("echo"))
+    else:
+        version = set_version(database, "451aebb31d03")
+    begin = time.monotonic()
+    train(uri, run, 1, 2, start_timeout=60.0, finish_timeout=60.0)
+    assert not send_later(run.folder, timeout=60.0)
+    assert time.monotonic() - begin < 50
+    at_start, at_end, later_start, later_end = warnings(caplog)
+    assert "Waiting does not help" in at_start
+    assert all(re.search(told, text) for text in (at_start, at_end, later_start, later_end))
+    assert "mode=sync resume=" in at_end
+    if fault == "deleted":
+        client.restore_experiment("1")
+    else:
+        set_version(database, version)
+    assert send_later(run.folder)
+    assert history(record(run.folder)["run_id"]) == expected(1, 2)
+
+
+def test_credentials_that_are_missing_are_not_waited_for(server, run, history, caplog):
+    server.faults.extend(["deny"] * 3)
+    begin = time.monotonic()
+    train(f"http://{server.address}", run, 1, start_timeout=60.0, finish_timeout=60.0)
+    assert time.monotonic() - begin < 50
+    assert re.search("UNAUTHENTICATED|401", warnings(caplog)[0]) and "MLFLOW_TRACKING_USERNAME" in warnings(caplog)[0]
+    server.faults.clear()
+    assert send_later(run.folder)
+    assert history() == expected(1)
+
+
+def test_a_folder_that_cannot_be_written_is_not_waited_for(run, tmp_path, caplog):
+    (tmp_path / "file").write_text("")
+    begin = time.monotonic()
+    train(f"sqlite:///{tmp_path / 'file' / 'mlflow.db'}", run, 1, start_timeout=60.0, finish_timeout=60.0)
+    assert time.monotonic() - begin < 50
+    assert "Choose a database in a folder that can be written" in warnings(caplog)[0]
+
+
+# ---- MLflow's own variables
+
+
+def test_what_is_typed_wins_over_the_variables_and_they_over_the_default(run, tmp_path, uri, monkeypatch, new_run):
+    def place(name, **typed):
+        tracker = MLflowTracker(default_uri=f"sqlite:///{tmp_path}/default.db", **typed)
+        tracker._sender = None
+        record = tracker._begin(new_run(name).info)
+        return record.tracking_uri, record.experiment
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
+    assert place("a") == (f"sqlite:///{tmp_path}/default.db", "dataecho")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@host:5000")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "theirs")
+    assert place("b") == ("http://host:5000", "theirs")
+    assert place("c", tracking_uri=uri, experiment="mine") == (uri, "mine")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "./mlruns")
+    with pytest.raises(SettingError, match=r"^MLFLOW_TRACKING_URI=\./mlruns cannot be used"):
+        place("d")
+
+
+def test_a_resumed_run_keeps_where_it_was_whatever_the_variables_say(uri, run, new_run, monkeypatch):
+    train(uri, run, 1)
+    first = record(run.folder)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "theirs")
+    resumed = new_run(position=first["covered"])
+    train(None, resumed, 2, experiment=None)
+    assert record(run.folder)["run_id"] == first["run_id"]
+    assert record(run.folder)["experiment"] == "echo" and record(run.folder)["complete"]
+
+
+def test_the_dashboard_finds_experiments_whatever_their_numbers(uri, run, client):
+    for name in ("one", "two"):
+        client.create_experiment(name)
+    train(uri, run, 1)
+    number = client.get_experiment_by_name("echo").experiment_id
+    assert number == "3"
+    assert addresses(uri, page="http://127.0.0.1:5000") == [
+        "The runs of echo with the columns that matter: "
+        "http://127.0.0.1:5000/#/experiments/3/runs?viewStateShareKey=dataecho"
+    ]
+    assert addresses("sqlite:////nowhere/mlflow.db", page="x") == addresses("http://host", page="x") == []
 
 
 def test_sending_later_an_untracked_run_is_refused(uri, tmp_path):

@@ -146,7 +146,7 @@ def test_a_sweep_that_cannot_be_sent_says_what_is_left(server, tmp_path, capsys)
     sweep_in(tmp_path / "sweep", f"http://{server.address}", start_timeout=0.05, finish_timeout=0.05)
     elsewhere = config("mode=sync", f"resume={tmp_path / 'sweep'}", "tracking.tracking_uri=http://127.0.0.1:9")
     with pytest.raises(
-        SettingError, match=r"tracking\.tracking_uri=http://127\.0\.0\.1:9 .*where this run is recorded"
+        SettingError, match=r"tracking\.tracking_uri=http://127\.0\.0\.1:9 .*a place that takes runs now"
     ):
         run_mode(elsewhere, folder=None, project=PROJECT)
     here = f"tracking.tracking_uri=http://{server.address}"

@@ -152,6 +152,47 @@ def test_a_checkpoint_at_the_same_step_is_replaced(tmp_path):
     assert store.newest() == {"after": "resume"}
 
 
+class Killed(BaseException):
+    """The process is no more: nothing that would come after is done."""
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+@pytest.mark.parametrize("moment", [0, 1])
+def test_a_kill_at_either_rename_of_a_replacement_leaves_the_old_one_or_the_new(tmp_path, monkeypatch, keep, moment):
+    store = save(tmp_path, 1, keep=keep)
+    real, calls = type(tmp_path).rename, []
+
+    def rename(path, target):
+        calls.append(target)
+        if len(calls) > moment:
+            raise Killed
+        return real(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(tmp_path), "rename", rename)
+        with pytest.raises(Killed):
+            store.save(state(1, weights=np.zeros(1)), steps=1, best_steps=None)
+    after = CheckpointStore(tmp_path, keep=keep)
+    assert after.newest()["weights"].tolist() == [1, 2, 3, 4, 5]
+    assert load_checkpoint(find_checkpoint(tmp_path, best=True))["counts"] == {"steps": 1}
+    with monkeypatch.context() as patch:  # and the next save may fail as well
+        patch.setattr(checkpoint, "_write", lambda *arguments: (_ for _ in ()).throw(OSError("disk full")))
+        with pytest.raises(OSError, match="disk full"):
+            after.save(state(1), steps=1, best_steps=None)
+    assert names(tmp_path) == step_names(1)
+    assert after.newest()["weights"].tolist() == [1, 2, 3, 4, 5]
+    after.save({"after": "kill"}, steps=1, best_steps=None)
+    assert names(tmp_path) == step_names(1) and after.newest() == {"after": "kill"}
+
+
+def test_a_failed_write_gives_its_room_back(tmp_path, monkeypatch):
+    store = save(tmp_path, 1)
+    monkeypatch.setattr(checkpoint, "_sync", lambda folder: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        store.save(state(2), steps=2, best_steps=None)
+    assert names(tmp_path) == step_names(1)
+
+
 def test_a_damaged_checkpoint_is_replaced_when_the_run_gets_there_again(tmp_path):
     store = save(tmp_path, 1, 2)
     (tmp_path / "checkpoints" / step_names(2)[0] / "arrays.safetensors").write_bytes(b"")

@@ -1,4 +1,4 @@
-"""Signals are noted, and raised where the loop looks for them; the second one stops at once."""
+"""Signals are noted, and raised where the loop looks for them; a second request stops at once."""
 
 import signal
 import threading
@@ -6,8 +6,9 @@ import threading
 import pytest
 
 from dataecho.training.interruption import Interrupted, Interruption
+from tests.training.conftest import Now
 
-BOTH = [signal.SIGTERM, signal.SIGINT]
+BOTH = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
 
 
 @pytest.mark.parametrize("number", BOTH)
@@ -22,11 +23,45 @@ def test_a_signal_is_raised_when_looked_for_and_not_before(number):
 
 @pytest.mark.parametrize("first", BOTH)
 @pytest.mark.parametrize("second", BOTH)
-def test_the_second_signal_stops_at_once(first, second):
-    with Interruption():
+def test_a_second_signal_within_a_second_is_the_same_request_and_a_later_one_stops_at_once(first, second):
+    now = Now()
+    with Interruption(now=now) as interruption:
         signal.raise_signal(first)
+        for seconds in (0.0, 0.02, 0.97):
+            now.advance(seconds)
+            signal.raise_signal(second)
+        assert interruption.signal_number == first
+        now.advance(0.02)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(second)
+
+
+def test_what_is_left_of_a_request_when_the_loop_has_ended_does_nothing_and_a_later_one_what_it_did():
+    now, seen = Now(), []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
+    try:
+        with Interruption(now=now):
+            signal.raise_signal(signal.SIGTERM)
+        now.advance(0.5)
+        signal.raise_signal(signal.SIGTERM)
+        assert seen == []
+        now.advance(0.6)
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        assert seen == [signal.SIGTERM] * 2
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_a_hangup_that_is_ignored_stays_ignored_as_under_nohup():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Interruption() as interruption:
+            signal.raise_signal(signal.SIGHUP)
+            interruption.check()
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_the_handlers_are_restored_however_it_ends():

@@ -16,6 +16,7 @@ from dataecho.training.auto_factor import AutoFactor
 from dataecho.training.budget import Budget
 from dataecho.training.checkpoint import CheckpointStore
 from dataecho.training.evaluation import evaluate
+from dataecho.training.heartbeat import Heartbeat, read_heartbeat
 from dataecho.training.ranks import RankLost
 from dataecho.training.skips import gather_skips
 from dataecho.training.timing import TimeModel
@@ -136,6 +137,44 @@ def test_a_resumed_run_of_two_ranks_equals_an_unbroken_one(tmp_path, stop_at):
         assert resumed[rank].trained == whole[rank].trained[-count:]
         assert resumed[rank].exact_outcome == whole[rank].exact_outcome
     assert resumed[0].exact_spool == whole[0].exact_spool
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_reads_of_all_ranks_count_once_however_often_a_run_is_resumed(tmp_path, older):
+    """To the example: at the end of a run nothing reads any more."""
+    state, num_reads = None, 0
+    for steps in (4, 8, 12, 16):
+        runs = run_two(tmp_path / "run", resume_from=state, budget=Budget(steps=steps), after="decode", factor=2.5)
+        num_reads += sum(sum(run.source.reads.values()) for run in runs)
+        assert [run.outcome.metrics["read_examples"] for run in runs] == [num_reads] * 2
+        state = CheckpointStore(tmp_path / "run").newest()
+        if older:
+            del state["num_reads"]  # which earlier versions did not write
+
+
+def test_what_all_ranks_read_after_the_checkpoint_is_counted_too(tmp_path):
+    run_two(tmp_path / "run", budget=Budget(steps=4))
+    state = CheckpointStore(tmp_path / "run").newest()
+    counted = state["counts"]["read_examples"]
+    Heartbeat(tmp_path / "run").beat(wall_time=1.0, train_time=1.0, read_examples=counted + 1000)
+    runs = run_two(tmp_path / "run", resume_from=state, budget=Budget(steps=8))
+    more = sum(sum(run.source.reads.values()) for run in runs)
+    assert runs[0].outcome.metrics["read_examples"] == counted + 1000 + more
+
+
+def test_the_heartbeat_of_the_first_rank_tells_what_all_have_read(tmp_path, now):
+    told = []
+
+    def run(ranks):
+        folder = tmp_path / str(ranks.rank)
+        run = Run(folder, ranks=ranks, source=CountingSource(21), budget=Budget(steps=6), num_threads=1)
+        run.run()
+        told.append((ranks.rank, read_heartbeat(folder)["read_examples"], sum(run.source.reads.values())))
+
+    on_every_rank(run)
+    (_, first, reads_of_first), (_, second, reads_of_second) = sorted(told)
+    assert first == second > max(reads_of_first, reads_of_second)
+    assert first <= reads_of_first + reads_of_second
 
 
 def test_another_number_of_ranks_is_refused_with_both_numbers(tmp_path):

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from dataecho.errors import SettingError
+from dataecho.training import interruption
 from dataecho.training.budget import Budget
 from dataecho.training.checkpoint import list_checkpoints
 from dataecho.training.heartbeat import FILE_NAME as HEARTBEAT
@@ -263,6 +264,22 @@ def test_a_starved_run_is_stopped_where_it_waits(new_run, slow_source):
     assert sums["input_wait_seconds"] > 0.3 > sums["step_seconds"]
 
 
+@pytest.fixture
+def every_signal_is_a_request(monkeypatch):
+    monkeypatch.setattr(interruption, "SECONDS_OF_A_REQUEST", 0.0)
+
+
+def test_a_signal_again_within_a_second_changes_nothing(new_run, monkeypatch):
+    monkeypatch.setattr(interruption, "SECONDS_OF_A_REQUEST", 1e6)
+    run = new_run(on_step=at(3, lambda: (sigterm(), sigterm())))
+    state = run.backend.state
+    run.backend.state = lambda: (sigterm() if len(run.trained) == 3 else None) or state()
+    interrupted(run)
+    sigterm()
+    assert run.checkpoint()["counts"]["steps"] == 3
+
+
+@pytest.mark.usefixtures("every_signal_is_a_request")
 def test_a_second_signal_stops_at_once_without_another_checkpoint(new_run):
     run = new_run(on_step=at(3, lambda: (sigterm(), sigterm())))
     with pytest.raises(KeyboardInterrupt):
@@ -271,6 +288,7 @@ def test_a_second_signal_stops_at_once_without_another_checkpoint(new_run):
     assert run.display.calls[-1] == "stop"
 
 
+@pytest.mark.usefixtures("every_signal_is_a_request")
 def test_a_second_signal_while_saving_leaves_the_older_checkpoint(new_run):
     run = new_run(on_step=at(3, sigterm))
     state = run.backend.state
@@ -280,6 +298,7 @@ def test_a_second_signal_while_saving_leaves_the_older_checkpoint(new_run):
     assert run.checkpoint()["counts"]["steps"] == 2
 
 
+@pytest.mark.usefixtures("every_signal_is_a_request")
 def test_the_handlers_are_restored_after_a_run(new_run, other_run):
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     new_run().run()

@@ -14,7 +14,10 @@ from dataecho.backends.torch_model import TorchModel
 from dataecho.training.ranks import RankLost, Ranks
 
 PARALLEL = ("ddp", "fsdp")
-_SAYS_SO = ("gloo", "nccl", "peer", "timed out", "timeout", "store")
+# Where PyTorch talks: its own code that was innermost when an error was raised. `backward` is told by autograd.
+_TALKS = ("torch.distributed", "torch.nn.parallel", "torch.autograd")
+# Of C++, which raises plain RuntimeErrors: gloo's name their file, but for the one of a peer that was slow before.
+_SAYS_SO = ("/gloo/", "Application timeout caused pair closure", "Operation timed out")
 
 
 class Entry(nn.Module):
@@ -56,11 +59,19 @@ def in_parallel(entry: Entry, ranks: Ranks, engine: str) -> tuple[nn.Module, Par
 
 @contextmanager
 def talking(ranks: Ranks) -> Iterator[None]:
-    """Whatever goes wrong inside because another rank has gone raises :class:`RankLost`."""
+    """What goes wrong inside because another rank has gone raises :class:`RankLost`; a fault of the model, whatever it
+    says, stays what it is."""
     try:
         yield
     except RuntimeError as error:
-        told = str(error).lower()
-        if ranks.num_ranks > 1 and (isinstance(error, dist.DistError) or any(word in told for word in _SAYS_SO)):
+        if ranks.num_ranks > 1 and (isinstance(error, dist.DistError) or _is_of_talk(error)):
             raise RankLost(ranks, error) from error
         raise
+
+
+def _is_of_talk(error: RuntimeError) -> bool:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    raised_in = str(trace.tb_frame.f_globals.get("__name__", "")) if trace is not None else ""
+    return raised_in.startswith(_TALKS) and any(words in str(error) for words in _SAYS_SO)

@@ -13,6 +13,7 @@ from typing import Any
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from dataecho.diagnose.advice import FACTORS, RULE, Diagnosis
 from dataecho.diagnose.measured import STEP, Measured
@@ -50,19 +51,19 @@ def print_tables(
 ) -> None:
     """Stages, echo points, and what follows from them."""
     console.print(_stages(measured, diagnosis.bottleneck))
-    console.print(_three_batches(measured), highlight=False)
+    console.print(_three_batches(measured))
     console.print()
     console.print(_points(measured, diagnosis))
     if measured.emulated:
-        console.print(f"[bold yellow]{emulation(measured)}[/]", highlight=False)
-    console.print(f"[bold]{diagnosis.verdict}[/]", highlight=False)
+        console.print(Text(emulation(measured), style="bold yellow"))
+    console.print(Text(diagnosis.verdict, style="bold"))
     for fix in fixes:
-        console.print(f"Try first: {fix}", highlight=False)
+        console.print(f"Try first: {fix}")
     if diagnosis.advice is not None:
-        console.print(f"Advised, with the same settings: {diagnosis.advice.setting}", highlight=False, soft_wrap=True)
-        console.print(f"[dim]{RULE}[/]", highlight=False)
+        console.print(f"Advised, with the same settings: {diagnosis.advice.setting}", soft_wrap=True)
+        console.print(Text(RULE, style="dim"))
     for path in files:
-        console.print(f"{path}", highlight=False, soft_wrap=True)
+        console.print(f"{path}", soft_wrap=True)
 
 
 def emulation(measured: Measured) -> str:
@@ -84,7 +85,7 @@ def _stages(measured: Measured, bottleneck: str) -> Table:
         table.add_column(name, justify="left" if name in ("", "done by") else "right")
     for stage in measured.rows:
         table.add_row(
-            f"{stage} [dim](random)[/]" if stage in measured.random_stages else stage,
+            Text.assemble(stage, (" (random)", "dim")) if stage in measured.random_stages else stage,
             milliseconds(measured.stage_time(measured.alone, stage)),
             milliseconds(measured.stage_time(measured.both, stage)),
             _done_by(measured, stage),

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.console import Console
-
 from dataecho.compose import compose_workload, versions
 from dataecho.diagnose.advice import diagnose as advise
 from dataecho.diagnose.fixes import cheap_fixes
@@ -16,6 +14,7 @@ from dataecho.diagnose.progress import showing
 from dataecho.environment import git_revision
 from dataecho.errors import require
 from dataecho.modes.folder import new_folder
+from dataecho.report.console import new_console
 from dataecho.settings import Node, read_settings
 from dataecho.tracking.redact import masked_nested
 
@@ -64,4 +63,4 @@ def diagnose(config: Node, *, folder: Path | None, project: Path) -> None:
         write_json(folder, measured, diagnosis, fixes, about),
         draw(folder, measured, diagnosis, title=f"{workload.task.name}, {settings.backend['name']}"),
     ]
-    print_tables(measured, diagnosis, fixes, files=files, console=Console())
+    print_tables(measured, diagnosis, fixes, files=files, console=new_console())

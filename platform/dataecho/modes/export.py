@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
-
+from dataecho.errors import setting
 from dataecho.modes.checkpoint import chosen_checkpoint
 from dataecho.settings import Settings
 from dataecho.training.weights import FILE_NAME as WEIGHTS
@@ -14,4 +13,4 @@ def export(settings: Settings) -> None:
     checkpoint = chosen_checkpoint(settings)
     path = write_weights(checkpoint.parent.parent / WEIGHTS, checkpoint_weights(checkpoint))
     print(f"The weights of {checkpoint} are in {path}. A new run, in any framework, starts from them with")
-    print(shlex.quote(f"weights={path}"))
+    print(setting("weights", path))

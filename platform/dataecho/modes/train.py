@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import math
-import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 from dataecho.compose import TrainingRun, compose_training, versions
+from dataecho.errors import setting
 from dataecho.pictures.held_out import show_held_out
 from dataecho.pictures.predictions import FILE_NAME, TEXT_FILE_NAME, draw_predictions, has_text, in_words
 from dataecho.report.curves import learning_curves
@@ -19,6 +19,9 @@ from dataecho.report.display import new_display
 from dataecho.report.summary import print_start, print_summary, write_summary
 from dataecho.settings import Node
 from dataecho.tracking.redact import masked_nested
+from dataecho.training.checkpoint import FOLDER as CHECKPOINTS
+from dataecho.training.checkpoint import list_checkpoints
+from dataecho.training.disk import DiskFull, is_full, outlast
 from dataecho.training.interruption import Interrupted
 from dataecho.training.skips import read_skips
 from dataecho.training.trainer import Outcome, Trainer
@@ -34,11 +37,11 @@ def train(config: Node, *, folder: Path | None, project: Path) -> float:
     tracker = run.workload.tracker
     print_start(trainer.memory, run.workload.emulated, parts=_parts(run))
     config_path = run.folder / "config.json"
-    config_path.write_text(json.dumps(masked_nested(config), indent=2) + "\n")
     status = "failed"
     artifacts = [config_path]
     tags: dict[str, str] = {}
     try:
+        config_path.write_text(json.dumps(masked_nested(config), indent=2) + "\n")
         tracker.start(run.info)
         outcome = trainer.run()
         status = "finished"
@@ -48,7 +51,13 @@ def train(config: Node, *, folder: Path | None, project: Path) -> float:
             "pruned": str(outcome.pruned).lower(),
             "final_factor": f"{outcome.metrics['factor']:g}",
         }
-        artifacts.append(_write_summary(run, trainer, outcome))
+        artifacts.append(
+            outlast(
+                lambda: _write_summary(run, trainer, outcome),
+                folder=run.folder,
+                timeout=run.workload.settings.checkpoints.disk_timeout,
+            )
+        )
         artifacts.append(
             learning_curves(
                 [(run.info.name, run.folder)],
@@ -71,13 +80,26 @@ def train(config: Node, *, folder: Path | None, project: Path) -> float:
         status = "interrupted"
         print(
             f"Interrupted by {interrupted}; the checkpoint is written. Continue with the same settings and "
-            f"{shlex.quote(f'resume={run.folder}')}",
+            f"{setting('resume', run.folder)}",
             file=sys.stderr,
         )
         raise SystemExit(128 + interrupted.signal_number) from None
+    except OSError as error:
+        if not is_full(error):
+            raise
+        raise _disk_full(run.folder, error) from error
     finally:
         tracker.finish(status=status, artifacts=artifacts, tags=tags)
     return _cost(outcome.metrics)
+
+
+def _disk_full(folder: Path, error: OSError) -> DiskFull:
+    checkpoints = list_checkpoints(folder / CHECKPOINTS)
+    safe = f"Everything up to {checkpoints[-1]} is safe" if checkpoints else "No checkpoint had been written yet"
+    return DiskFull(
+        f"The disk of {folder} is full ({error}). {safe}. Make room, and continue with the same settings, "
+        f"{setting('run_dir', folder)} and resume=auto."
+    )
 
 
 def _train_along(run: TrainingRun, trainer: Trainer) -> float:

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from dataecho.errors import SettingError, require
+from dataecho.report.console import new_console
 from dataecho.report.curves import learning_curves
 from dataecho.report.summary import FILE_NAME
 
@@ -21,7 +21,7 @@ _COLUMNS = ("fresh_examples_to_target", "steps_to_target", "train_time_to_target
 def compare_runs(patterns: Sequence[str], folder: Path) -> None:
     """Print a table of the runs that ``patterns`` (folders, with wildcards) name, and write ``report.md`` and
     ``learning_curves.png`` into ``folder``. Raises :class:`SettingError` where there is nothing to compare."""
-    found = [Path(path) for pattern in patterns for path in sorted(glob.glob(pattern))]
+    found = [path for pattern in patterns for path in _matching(pattern)]
     unfinished = [path for path in found if path.is_dir() and not (path / FILE_NAME).exists()]
     if unfinished:
         print(f"Left out, for they have no {FILE_NAME}: {', '.join(map(str, unfinished))}")
@@ -61,9 +61,14 @@ def compare_runs(patterns: Sequence[str], folder: Path) -> None:
         target=first["config"]["task"]["target"],
         higher_is_better=first["higher_is_better"],
     )
-    console = Console()
+    console = new_console()
     console.print(table)
-    console.print(f"{folder / 'report.md'}\n{picture}", highlight=False)
+    console.print(f"{folder / 'report.md'}\n{picture}", soft_wrap=True)
+
+
+def _matching(pattern: str) -> list[Path]:
+    """What is there by just this name, whatever brackets it has; else what the wildcards match."""
+    return [Path(pattern)] if Path(pattern).exists() else [Path(path) for path in sorted(glob.glob(pattern))]
 
 
 def _read(path: Path) -> dict[str, Any]:

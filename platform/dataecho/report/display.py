@@ -6,9 +6,9 @@ import math
 import sys
 import time
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from dataecho.report.console import new_console
 from dataecho.training import contracts
 
 _SECONDS_BETWEEN_LINES = 1.0
@@ -93,10 +93,10 @@ class RichDisplay(contracts.Display):
             BarColumn(bar_width=10),
             TextColumn("{task.percentage:>3.0f}%"),
             TextColumn("loss {task.fields[loss]}"),
-            TextColumn("{task.fields[metric]}"),
+            TextColumn("{task.fields[metric]}", markup=False),
             TextColumn("wait {task.fields[wait]}"),
             TimeElapsedColumn(),
-            console=Console(),
+            console=new_console(),
             refresh_per_second=5,
             transient=True,
         )
@@ -107,7 +107,7 @@ class RichDisplay(contracts.Display):
     def start(self, *, metric: str, target: float, title: str) -> None:
         self._metric, self._target = metric, target
         self._line = self._bar.add_task("", total=1.0, fresh="0", loss="-", metric="-", wait="-")
-        self._bar.console.print(f"Training to {metric} {target:g}, for at most {title}.", highlight=False)
+        self._bar.console.print(f"Training to {metric} {target:g}, for at most {title}.")
         self._bar.start()
 
     def filling(self, *, num_read: int, num_needed: int) -> None:

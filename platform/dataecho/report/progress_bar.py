@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
+
+from dataecho.report.console import new_console
 
 #: Tells how much more has been done.
 Tell = Callable[[float], None]
@@ -16,7 +17,7 @@ Tell = Callable[[float], None]
 def progress_bar(title: str, *, total: float | None) -> Iterator[Tell]:
     """Shows on a terminal, and nowhere else, how much of ``total`` (None: nobody knows) was told of; gone when it is
     done."""
-    console = Console(stderr=True)
+    console = new_console(stderr=True)
     with Progress(
         *Progress.get_default_columns(),
         MofNCompleteColumn(),

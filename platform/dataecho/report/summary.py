@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from dataecho.pipeline.batch import Skipped
 from dataecho.pipeline.memory import Memory
+from dataecho.report.console import new_console, styled
 from dataecho.training.contracts import Task
 from dataecho.training.skips import FILE_NAME as SKIPS
 from dataecho.training.trainer import Outcome
@@ -34,12 +35,12 @@ def write_summary(folder: Path, summary: Mapping[str, Any]) -> Path:
 
 def print_start(memory: Memory, emulated: Mapping[str, float], *, parts: str) -> None:
     """How a batch is divided, what the input side will take, and what is not real about it, before training begins."""
-    console = Console()
+    console = new_console()
     if parts:
-        console.print(parts, highlight=False)
-    console.print(f"Memory of the input side, predicted: {memory}", highlight=False)
+        console.print(parts)
+    console.print(f"Memory of the input side, predicted: {memory}")
     if emulated:
-        console.print(_emulation(emulated), highlight=False)
+        console.print(_emulation(emulated))
 
 
 def print_summary(
@@ -54,41 +55,43 @@ def print_summary(
     """The run in a dozen lines, and where to look next."""
     metrics = outcome.metrics
     if outcome.diverged:
-        headline = "[red]Diverged[/]: the training loss is no number any more, or far above where it began. "
-        headline += "Try a lower optimizer.learning_rate."
+        rest = ": the training loss is no number any more, or far above where it began. "
+        headline = styled("red", "Diverged", rest + "Try a lower optimizer.learning_rate.")
     elif outcome.reached_target:
-        headline = f"[green]Reached[/] {task.metric} {task.target:g}"
+        headline = styled("green", "Reached", f" {task.metric} {task.target:g}")
     elif outcome.pruned:
-        headline = f"[yellow]Pruned[/] on the way to {task.metric} {task.target:g}: other trials were better by then."
+        rest = f" on the way to {task.metric} {task.target:g}: other trials were better by then."
+        headline = styled("yellow", "Pruned", rest)
     else:
-        headline = f"[yellow]Did not reach[/] {task.metric} {task.target:g} within the budget: its cost is infinite."
+        rest = f" {task.metric} {task.target:g} within the budget: its cost is infinite."
+        headline = styled("yellow", "Did not reach", rest)
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")
     table.add_column(justify="right")
     table.add_column(style="dim")
     for label, value, note in _rows(metrics, task):
         table.add_row(label, value, note)
-    console = Console()
+    console = new_console()
     console.print(headline)
     console.print(table)
-    console.print(_verdict(metrics), highlight=False)
+    console.print(_verdict(metrics))
     if emulated:
-        console.print(_emulation(emulated), highlight=False)
+        console.print(_emulation(emulated))
     for line in _left_out(skipped, folder):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-    console.print(f"Run folder: {folder}", highlight=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
+    console.print(f"Run folder: {folder}", soft_wrap=True)
     if where:
-        console.print(f"Dashboard:  {where}", highlight=False, soft_wrap=True)
+        console.print(f"Dashboard:  {where}", soft_wrap=True)
 
 
 def print_evaluation(metrics: Mapping[str, float], *, task: Task, checkpoint: Path, counts: Mapping[str, int]) -> None:
     """Held-out metrics of a checkpoint."""
-    console = Console()
-    console.print(f"{checkpoint}", highlight=False, soft_wrap=True)
-    console.print(f"after {counts['fresh_examples']:,} fresh examples, {counts['steps']:,} steps:", highlight=False)
+    console = new_console()
+    console.print(f"{checkpoint}", soft_wrap=True)
+    console.print(f"after {counts['fresh_examples']:,} fresh examples, {counts['steps']:,} steps:")
     for name, value in metrics.items():
         note = f"  (target {task.target:g})" if name == task.metric else ""
-        console.print(f"  {name} {value:.4f}{note}", highlight=False)
+        console.print(f"  {name} {value:.4f}{note}")
 
 
 def _rows(metrics: Mapping[str, float | None], task: Task) -> list[tuple[str, str, str]]:
@@ -123,9 +126,10 @@ def _rows(metrics: Mapping[str, float | None], task: Task) -> list[tuple[str, st
     return rows
 
 
-def _emulation(emulated: Mapping[str, float]) -> str:
+def _emulation(emulated: Mapping[str, float]) -> Text:
     limits = ", ".join(f"{name} {value:g}" for name, value in emulated.items())
-    return f"[yellow]Emulated[/]: the training source is slowed down on purpose ({limits}; pipeline.throttle)."
+    rest = f": the training source is slowed down on purpose ({limits}; pipeline.throttle)."
+    return styled("yellow", "Emulated", rest)
 
 
 def _left_out(skipped: Sequence[Skipped], folder: Path) -> list[str]:

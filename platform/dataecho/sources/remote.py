@@ -107,7 +107,7 @@ class Remote:
         stars, which are looked up. Raises :class:`SettingError` for a URL that comes twice, :class:`MissingFile` where
         nothing matches."""
         patterns = [pattern] if isinstance(pattern, str) else pattern
-        urls = [url for one in patterns for text in expanded(str(one)) for url in self._matching(text)]
+        urls = [url for one in patterns for text in _expanded_unless_there(str(one)) for url in self._matching(text)]
         repeated = sorted({url for url in urls if urls.count(url) > 1}) if len(set(urls)) < len(urls) else []
         require(
             not repeated,
@@ -119,7 +119,7 @@ class Remote:
         return sorted(urls)
 
     def _matching(self, pattern: str) -> Urls:
-        if not is_pattern(pattern):
+        if not is_pattern(pattern) or os.path.exists(pattern):
             return [pattern]
         files = self._of(pattern)
         urls = self._patience.run(pattern, lambda: files.glob(pattern))
@@ -232,3 +232,8 @@ class Stream(Iterator[bytes]):
             cure = "Start again, when nobody writes to it."
             require_same(self._url, self._stat, self._body.stat, when="when its first bytes were read", cure=cure)
         return self._body
+
+
+def _expanded_unless_there(pattern: str) -> Sequence[str]:
+    """What braces stand for, unless a local file has just this name."""
+    return [pattern] if os.path.exists(pattern) else expanded(pattern)

@@ -5,6 +5,7 @@ MLflow is imported in the functions only: its import costs 2 seconds, and belong
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shlex
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment
 
+URI_VARIABLE, EXPERIMENT_VARIABLE = "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"
 ALLOWED = "sqlite:////absolute/path.db, http(s)://host:port, or the URI of another server or database that MLflow knows"
 _CURE = "Use for example tracking.tracking_uri=sqlite:////absolute/path/mlflow.db."
 # Bounded, so that a server that hangs holds a thread for seconds, not minutes. No retries inside MLflow: it repeats
@@ -35,11 +37,28 @@ _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
 }
 _SECONDS_FOR_ANOTHER_PROCESS_TO_CREATE = 60.0
+_OF_A_FOLDER = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
 
 
-def check_settings(*, tracking_uri: str, experiment: str, artifact_root: str | None) -> None:
-    """Raise :class:`SettingError`, without credentials in its text, unless these can be used. Opens nothing."""
-    _check_uri(tracking_uri)
+class DeletedExperiment(Exception):
+    """An experiment that was deleted, and takes no runs."""
+
+    def __init__(self, name: str, experiment_id: str) -> None:
+        super().__init__(f"the experiment {name!r} was deleted")
+        self.experiment_id = experiment_id
+
+
+def from_environment(name: str) -> str | None:
+    """What MLflow's own variable of that name says, None where it is unset or empty."""
+    return os.environ.get(name, "").strip() or None
+
+
+def check_settings(
+    *, tracking_uri: str, experiment: str, artifact_root: str | None, uri_key: str = "tracking.tracking_uri"
+) -> None:
+    """Raise :class:`SettingError`, without credentials in its text, unless these can be used. Opens nothing.
+    ``uri_key``: who said where."""
+    _check_uri(tracking_uri, key=uri_key)
     require(
         bool(experiment.strip()),
         "tracking.experiment",
@@ -56,18 +75,18 @@ def check_settings(*, tracking_uri: str, experiment: str, artifact_root: str | N
     )
 
 
-def _check_uri(uri: str) -> None:
+def _check_uri(uri: str, *, key: str) -> None:
     if uri == "databricks":
         return
     try:
         scheme = urlsplit(uri).scheme
         shown = without_credentials(uri)
     except ValueError:  # not quoted: what cannot be taken apart cannot be cleaned
-        raise SettingError("tracking.tracking_uri", "(no URI)", allowed=ALLOWED, cure=_CURE) from None
+        raise SettingError(key, "(no URI)", allowed=ALLOWED, cure=_CURE) from None
     is_file_store = "://" not in uri or scheme == "file"
     require(
         not is_file_store,
-        "tracking.tracking_uri",
+        key,
         shown,
         allowed=ALLOWED,
         cure=f"MLflow no longer writes to folders. {_CURE}",
@@ -75,7 +94,7 @@ def _check_uri(uri: str) -> None:
     path = sqlite_path(uri)
     require(
         path is None or path.is_absolute(),
-        "tracking.tracking_uri",
+        key,
         shown,
         allowed=ALLOWED,
         cure=f"A relative path would depend on the current folder, and memory would be lost. {_CURE}",
@@ -130,8 +149,38 @@ def experiment_id(client: MlflowClient, *, uri: str, name: str, artifact_root: s
     found: Experiment | None = client.get_experiment_by_name(name)
     if found is None:
         found = client.get_experiment(_create(client, uri=uri, name=name, artifact_root=artifact_root))
+    if found.lifecycle_stage != "active":
+        raise DeletedExperiment(name, found.experiment_id)
     ensure_view(client, found)
     return found.experiment_id
+
+
+def cure(error: BaseException, *, uri: str) -> str:
+    """What helps where waiting does not, empty for what may pass by itself. ``uri``: where it was raised."""
+    shown, text = without_credentials(uri), str(error)
+    code = getattr(error, "error_code", "")
+    if isinstance(error, DeletedExperiment):
+        restore = f"mlflow experiments restore --experiment-id {error.experiment_id}"
+        return f"Restore it ({URI_VARIABLE}={shlex.quote(shown)} {restore}), or choose another: tracking.experiment=..."
+    if "out-of-date database schema" in text:
+        return (
+            "An older MLflow made this database, or a newer one. Copy it for safety, then bring it up to date: "
+            f"mlflow db upgrade {shlex.quote(shown)}"
+        )
+    if code in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
+        return (
+            "Give credentials that it takes, before the command: MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN."
+        )
+    if code == "ENDPOINT_NOT_FOUND":
+        return f"No MLflow answers at {shown}: correct tracking.tracking_uri, or {URI_VARIABLE}."
+    if isinstance(error, ImportError):
+        return f"Install what it needs: pip install {error.name}" if error.name else "Install what it needs."
+    if getattr(error, "errno", None) in _OF_A_FOLDER or any(
+        words in text for words in ("unable to open database file", "readonly database", "file is not a database")
+    ):
+        return f"Choose a database in a folder that can be written. {_CURE}"
+    return ""
 
 
 def _create(client: MlflowClient, *, uri: str, name: str, artifact_root: str | None) -> str:

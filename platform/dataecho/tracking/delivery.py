@@ -241,8 +241,7 @@ class Delivery:
         its error is raised at the end."""
         failed = self._send_artifacts()
         if self._file.now.final_tags:
-            self._send_tags(self._file.now.final_tags)
-            self._file.update(final_tags={})
+            self._send_tags(self._file.now.final_tags)  # the same again leaves no trace
         now = self._file.now
         if not now.terminated:
             status = MLFLOW_STATUS.get(now.status, "FAILED")
@@ -255,6 +254,8 @@ class Delivery:
     def _send_artifacts(self) -> Exception | None:
         failed: Exception | None = None
         for name in self._file.now.artifacts:
+            if name in self._file.now.sent_artifacts:
+                continue
             path = self._folder / name  # an absolute name stays as it is
             if not path.exists():
                 logger.warning("The artifact %s no longer exists and is left out.", path)
@@ -266,8 +267,7 @@ class Delivery:
                 except Exception as error:
                     failed = error
                     continue
-            left = tuple(other for other in self._file.now.artifacts if other != name)
-            self._file.update(artifacts=left)
+            self._file.update(sent_artifacts=(*self._file.now.sent_artifacts, name))
         return failed
 
 

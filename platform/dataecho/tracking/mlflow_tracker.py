@@ -16,9 +16,10 @@ from typing import Any, final
 from filelock import FileLock, Timeout
 
 from dataecho.errors import SettingError, require
-from dataecho.tracking.connection import check_settings, dashboard
+from dataecho.tracking.connection import check_settings, cure, dashboard, experiment_id, open_client
 from dataecho.tracking.delivery import MLFLOW_STATUS
 from dataecho.tracking.family import PARENT_UUID_TAG, UUID_TAG
+from dataecho.tracking.place import Place
 from dataecho.tracking.record import FILE_NAME, NOTHING_SENT, Record, RecordFile, read_record
 from dataecho.tracking.redact import masked, masked_error, masked_text, without_credentials
 from dataecho.tracking.sender import Sender
@@ -38,6 +39,8 @@ class MLflowTracker(Tracker):
     """Sends a run's metrics, in order and each once, from its spool to MLflow, in a background thread.
 
     ``tracking_uri``: an absolute sqlite URL, or the URI of a server; its credentials are neither logged nor stored.
+    None for where the run was, if it is continued, else for ``MLFLOW_TRACKING_URI``, else for ``default_uri``. None for
+    ``experiment`` is the same with ``MLFLOW_EXPERIMENT_NAME`` and ``dataecho``.
     ``artifact_root``: where a new experiment of a sqlite store keeps its artifacts; by default ``mlruns`` beside the
     database. ``start_timeout``: how long :meth:`start` waits for MLflow, so that its import and the creation of a
     database do not take the cores from training. ``finish_timeout``: :meth:`finish` gives up when nothing has arrived
@@ -55,8 +58,9 @@ class MLflowTracker(Tracker):
     def __init__(
         self,
         *,
-        tracking_uri: str,
-        experiment: str,
+        tracking_uri: str | None = None,
+        experiment: str | None = None,
+        default_uri: str = "",
         artifact_root: str | None = None,
         start_timeout: float = 20.0,
         finish_timeout: float = 30.0,
@@ -68,7 +72,8 @@ class MLflowTracker(Tracker):
         parent_uuid: str | None = None,
         has_children: bool = False,
     ) -> None:
-        check_settings(tracking_uri=tracking_uri, experiment=experiment, artifact_root=artifact_root)
+        self._place = Place(tracking_uri=tracking_uri, experiment=experiment, default_uri=default_uri)
+        self._place.check(artifact_root)
         times = {"start_timeout": start_timeout, "finish_timeout": finish_timeout, "retry_interval": retry_interval}
         for name, value in times.items():
             _require_time(name, value)
@@ -88,8 +93,7 @@ class MLflowTracker(Tracker):
         )
         _check_own(tags or {}, parent_uuid)
         _require_mlflow()
-        self._uri = tracking_uri
-        self._experiment = experiment
+        self._uri, self._experiment = self._place.of(None)
         self._artifact_root = artifact_root
         self._start_timeout = start_timeout
         self._finish_timeout = finish_timeout
@@ -110,6 +114,11 @@ class MLflowTracker(Tracker):
         """What children name as their ``parent_uuid``; empty if the run is not tracked. Known after :meth:`start`,
         whatever the server does."""
         return self._file.now.uuid if self._file else ""
+
+    @property
+    def cure(self) -> str:
+        """What has to be done before MLflow takes anything, empty where nothing is known; while the run is recorded."""
+        return self._sender.cure if self._sender is not None else ""
 
     @property
     def where(self) -> str:
@@ -190,6 +199,7 @@ class MLflowTracker(Tracker):
             os.replace(run.folder / FILE_NAME, broken)
             logger.warning("%s. It is kept as %s; the whole run is sent to a new one.", error, broken)
             record = None
+        self._uri, self._experiment = self._place.of(record)
         return self._new_record(run) if record is None else self._continued(record)
 
     def _new_record(self, run: RunInfo) -> Record:
@@ -230,42 +240,55 @@ class MLflowTracker(Tracker):
             changes |= {**NOTHING_SENT, "tracking_uri": here, "artifact_root": self._artifact_root}
         if record.experiment != self._experiment:
             if record.run_id and record.tracking_uri == here:
-                logger.warning("The run stays in experiment %s, not %s.", record.experiment, self._experiment)
-            else:
-                changes["experiment"] = self._experiment
+                logger.warning(
+                    "%s was tracked in the experiment %s and is now tracked in %s: the whole run is sent to a new one "
+                    "there.",
+                    self._folder,
+                    record.experiment,
+                    self._experiment,
+                )
+            changes |= {**NOTHING_SENT, "experiment": self._experiment}
         return dataclasses.replace(record, **changes)
 
 
 def send_later(
     folder: Path,
     *,
-    tracking_uri: str,
+    tracking_uri: str | None = None,
+    experiment: str | None = None,
     position: int | None = None,
     timeout: float = 300.0,
     retry_interval: float = 1.0,
 ) -> bool:
     """Send what an ended run in ``folder`` has not sent; return whether MLflow now has everything.
 
-    ``tracking_uri`` is given again, as its credentials are not stored. ``position``: the spool's bytes that the last
-    checkpoint covers, by default what was last known to the tracker. A run that was killed is recorded as
-    ``interrupted``; it can still be resumed. If the run is still going on, nothing is sent and the result is False.
+    Without ``tracking_uri`` and ``experiment`` it goes where the run was recorded; credentials are not stored, so they
+    come with ``tracking_uri`` or ``MLFLOW_TRACKING_URI``. Another place gets the whole run, as a new one. ``position``:
+    the spool's bytes that the last checkpoint covers, by default what was last known to the tracker. A run that was
+    killed is recorded as ``interrupted``; it can still be resumed. If the run is still going on, nothing is sent and
+    the result is False.
 
-    Raises :class:`SettingError` if the folder was never tracked, or was tracked elsewhere.
+    Raises :class:`SettingError` if the folder was never tracked, or another place does not take runs now.
     """
-    check_settings(tracking_uri=tracking_uri, experiment="-", artifact_root=None)
     _require_time("retry_interval", retry_interval)
-    record = _record_to_send(folder, tracking_uri)
-    if record.complete:
+    record = _record_to_send(folder)
+    tracking_uri, experiment = Place(tracking_uri=tracking_uri, experiment=experiment).of(record)
+    check_settings(tracking_uri=tracking_uri, experiment=experiment, artifact_root=None)
+    is_elsewhere = (without_credentials(tracking_uri), experiment) != (record.tracking_uri, record.experiment)
+    if record.complete and not is_elsewhere:
         return True
     _require_mlflow()
+    if is_elsewhere:
+        _require_answer(tracking_uri, experiment)
     try:
         lock = _lock(folder, timeout=0.0)
     except Timeout:
         logger.warning("%s is being recorded by another process: nothing is sent now.", folder)
         return False
     try:
-        file = RecordFile(folder, _ended(folder, _record_to_send(folder, tracking_uri), position))
-        file.update(tracking_uri=without_credentials(tracking_uri))
+        record = _moved(_record_to_send(folder), folder, tracking_uri=tracking_uri, experiment=experiment)
+        file = RecordFile(folder, _ended(folder, record, position))
+        file.update()
         sender = Sender(folder, file, tracking_uri=tracking_uri, retry_interval=retry_interval)
         sender.start(timeout=timeout)
         return sender.finish(timeout=timeout)
@@ -278,7 +301,7 @@ def _require_time(name: str, value: object) -> None:
     require(allowed, f"tracking.{name}", value, allowed="seconds > 0", cure=f"Set tracking.{name}.")
 
 
-def _record_to_send(folder: Path, tracking_uri: str) -> Record:
+def _record_to_send(folder: Path) -> Record:
     try:
         record = read_record(folder)
     except ValueError as error:
@@ -292,15 +315,37 @@ def _record_to_send(folder: Path, tracking_uri: str) -> Record:
             allowed=f"the folder of a tracked run, with {FILE_NAME}",
             cure="It was trained without tracking; resume it with tracking=mlflow.",
         )
-    here = without_credentials(tracking_uri)
-    require(
-        here == record.tracking_uri or not (record.run_id or record.creating),
-        "tracking.tracking_uri",
-        here,
-        allowed=f"{record.tracking_uri}, where a part of this run is",
-        cure=f"Use tracking.tracking_uri={record.tracking_uri}, with your credentials if it needs some.",
-    )
     return record
+
+
+def _require_answer(tracking_uri: str, experiment: str) -> None:
+    """Before a run forgets where it was: the other place is there."""
+    try:
+        experiment_id(open_client(tracking_uri), uri=tracking_uri, name=experiment, artifact_root=None)
+    except Exception as error:
+        raise SettingError(
+            "tracking.tracking_uri",
+            without_credentials(tracking_uri),
+            allowed=f"a place that takes runs now ({masked_error(error, uri=tracking_uri)})",
+            cure=cure(error, uri=tracking_uri) or "Try again when it answers; the record of the run is as it was.",
+        ) from error
+
+
+def _moved(record: Record, folder: Path, *, tracking_uri: str, experiment: str) -> Record:
+    """``record`` in that place, where nothing has been sent if it is another one."""
+    here = without_credentials(tracking_uri)
+    if (here, experiment) == (record.tracking_uri, record.experiment):
+        return record
+    if record.run_id or record.creating:
+        logger.warning(
+            "%s was tracked in %s at %s. The whole run is sent to a new one in %s at %s; what is there already stays.",
+            folder,
+            record.experiment,
+            record.tracking_uri,
+            experiment,
+            here,
+        )
+    return dataclasses.replace(record, **NOTHING_SENT, tracking_uri=here, experiment=experiment)
 
 
 def _ended(folder: Path, record: Record, position: int | None) -> Record:

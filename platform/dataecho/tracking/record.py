@@ -26,8 +26,9 @@ class Record:
     there: they show whether the spool was cut below and written anew. ``rewound_to_step``: the server has points up to
     this step that the spool lost, so there one point a step is enough.
 
-    ``status`` is empty until the run ends. ``artifacts`` (relative to the run folder if inside it), ``final_tags`` and,
-    while not ``terminated``, the status still have to be sent. ``complete``: nothing is left.
+    ``status`` is empty until the run ends. ``artifacts`` (relative to the run folder if inside it) but for the
+    ``sent_artifacts``, ``final_tags`` and, while not ``terminated``, the status still have to be sent. ``complete``:
+    nothing is left.
 
     ``parent_uuid``: the ``uuid`` of the run that this one is a child of; ``has_children``: others may name this one so.
     """
@@ -56,6 +57,7 @@ class Record:
     status: str = ""
     end_time_ms: int = 0
     artifacts: tuple[str, ...] = ()
+    sent_artifacts: tuple[str, ...] = ()
     final_tags: Mapping[str, str] = field(default_factory=dict)
     terminated: bool = False
     complete: bool = False
@@ -72,6 +74,7 @@ NOTHING_SENT: Mapping[str, Any] = {
     "sent_entry": None,
     "sending_entry": None,
     "rewound_to_step": -1,
+    "sent_artifacts": (),
     "terminated": False,
     "complete": False,
 }

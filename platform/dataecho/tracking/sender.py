@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-import shlex
 import threading
 import time
 from pathlib import Path
 from typing import final
 
+from dataecho.errors import setting
+from dataecho.tracking.connection import cure as cure_of
 from dataecho.tracking.delivery import Delivery, Stopped
 from dataecho.tracking.record import RecordFile
 from dataecho.tracking.redact import masked_error, without_credentials
@@ -22,44 +23,48 @@ _SECONDS_TO_LEAVE = 0.5  # for a thread that has nothing left to do
 
 @final
 class Trouble:
-    """Says once that a trouble begins and once that it ends, not at every attempt. Used by two threads."""
+    """Says once that a trouble begins and once that it ends, not at every attempt. Used by two threads. ``cure``: what
+    helps, where waiting does not; empty where it may pass."""
 
     def __init__(self, folder: Path, *, tracking_uri: str) -> None:
         self._folder = folder
         self._uri = tracking_uri
         self._lock = threading.Lock()
         self._is_on = False
-        self.reason = "it has not answered yet"
+        self.reason, self.cure = "it has not answered yet", ""
 
-    def begin(self, reason: str) -> None:
+    def begin(self, reason: str, *, cure: str = "") -> None:
         """A call failed, or takes too long."""
         with self._lock:
-            self.reason = reason
-            if not self._is_on:
+            is_news = not self._is_on or cure != self.cure
+            self.reason, self.cure = reason, cure
+            if is_news:
                 logger.warning(
-                    "MLflow at %s: %s. Training goes on; what is not sent stays in %s until MLflow answers.",
+                    "MLflow at %s: %s. Training goes on; what is not sent stays in %s%s",
                     without_credentials(self._uri),
                     reason,
                     self._folder,
+                    f". Waiting does not help. {cure}" if cure else " until MLflow answers.",
                 )
             self._is_on = True
 
     def fail(self, error: BaseException) -> None:
         """A call raised ``error``."""
-        self.begin(masked_error(error, uri=self._uri))
+        self.begin(masked_error(error, uri=self._uri), cure=cure_of(error, uri=self._uri))
 
     def end(self) -> None:
         """Everything that was asked for has been sent."""
         with self._lock:
             if self._is_on:
                 logger.info("MLflow at %s answers; everything has been sent.", without_credentials(self._uri))
-            self._is_on = False
+            self._is_on, self.cure = False, ""
 
 
 @final
 class Sender:
     """Sends one run in a daemon thread. After a failure it tries again, at intervals that double from
-    ``retry_interval`` to 30 seconds as long as nothing arrives.
+    ``retry_interval`` to 30 seconds as long as nothing arrives; where waiting does not help, at once every 30 seconds,
+    and at the end once.
 
     While training, it rests after every success, so that of the time it takes no more than ``max_share`` on a
     processor, which is what training may lose by it: the interpreter runs one thread at a time. It rests for
@@ -77,6 +82,7 @@ class Sender:
     ) -> None:
         self._folder = folder
         self._file = file
+        self._uri = tracking_uri
         self._retry_interval = retry_interval
         self._send_interval = send_interval
         self._max_share = max_share
@@ -100,6 +106,11 @@ class Sender:
     def position(self) -> int:
         """The bytes of the spool that :meth:`covered` was called with, 0 if it was not."""
         return self._position
+
+    @property
+    def cure(self) -> str:
+        """What has to be done before anything arrives, empty where nothing is known."""
+        return self._trouble.cure
 
     def start(self, *, timeout: float) -> None:
         """Start the thread; return when the run is open on the server, cannot be opened now, or after ``timeout``
@@ -150,12 +161,13 @@ class Sender:
 
     def _warn_incomplete(self) -> None:
         logger.warning(
-            "MLflow did not get everything (%s). Nothing is lost: it is in %s. Send it later with: "
-            "python train.py mode=sync %s %s",
+            "MLflow did not get everything (%s). Nothing is lost: it is in %s. %sSend it later with: "
+            "python train.py mode=sync %s%s",
             self._trouble.reason,
             self._folder,
-            shlex.quote(f"resume={self._folder}"),
-            shlex.quote(f"tracking.tracking_uri={self._file.now.tracking_uri}"),
+            f"{self._trouble.cure} " if self._trouble.cure else "",
+            setting("resume", self._folder),
+            "" if without_credentials(self._uri) == self._uri else " tracking.tracking_uri=... (with your credentials)",
         )
 
     # ---- in the thread
@@ -192,10 +204,14 @@ class Sender:
         except Exception as error:
             self._delivery.doubt()
             self._trouble.fail(error)
+            if self._trouble.cure and finishing:
+                raise Stopped from error
             with self._wake:
                 self._has_work = True
                 self._num_failures = 1 if self._file.now != before else self._num_failures + 1
                 interval = min(self._retry_interval * 2 ** (self._num_failures - 1), _LONGEST_RETRY_INTERVAL)
+                if self._trouble.cure:
+                    interval = _LONGEST_RETRY_INTERVAL
                 # A failure of an attempt that began before finish() must not make finish() wait.
                 self._next_attempt = time.monotonic() + interval if finishing == self._finishing else 0.0
         else:

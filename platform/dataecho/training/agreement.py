@@ -15,26 +15,28 @@ from dataecho.training.ranks import Ranks
 @dataclass(frozen=True, kw_only=True)
 class Step:
     """The batches of all ranks together: ``num_fresh``, ``num_delivered``, ``num_skipped`` rows (see
-    :meth:`Counts.add`); ``num_entered`` items and ``epochs_entered`` so far; ``train_time`` so far, in seconds;
-    ``factor`` that was decided last; ``signal`` that asks for the end of the run, 0 for none."""
+    :meth:`Counts.add`); ``num_entered`` items, ``num_reads`` and ``epochs_entered`` so far; ``train_time`` so far, in
+    seconds; ``factor`` that was decided last; ``signal`` that asks for the end of the run, 0 for none."""
 
     num_fresh: int = 0
     num_delivered: int = 0
     num_skipped: int = 0
     num_entered: int = 0
+    num_reads: int = 0
     epochs_entered: int = 0
     train_time: float = 0.0
     factor: float = 1.0
     signal: int = 0
 
     @classmethod
-    def of(cls, batch: Batch, *, train_time: float, factor: float) -> Step:
+    def of(cls, batch: Batch, *, train_time: float, factor: float, num_reads: int) -> Step:
         """This rank's part."""
         return cls(
             num_fresh=batch.num_fresh,
             num_delivered=batch.num_delivered,
             num_skipped=len(batch.skipped),
             num_entered=batch.planned.num_entered,
+            num_reads=num_reads,
             epochs_entered=batch.planned.epochs_entered,
             train_time=train_time,
             factor=factor,

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 FORMAT = 2
 FOLDER = "checkpoints"
 _ARRAYS, _VALUES = "arrays.safetensors", "state.json"
-_PREFIX = "step-"
+_PREFIX, _REPLACED = "step-", ".old"
 
 
 class CheckpointStore:
@@ -35,21 +35,19 @@ class CheckpointStore:
 
     def save(self, state: dict[str, Any], *, steps: int, best_steps: int | None) -> Path:
         """Write beside, fsync, rename: a reader sees a whole checkpoint or none. Then drop what is no longer kept, and
-        what is ahead: a resume from an older checkpoint has left it behind, and it belongs to another spool."""
+        what is ahead: a resume from an older checkpoint has left it behind, and it belongs to another spool. One that
+        is replaced stays readable, as ``.<name>.old``, until the new one is there. May be repeated after an error."""
         final = self._folder / f"{_PREFIX}{steps:012d}"
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._drop_drafts()  # first: a process that died while writing may have had this one's id
+        self._drop_drafts()  # first: a process that died while writing may have had this one's id, or filled the disk
         draft = self._folder / f".{final.name}.{os.getpid()}"
-        draft.mkdir()
-        arrays: dict[str, np.ndarray[Any, Any]] = {}
-        values = _without_arrays(state, "", arrays)
-        blob = dump_arrays(arrays)
-        _write(draft / _ARRAYS, blob)
-        header = {"format": FORMAT, "steps": steps, "sha256": _digest(values, blob), "state": values}
-        _write(draft / _VALUES, json.dumps(header).encode())
-        _sync(draft)
+        try:
+            _write_draft(draft, state, steps=steps)
+        except OSError:
+            shutil.rmtree(draft, ignore_errors=True)  # on a full disk others may need the room
+            raise
         if final.exists():  # damaged, or left behind, or written a moment before a signal
-            final.rename(self._folder / f".{final.name}.old")
+            final.rename(self._folder / f".{final.name}{_REPLACED}")
         draft.rename(final)
         _sync(self._folder)
         self._drop(steps, best_steps)
@@ -78,8 +76,22 @@ class CheckpointStore:
         self._drop_drafts()
 
     def _drop_drafts(self) -> None:
+        for path in list_checkpoints(self._folder):
+            if path.name.endswith(_REPLACED):  # its replacement did not come
+                path.rename(self._folder / f"{_PREFIX}{_steps(path):012d}")
         for draft in self._folder.glob(f".{_PREFIX}*"):
             shutil.rmtree(draft)
+
+
+def _write_draft(draft: Path, state: dict[str, Any], *, steps: int) -> None:
+    draft.mkdir()
+    arrays: dict[str, np.ndarray[Any, Any]] = {}
+    values = _without_arrays(state, "", arrays)
+    blob = dump_arrays(arrays)
+    _write(draft / _ARRAYS, blob)
+    header = {"format": FORMAT, "steps": steps, "sha256": _digest(values, blob), "state": values}
+    _write(draft / _VALUES, json.dumps(header).encode())
+    _sync(draft)
 
 
 def gather_states(ranks: Ranks, state: dict[str, Any]) -> dict[str, Any]:
@@ -96,8 +108,12 @@ def gather_states(ranks: Ranks, state: dict[str, Any]) -> dict[str, Any]:
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints in a run folder's ``checkpoints``, oldest first."""
-    return sorted(path for path in folder.glob(f"{_PREFIX}*") if path.name.removeprefix(_PREFIX).isdigit())
+    """The checkpoints in a run folder's ``checkpoints``, oldest first. Of one that was being replaced when its process
+    died the old one."""
+    replaced = [path for path in folder.glob(f".{_PREFIX}*{_REPLACED}") if _digits(path).isdigit()]
+    whole = [path for path in folder.glob(f"{_PREFIX}*") if _digits(path).isdigit()]
+    found = {_steps(path): path for path in [*replaced, *whole]}
+    return [found[steps] for steps in sorted(found)]
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -139,7 +155,14 @@ def find_checkpoint(path: Path, *, best: bool) -> Path:
 
 
 def _steps(path: Path) -> int:
-    return int(path.name.removeprefix(_PREFIX))
+    return int(_digits(path))
+
+
+def _digits(path: Path) -> str:
+    """Of the name of a checkpoint, or of one that is being replaced."""
+    if path.name.startswith("."):
+        return path.name.removeprefix(f".{_PREFIX}").removesuffix(_REPLACED)
+    return path.name.removeprefix(_PREFIX)
 
 
 def _broken(path: Path, why: str) -> SettingError:

@@ -1,10 +1,21 @@
-"""SIGTERM and SIGINT: stop after the current step with a checkpoint; a second one stops at once."""
+"""SIGTERM, SIGINT and SIGHUP: stop after the current step with a checkpoint; another one later stops at once."""
 
 from __future__ import annotations
 
 import signal
 import threading
+import time
+from collections.abc import Callable
 from types import FrameType, TracebackType
+
+#: Supervisors and terminals send a request twice: what comes so soon after the first is the same request.
+SECONDS_OF_A_REQUEST = 1.0
+SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)
+)  # Windows has no SIGHUP
+
+# Where it is ignored, somebody asked for that. A shell starts its background jobs with SIGINT ignored: that nobody did.
+_LET_BE = SIGNALS[2:]
 
 
 class Interrupted(Exception):
@@ -17,24 +28,33 @@ class Interrupted(Exception):
 
 class Interruption:
     """Notes the signal; the loop looks at it before every step and while it waits for one. Nothing is raised from the
-    handler: it could come between a lock and its release. A context manager; outside the main thread, where
-    Python gets no signals, it never sees any."""
+    handler for the first request: it could come between a lock and its release. A second request, later than
+    :data:`SECONDS_OF_A_REQUEST`, raises ``KeyboardInterrupt`` wherever it is.
 
-    def __init__(self) -> None:
+    SIGHUP stays ignored where it is (under ``nohup``). A context manager; outside the main thread, where
+    Python gets no signals, it never sees any. After a request the process is about to end: what is left of the same
+    request does nothing then, and a later one does what it did before."""
+
+    def __init__(self, *, now: Callable[[], float] = time.monotonic) -> None:
         self._signal: int | None = None
         self._previous: dict[int, object] = {}
+        self._now, self._since = now, 0.0
 
     def __enter__(self) -> Interruption:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._previous[number] = signal.signal(number, self._note)
+            for number in SIGNALS:
+                if number not in _LET_BE or signal.getsignal(number) is not signal.SIG_IGN:
+                    self._previous[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
+        if self._signal is not None and self._is_same_request():
+            for number in self._previous:
+                signal.signal(number, self._note_late)
+        else:
+            self._restore()
 
     @property
     def signal_number(self) -> int:
@@ -47,6 +67,19 @@ class Interruption:
             raise Interrupted(self._signal)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self._signal is not None:
+        if self._signal is None:
+            self._signal, self._since = number, self._now()
+        elif not self._is_same_request():
             raise KeyboardInterrupt
-        self._signal = number
+
+    def _note_late(self, number: int, frame: FrameType | None) -> None:
+        if not self._is_same_request():
+            self._restore()
+            signal.raise_signal(number)
+
+    def _is_same_request(self) -> bool:
+        return self._now() - self._since < SECONDS_OF_A_REQUEST
+
+    def _restore(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]

@@ -18,7 +18,7 @@ class Journal:
     """
 
     def __init__(self, path: Path, *, position: int = 0) -> None:
-        self._file = open(path, "ab")  # noqa: SIM115 - held open for the run
+        self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - held open for the run
         size = self._file.seek(0, os.SEEK_END)
         if size < position:
             self._file.close()
@@ -29,25 +29,33 @@ class Journal:
                 cure="Restore the run folder, or start a new run.",
             )
         self._file.truncate(position)
-        self._file.seek(position)
+        self._position = position
 
     @property
     def position(self) -> int:
         """Bytes written: everything before it is on disk once :meth:`flush` has returned."""
-        return self._file.tell()
+        return self._position
 
     def append(self, line: Mapping[str, Any]) -> None:
-        """Add one line."""
-        self._file.write(json.dumps(line).encode() + b"\n")
-        self._file.flush()
+        """Add one line, whole or not at all: raises ``OSError`` where it cannot be written, and may be repeated."""
+        data = json.dumps(line).encode() + b"\n"
+        written = 0
+        try:
+            while written < len(data):
+                written += os.write(self._file.fileno(), data[written:])
+        except OSError:
+            self._file.truncate(self._position)
+            raise
+        self._position += len(data)
 
     def flush(self) -> None:
         """Force what was written to the disk; call before a checkpoint that covers it."""
-        self._file.flush()
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Flush and close."""
         if not self._file.closed:
-            self.flush()
-            self._file.close()
+            try:
+                self.flush()
+            finally:
+                self._file.close()

@@ -19,6 +19,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from dataecho.training.budget import Budget
 from dataecho.training.checkpoint import CheckpointStore, gather_states
 from dataecho.training.clock import Clock
 from dataecho.training.contracts import Backend, Display, Progress, Pruner, Tracker
+from dataecho.training.disk import outlast
 from dataecho.training.divergence import Divergence
 from dataecho.training.heartbeat import Heartbeat, read_heartbeat
 from dataecho.training.interruption import Interrupted, Interruption
@@ -53,12 +55,14 @@ _OWN = "rank/"  # names of a backend's arrays that differ from rank to rank
 @dataclass(frozen=True, kw_only=True)
 class TrainerSettings:
     """``eval_interval`` in fresh examples; ``checkpoint_interval`` in evaluations, 0 for only at the end and on a
-    signal; the last ``keep_checkpoints`` and the best stay; ``max_loss_ratio`` as in :class:`Divergence`."""
+    signal; the last ``keep_checkpoints`` and the best stay; ``disk_timeout``: seconds that a full disk is waited for;
+    ``max_loss_ratio`` as in :class:`Divergence`."""
 
     learning_rate: float
     eval_interval: int
     checkpoint_interval: int = 1
     keep_checkpoints: int = 2
+    disk_timeout: float = 300.0
     stop_at_target: bool = True
     max_loss_ratio: float | None = None
 
@@ -117,6 +121,7 @@ class Trainer:
         self._divergence = Divergence(settings.max_loss_ratio)
         self._diverged = self._pruned = False
         self._resident: dict[int, Any] = {}
+        self._interruption = Interruption()
         self._clock, position, skips_position, feed_state = Clock(), 0, 0, None
         if resume_from is not None:
             if self._ranks.is_first:
@@ -155,11 +160,12 @@ class Trainer:
         return self._feed.meter.read()
 
     def run(self) -> Outcome:
-        """Train to the end. Raises :class:`Interrupted` after a signal, with a checkpoint written."""
+        """Train to the end. Raises :class:`Interrupted` after a signal, with a checkpoint written, and ``OSError``
+        where nothing can be written."""
         self._tracker.covered(self._spool.position)
         self._display.start(metric=self._target.metric, target=self._target.value, title=str(self._budget))
         try:
-            with self._feed, Interruption() as interruption:
+            with self._feed, self._interruption as interruption:
                 self._clock.start()
                 self._keeper.start()
                 try:
@@ -201,7 +207,15 @@ class Trainer:
             agree(self._ranks, Step(signal=interruption.signal_number))
             raise Interrupted(interruption.signal_number)
         batch = next(self._feed)
-        step = agree(self._ranks, Step.of(batch, train_time=self._clock.train_time, factor=self._feed.factors.newest))
+        step = agree(
+            self._ranks,
+            Step.of(
+                batch,
+                train_time=self._clock.train_time,
+                factor=self._feed.factors.newest,
+                num_reads=self._num_reads() if self._ranks.num_ranks > 1 else 0,  # alone it is asked once a second
+            ),
+        )
         if step.signal:
             raise Interrupted(step.signal)
         self._keeper.got()
@@ -234,12 +248,14 @@ class Trainer:
             epochs_entered=step.epochs_entered,
         )
         if step.num_skipped:
-            self._skips.add(gather_skips(self._ranks, batch.skipped))
+            skips = gather_skips(self._ranks, batch.skipped)
+            self._write(lambda: self._skips.add(skips))
         self._keeper.trained(batch)
         self._factor_control.trained(step.factor)
         self._display.update(self._progress())
         if self._heartbeat.is_due():
-            self._heartbeat.beat(**self._spent_time(), read_examples=self._num_reads())
+            num_reads = step.num_reads if self._ranks.num_ranks > 1 else self._num_reads()
+            self._write(partial(self._heartbeat.beat, **self._spent_time(), read_examples=num_reads))
 
     def _place(self, batch: Batch) -> Any:
         """The batch on the device; once for all its repeats, where the echo point is there."""
@@ -267,23 +283,21 @@ class Trainer:
             self._metrics = {"train_loss": loss, **held_out}
             self._num_evaluations += 1
             self._evaluated_steps = self._counts.steps
-            self._counts.read_examples = self._all_reads()
+            self._counts.read_examples = sum(self._reads_by_rank())
             value = held_out[self._target.metric]
             self._target.record(value, {**self._counts.as_dict(), **self._spent_time()})
-            self._spool.append(
-                self._mark * self._settings.eval_interval,
-                {
-                    **self._counts.as_dict(),
-                    **self._spent_time(),
-                    **self._metrics,
-                    **self._time_model.metrics(self._sums.minus(self._window_start)),
-                    **self._keeper.take_waits(),
-                    "factor": self._feed.factors.newest,
-                    "store_bytes": self._feed.meter.read().stored_bytes,
-                    **self._target.as_metrics(),
-                },
-                time_ms=int(time.time() * 1000),
-            )
+            line = {
+                **self._counts.as_dict(),
+                **self._spent_time(),
+                **self._metrics,
+                **self._time_model.metrics(self._sums.minus(self._window_start)),
+                **self._keeper.take_waits(),
+                "factor": self._feed.factors.newest,
+                "store_bytes": self._feed.meter.read().stored_bytes,
+                **self._target.as_metrics(),
+            }
+            step, time_ms = self._mark * self._settings.eval_interval, int(time.time() * 1000)
+            self._write(lambda: self._spool.append(step, line, time_ms=time_ms))
             self._pruned = not (last or self._has_arrived()) and self._should_prune(value)
             self._mark += 1
             self._window_start = Sums(**asdict(self._sums))
@@ -308,16 +322,18 @@ class Trainer:
 
     def _save(self) -> None:
         """Everything a continuation needs; then the tracker may send what this covers."""
-        self._counts.read_examples = self._all_reads()
+        num_reads = self._reads_by_rank()
+        self._counts.read_examples = sum(num_reads)
         self._factor_control.save()
         arrays, values = self._backend.state()
         own = {name: array for name, array in arrays.items() if name.startswith(_OWN)}
         states = gather_states(self._ranks, {"feed": self._feed.state(self._counts.steps), "backend": own})
         if not self._ranks.is_first:
             return
-        self._spool.flush()
-        self._skips.flush()
-        self._store.save(
+        self._write(self._spool.flush)
+        self._write(self._skips.flush)
+        save = partial(
+            self._store.save,
             {
                 "identity": self._identity,
                 "ranks": states,
@@ -326,6 +342,7 @@ class Trainer:
                     "values": values,
                 },
                 "counts": self._counts.as_dict(),
+                "num_reads": num_reads,
                 "clock": self._spent_time(),
                 "sums": asdict(self._sums),
                 "window_start": asdict(self._window_start),
@@ -343,7 +360,17 @@ class Trainer:
             steps=self._counts.steps,
             best_steps=self._best["steps"],
         )
+        self._write(save)
         self._tracker.covered(self._spool.position)
+
+    def _write(self, write: Callable[[], Any]) -> None:
+        """``write`` to the run folder; a full disk is waited for, but not by a run that is to end."""
+        outlast(
+            write,
+            folder=self._folder,
+            timeout=self._settings.disk_timeout,
+            gives_up=lambda: self._interruption.signal_number != 0,
+        )
 
     def _restore(self, state: dict[str, Any]) -> dict[str, Any]:
         """Take everything over; returns the feed's state."""
@@ -375,13 +402,16 @@ class Trainer:
         self._divergence.first_loss = state.get("first_loss")  # of an older checkpoint: begins anew
         # Time and reads that a killed process spent after this checkpoint are spent.
         lost = read_heartbeat(self._folder)
-        self._reads_before = max(self._counts.read_examples, int(lost["read_examples"]))
+        reads_of_all = self._counts.read_examples
+        of_older = [reads_of_all] + [0] * (num_ranks - 1)  # whose checkpoints do not tell them by rank
+        self._reads_before = state.get("num_reads", of_older)[self._ranks.rank]
+        self._reads_before += max(0, int(lost["read_examples"]) - reads_of_all)  # of all ranks, told by the first
         self._clock = Clock(**{name: max(spent, lost[name]) for name, spent in state["clock"].items()})
         feed_state: dict[str, Any] = own["feed"]
         return feed_state
 
-    def _all_reads(self) -> int:
-        return int(self._ranks.gather([self._num_reads()]).sum())
+    def _reads_by_rank(self) -> list[int]:
+        return [int(num_reads) for num_reads in self._ranks.gather([self._num_reads()])[:, 0]]
 
     def _num_reads(self) -> int:
         return self._reads_before + self._feed.meter.read().num_reads
