@@ -19,6 +19,7 @@ T = TypeVar("T")
 _BLOCK = 4 * 2**20  # bytes asked for at once
 #: What the file systems call a text that changes with the content, best first.
 _TAGS = ("ETag", "etag", "md5Hash", "generation", "mtime", "LastModified", "last_modified", "created")
+_DATES = ("LastModified", "last_modified", "updated", "mtime", "created")
 _FINAL = (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.EINVAL, errno.ENAMETOOLONG)
 
 
@@ -33,9 +34,8 @@ class FsspecFiles(Files):
         if info.get("type") == "directory":
             raise DataError(f"{shown_url(url)} is a folder, not a file. Name the files in it: {shown_url(url)}/*.")
         size = info.get("size")
-        return Stat(
-            int(size) if size is not None else None, next((str(info[tag]) for tag in _TAGS if info.get(tag)), "")
-        )
+        tag, date = (next((str(info[name]) for name in names if info.get(name)), "") for names in (_TAGS, _DATES))
+        return Stat(int(size) if size is not None else None, tag, date)
 
     def read(self, url: str, start: int, length: int | None) -> tuple[bytes, Stat]:
         end = None if length is None else start + length

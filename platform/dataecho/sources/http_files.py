@@ -210,12 +210,13 @@ def _check(response: aiohttp.ClientResponse, url: str) -> None:
 
 def _stat(response: aiohttp.ClientResponse) -> Stat:
     headers = response.headers
-    tag = headers.get("ETag") or headers.get("Last-Modified") or ""
+    date = headers.get("Last-Modified", "")
+    tag = headers.get("ETag") or date
     found = _CONTENT_RANGE.match(headers.get("Content-Range", ""))
     if found is not None:
-        return Stat(int(found[3]) if found[3] != "*" else None, tag)
+        return Stat(int(found[3]) if found[3] != "*" else None, tag, date)
     length = headers.get("Content-Length")
-    return Stat(int(length) if length is not None and response.status == 200 else None, tag)
+    return Stat(int(length) if length is not None and response.status == 200 else None, tag, date)
 
 
 def _retry_after(value: str) -> float:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import os
 import tempfile
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from dataecho.sources.file import Stat
-from dataecho.sources.urls import is_local, local_path
+from dataecho.sources.urls import is_local, local_path, without_signature
 
 _FORMAT = 1
 
@@ -23,12 +24,8 @@ def user_cache_folder() -> Path:
 
 
 def shard_key(url: str) -> str:
-    """A file name for what belongs to ``url``: its last part, and a digest of all but user and password."""
-    if is_local(url):
-        url = local_path(url)
-    else:
-        parts = urlsplit(url)
-        url = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment=""))
+    """A file name for what belongs to ``url``: its last part, and a digest of all but user, password and signature."""
+    url = local_path(url) if is_local(url) else without_signature(url)
     name = urlsplit(url).path.rpartition("/")[2]
     plain = "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in name)
     return f"{plain[-80:]}-{hashlib.sha256(url.encode()).hexdigest()[:24]}"
@@ -51,14 +48,14 @@ class IndexStore:
             found = json.loads(self.path(key).read_bytes())
             if found["format"] != _FORMAT:
                 return None
-            return Stat(found["size"], found["tag"]), dict(found["content"])
+            return Stat(found["size"], found["tag"], found.get("date", "")), dict(found["content"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
     def save(self, key: str, stat: Stat, content: dict[str, Any]) -> None:
         """Written beside, then renamed: whoever reads sees a whole one."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"format": _FORMAT, "size": stat.size, "tag": stat.tag, "content": content})
+        text = json.dumps({"format": _FORMAT, **dataclasses.asdict(stat), "content": content})
         descriptor, beside = tempfile.mkstemp(dir=self._folder, prefix=key, suffix=".new")
         try:
             with open(descriptor, "w", encoding="utf-8") as file:

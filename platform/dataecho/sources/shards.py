@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from dataecho.errors import DataError, require
 from dataecho.pipeline.source import Source
 from dataecho.pipeline.stage import Example
-from dataecho.sources.file import MissingFile, Stat, require_same
+from dataecho.sources.file import MissingFile, Stat
 from dataecho.sources.index_store import IndexStore, shard_key, user_cache_folder
 from dataecho.sources.local_copies import LocalCopies
 from dataecho.sources.remote import Remote, Stream
@@ -219,7 +219,7 @@ class ShardSource(Source, Generic[Index]):
         path = self._store.path(self._keys[shard])
         delete = f", or delete its index {path} and start a new run" if self._keeps_index(shard) else ""
         cure = f"Put the old file back{delete}."
-        require_same(self._urls[shard], before, now, when="when it was indexed", cure=cure)
+        self._remote.require_same(self._urls[shard], before, now, when="when it was indexed", cure=cure)
 
     def _read_shard(self, shard: int, ks: list[int]) -> list[Example]:
         stat, index = self._index(shard)
