@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 MASK = "***"
+
+#: Below these keys every text is taken for a secret: what a header is called tells nothing.
+_SECRET_NODES = frozenset({"auth", "cookies", "headers"})
 
 # Whole words of a name's last dotted part: `num_tokens` and `monkey` are no secrets.
 _SECRET_WORDS = frozenset(
@@ -109,6 +114,25 @@ def masked_arguments(text: str) -> str:
 def masked_user_info(text: str) -> str:
     """``text`` with the user and password of every URL in it masked."""
     return _USER_INFO.sub(rf"\g<scheme>{MASK}@", text)
+
+
+def masked_nested(node: Any, *, name: str = "") -> Any:
+    """A configuration, or the part of it below the dotted ``name``, with its secrets masked and every other value as it
+    was."""
+    return _masked(node, name.split("."))
+
+
+def _masked(node: Any, names: list[str]) -> Any:
+    if isinstance(node, Mapping):
+        return {key: _masked(value, [*names, str(key)]) for key, value in node.items()}
+    if isinstance(node, list | tuple):
+        return [_masked(value, names) for value in node]
+    if node in (None, ""):
+        return node
+    is_text = isinstance(node, str)
+    if is_secret_name(names[-1]) or (is_text and not _SECRET_NODES.isdisjoint(names)):
+        return MASK
+    return masked_text(node) if is_text else node
 
 
 def _masked_query(query: str, *, telling: bool) -> str:

@@ -1,6 +1,7 @@
 """Settings, addresses and errors are stored and shown without their secrets."""
 
-from dataecho.tracking.redact import masked, masked_error, masked_nested, without_credentials
+from dataecho.masking import masked_nested
+from dataecho.tracking.redact import masked, masked_error, without_credentials
 
 
 def test_a_secret_that_is_not_set_shows_that():

@@ -13,6 +13,7 @@ import re
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import aiohttp
 from fsspec.asyn import sync
@@ -32,6 +33,10 @@ _REFUSED = frozenset({401, 403, 407})
 _NO_HEAD = frozenset({403, 405, 501})
 _NO_SUCH_RANGE = 416
 _CREDENTIALS = "Give credentials that may read it, in storage_options (headers or auth)."
+_SIGN_ANEW = (
+    "Credentials in a URL, as a signature, may be over: write a new one into it, or give others in storage_options "
+    "(headers or auth). A run that was stopped goes on with the new URL: resume=<run folder>."
+)
 _CONTENT_RANGE = re.compile(r"^bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)$")
 
 _ENOUGH = 64 * 2**10  # bytes of a piece
@@ -63,7 +68,7 @@ class HttpFiles(Files):
             raise MissingFile(f"{shown_url(url)}: HTTP 404. Check the URL of the folder.") from None
         except aiohttp.ClientResponseError as error:
             if error.status in _REFUSED:
-                raise DataError(f"{shown_url(url)}: {_told(error, url)}. {_CREDENTIALS}") from None
+                raise DataError(f"{shown_url(url)}: {_told(error, url)}. {_cure(url)}") from None
             raise Passing(_told(error, url)) from None
         except TimeoutError:
             raise Passing("no answer in time") from None
@@ -195,7 +200,7 @@ def _check(response: aiohttp.ClientResponse, url: str) -> None:
     if status in _MISSING:
         raise MissingFile(f"{where}: {met}. Check the URL; the file may have been moved or removed.")
     if status in _REFUSED:
-        raise DataError(f"{where}: {met}. {_CREDENTIALS}")
+        raise DataError(f"{where}: {met}. {_cure(url)}")
     if status == _NO_SUCH_RANGE:
         raise DataError(f"{where}: {met}: the file is shorter than it was. Was it replaced? Start again.")
     if status not in (200, 206):
@@ -206,6 +211,10 @@ def _check(response: aiohttp.ClientResponse, url: str) -> None:
             f"{where}: the server sends it compressed ({encoding}), though it was asked not to, so that it has no byte "
             "ranges. Switch Content-Encoding off for it."
         )
+
+
+def _cure(url: str) -> str:
+    return _SIGN_ANEW if urlsplit(url).query else _CREDENTIALS
 
 
 def _stat(response: aiohttp.ClientResponse) -> Stat:

@@ -129,9 +129,9 @@ class Remote:
         require_same(url, before, now, when=when, cure=cure)
 
     def list(self, pattern: str | Sequence[str]) -> Urls:
-        """Every URL that is meant, sorted by what is no secret in it: of one pattern or several, with braces (``train-{0000..0099}.tar``) and
-        stars, which are looked up. Raises :class:`SettingError` for a URL that comes twice, :class:`MissingFile` where
-        nothing matches."""
+        """Every URL that is meant, sorted by what is no secret in it: of one pattern or several, with braces
+        (``train-{0000..0099}.tar``) and stars, which are looked up. Raises :class:`SettingError` for a URL that comes
+        twice, :class:`MissingFile` where nothing matches."""
         patterns = [pattern] if isinstance(pattern, str) else pattern
         urls = [url for one in patterns for text in expanded(str(one)) for url in self._matching(text)]
         repeated = in_order(url for url, times in Counter(urls).items() if times > 1)

@@ -1,4 +1,4 @@
-"""Takes secrets out of settings, addresses and errors; :mod:`dataecho.masking` takes them out of text."""
+"""Takes secrets out of parameters, addresses and errors, by :mod:`dataecho.masking`."""
 
 from __future__ import annotations
 
@@ -6,16 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from dataecho.masking import MASK, is_secret_name, masked_arguments, masked_text, masked_user_info
-
-#: Below these keys every text is taken for a secret: what a header is called tells nothing.
-_SECRET_NODES = frozenset({"auth", "cookies", "headers"})
+from dataecho.masking import MASK, masked_arguments, masked_nested, masked_text, masked_user_info
 
 
 def masked(settings: Mapping[str, Any]) -> dict[str, str]:
     """Every setting, by its dotted name, as text, secrets masked. None and the empty text say that no secret is set,
     and stay."""
-    return {str(name): str(_masked(value, str(name).split("."))) for name, value in settings.items()}
+    return {str(name): str(masked_nested(value, name=str(name))) for name, value in settings.items()}
 
 
 def without_credentials(uri: str) -> str:
@@ -36,21 +33,3 @@ def masked_error(error: BaseException, *, uri: str) -> str:
     for secret in sorted({user_info, password, unquote(password)} - {""}, key=len, reverse=True):
         text = text.replace(secret, MASK)
     return text[:300]
-
-
-def masked_nested(node: Any) -> Any:
-    """A nested configuration with its secrets masked and every other value as it was."""
-    return _masked(node, [])
-
-
-def _masked(node: Any, names: list[str]) -> Any:
-    if isinstance(node, Mapping):
-        return {key: _masked(value, [*names, str(key)]) for key, value in node.items()}
-    if isinstance(node, list | tuple):
-        return [_masked(value, names) for value in node]
-    if node in (None, ""):
-        return node
-    is_text = isinstance(node, str)
-    if (names and is_secret_name(names[-1])) or (is_text and not _SECRET_NODES.isdisjoint(names)):
-        return MASK
-    return masked_text(node) if is_text else node
