@@ -51,6 +51,10 @@ class Stat:
         return f"{size}{tag}, of {self.date}" if self.date and self.date != self.tag else size + tag
 
 
+#: Where nothing is known of a file.
+UNKNOWN = Stat(None, "")
+
+
 def require_same(url: str, before: Stat, now: Stat, *, when: str, cure: str) -> None:
     """Raise :class:`DataError` where a file is not what it was; both are named."""
     if not before.differs(now):

@@ -18,7 +18,7 @@ import aiohttp
 import fsspec
 
 from dataecho.errors import DataError, SettingError, require
-from dataecho.sources.file import IGNORE_ETAGS, Body, Files, MissingFile, Stat, require_same
+from dataecho.sources.file import IGNORE_ETAGS, UNKNOWN, Body, Files, MissingFile, Stat, require_same
 from dataecho.sources.fsspec_files import FsspecFiles
 from dataecho.sources.http_files import HttpFiles
 from dataecho.sources.retry import Passing, Patience, Proceed, go_on
@@ -96,6 +96,8 @@ class Remote:
         files = self._of(url)
         data, stat = self._patience.run(url, lambda: files.read(url, start, length))
         if expected is not None:
+            if stat == UNKNOWN:  # asked for behind the bytes: before them, the file could be replaced in between
+                stat = self.stat(url)
             cure = "Start a new run with the new file."
             self.require_same(url, expected, stat, when="when it was indexed", cure=cure)
         if len(data) != length:
@@ -164,6 +166,9 @@ class Remote:
         if is_local(url):
             return FsspecFiles(fsspec.filesystem("file"))
         options = dict(self._storage_options)
+        is_s3 = protocol(url) in ("s3", "s3a")
+        if is_s3:  # s3fs and botocore would try again and again by themselves, and nobody could tell them to give up
+            options.setdefault("config_kwargs", {"retries": {"max_attempts": 0}})
         if is_http(url):
             # None in all: a large shard on a slow link may take hours, as long as bytes come.
             limit = aiohttp.ClientTimeout(total=None, sock_connect=self._timeout, sock_read=self._timeout)
@@ -177,6 +182,8 @@ class Remote:
                 allowed="local paths and the URLs that fsspec can open here",
                 cure=without_secrets(f"{error}.", url),
             ) from None
+        if is_s3:
+            filesystem.retries = 1
         return HttpFiles(filesystem) if is_http(url) else FsspecFiles(filesystem)
 
 
