@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import email.utils
 import re
+import ssl
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
@@ -33,6 +34,10 @@ _REFUSED = frozenset({401, 403, 407})
 _NO_HEAD = frozenset({403, 405, 501})
 _NO_SUCH_RANGE = 416
 _CREDENTIALS = "Give credentials that may read it, in storage_options (headers or auth)."
+_TRUST = (
+    "Check the URL and the server; to trust a certificate of your own, name the file of certificates in the "
+    "environment: SSL_CERT_FILE=/path/to/certificates.pem python train.py ..."
+)
 _SIGN_ANEW = (
     "Credentials in a URL, as a signature, may be over: write a new one into it, or give others in storage_options "
     "(headers or auth). A run that was stopped goes on with the new URL: resume=<run folder>."
@@ -62,7 +67,9 @@ class HttpFiles(Files):
     def _run(self, url: str, action: Callable[[], Coroutine[Any, Any, T]]) -> T:
         try:
             return sync(self._filesystem.loop, action)
-        except (aiohttp.InvalidURL, aiohttp.TooManyRedirects, aiohttp.ClientSSLError) as error:
+        except (ssl.SSLError, aiohttp.ClientSSLError) as error:
+            raise DataError(f"{shown_url(url)}: {_told(error, url)}. {_TRUST}") from None
+        except (aiohttp.InvalidURL, aiohttp.TooManyRedirects) as error:
             raise DataError(f"{shown_url(url)}: {_told(error, url)}. Check the URL and the server.") from None
         except FileNotFoundError:  # from a look into a folder
             raise MissingFile(f"{shown_url(url)}: HTTP 404. Check the URL of the folder.") from None

@@ -6,21 +6,32 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import logging
 import os
 import tempfile
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from dataecho.errors import SettingError
 from dataecho.sources.file import Stat
 from dataecho.sources.urls import is_local, local_path, without_signature
 
+_LOG = logging.getLogger(__name__)
 _FORMAT = 1
 
 
 def user_cache_folder() -> Path:
-    """Where this user's caches lie."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "dataecho"
+    """Where this user's caches lie. Raises :class:`SettingError` for a user without a home folder."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "dataecho"
+    except RuntimeError:
+        raise SettingError(
+            "XDG_CACHE_HOME",
+            "nothing",
+            allowed="a folder for caches, for this user has no home folder",
+            cure="Set it in the environment, for instance XDG_CACHE_HOME=/tmp/my-cache, or name a cache_dir.",
+        ) from None
 
 
 def shard_key(url: str) -> str:
@@ -37,6 +48,7 @@ class IndexStore:
 
     def __init__(self, folder: Path, *, layout: str) -> None:
         self._folder, self._layout = folder, layout
+        self._is_told = False
 
     def path(self, key: str) -> Path:
         """Where the index of a shard lies, if there is one."""
@@ -53,9 +65,23 @@ class IndexStore:
             return None
 
     def save(self, key: str, stat: Stat, content: dict[str, Any]) -> None:
-        """Written beside, then renamed: whoever reads sees a whole one."""
-        self._folder.mkdir(parents=True, exist_ok=True)
+        """Written beside, then renamed: whoever reads sees a whole one. Where nothing can be written, a warning says
+        so, once; the index is then made again by the next run."""
         text = json.dumps({"format": _FORMAT, **dataclasses.asdict(stat), "content": content})
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._write(key, text)
+        except OSError as error:
+            if not self._is_told:
+                _LOG.warning(
+                    "No index of a shard can be kept in %s: %s. It is made again by every run. Name a folder that can "
+                    "be written: index_dir=... or cache_dir=... of the source, or XDG_CACHE_HOME in the environment.",
+                    self._folder,
+                    error.strerror or error,
+                )
+            self._is_told = True
+
+    def _write(self, key: str, text: str) -> None:
         descriptor, beside = tempfile.mkstemp(dir=self._folder, prefix=key, suffix=".new")
         try:
             with open(descriptor, "w", encoding="utf-8") as file:

@@ -66,12 +66,14 @@ class ShardSource(Source, Generic[Index]):
         all_here = all(self._here)
         self._num_fetches, self._num_readers = (0, 0) if all_here else (num_fetches, num_readers)
         self._copies = None if all_here else LocalCopies(cache_dir=cache_dir, max_bytes=max_local_bytes)
+        self._keeps_local_indexes = index_dir is not None
         if index_dir is not None:
             folder = Path(index_dir).expanduser()
+        elif all_here:  # no index is kept
+            folder = Path()
         else:
             folder = (Path(cache_dir).expanduser() if cache_dir is not None else user_cache_folder()) / "index"
         self._store = IndexStore(folder, layout=layout)
-        self._keeps_local_indexes = index_dir is not None
         self._digest = hashlib.sha256(
             "\n".join([type(self).__name__, digested, *self._names]).encode("utf-8", "surrogateescape")
         ).hexdigest()[:32]
