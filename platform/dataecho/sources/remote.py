@@ -140,7 +140,7 @@ class Remote:
         require(
             not repeated,
             "urls",
-            ", ".join(map(shown_url, repeated)),
+            ", ".join(map(shown_url, repeated[:3])) + (f" and {len(repeated) - 3} more" if len(repeated) > 3 else ""),
             allowed="every file once",
             cure="Remove the repetition.",
         )
