@@ -1,8 +1,8 @@
 """Reads files by path or URL, through fsspec, and is patient with what passes.
 
-Tested with local paths, ``memory://`` and ``http://``. ``s3://``, ``gs://`` and the rest go through the same few calls
-of fsspec's interface (``info``, ``cat_file``, ``glob``), with the packages that it names (s3fs, gcsfs); they are not
-tested here.
+Tested with local paths, ``memory://``, ``http://`` and ``https://``, with ``s3://`` (s3fs) against moto's S3 and with
+``gs://`` (gcsfs) against an emulator. The rest goes through the same few calls of fsspec's interface (``info``,
+``cat_file``, ``glob``), with the packages that it names, and is not tested here.
 """
 
 from __future__ import annotations
