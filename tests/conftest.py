@@ -6,6 +6,8 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # xdist's workers share the cores
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+# With it gcsfs asks by gRPC for the kind of a bucket, which an emulator does not know, and waits a minute.
+os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
 os.environ["XDG_CACHE_HOME"] = str(Path(__file__).resolve().parent.parent / "build" / "test-cache")
 
 from collections.abc import Generator

@@ -43,6 +43,7 @@ from dataecho.training.contracts import (
     Tracker,
 )
 from dataecho.training.evaluation import evaluate
+from dataecho.training.identity import identity_of, portable_state
 from dataecho.training.ranks import Ranks
 from dataecho.training.schedule import Schedule
 from dataecho.training.spool import FILE_NAME as SPOOL
@@ -218,6 +219,8 @@ def compose_training(config: Node, *, folder: Path | None, project: Path) -> Tra
     folder = _run_folder(settings, folder)
     resume_from = _resume_state(settings, folder)
     workload = compose_workload(config)
+    if resume_from is not None:
+        resume_from = portable_state(resume_from, held_out=workload.eval_source.digest)
     folder = Path(workload.backend.ranks.from_first(str(folder)))  # the others' clocks may say another time
     if settings.weights is not None and resume_from is None:
         given = read_weights(Path(settings.weights))
@@ -458,7 +461,7 @@ def _resume_state(settings: Settings, folder: Path) -> dict[str, Any] | None:
 
 def _identity(workload: Workload) -> dict[str, Any]:
     fixed = {name: value for name, value in workload.config.items() if name not in _FREE}
-    return {**flatten(fixed), **workload.backend.identity}
+    return identity_of({**flatten(fixed), **workload.backend.identity}, held_out=workload.eval_source.digest)
 
 
 def _run_info(workload: Workload, folder: Path, project: Path) -> RunInfo:

@@ -1,4 +1,4 @@
-"""Errors that tell a user what to do. Standard library only: every layer may import this."""
+"""Errors that tell a user what to do. Needs the standard library only: every layer may import this."""
 
 from __future__ import annotations
 
@@ -8,23 +8,30 @@ import shlex
 from collections.abc import Iterable
 from typing import Any
 
+from dataecho.masking import MASK, is_secret_name, masked_text
+
 #: What Hydra's grammar takes without quotes, and takes for text.
 _PLAIN = re.compile(r"[A-Za-z_/.][A-Za-z0-9_/.+@:-]*")
 _OTHER_TYPES = ("null", "true", "false", "inf", "nan")
 
 
 class SettingError(ValueError):
-    """A setting that cannot be used: names the key, the value given, what is allowed, and the cure."""
+    """A setting that cannot be used: names the key, the value given, what is allowed, and the cure. Secrets are
+    masked."""
 
     def __init__(self, key: str, value: Any, *, allowed: str, cure: str) -> None:
         self.key = key
         self.value = value
-        super().__init__(f"{key}={shown(value)} cannot be used. Allowed: {allowed}. {cure}")
+        given = MASK if is_secret_name(key) and value not in (None, "") else shown(value)
+        super().__init__(masked_text(f"{key}={given} cannot be used. Allowed: {allowed}. {cure}", telling=True))
 
 
 class DataError(RuntimeError):
     """Data that cannot be read: a shard that is missing, cut short or was changed, a server that refuses. Names where
-    it is (without credentials), what was met, and the cure."""
+    it is, what was met, and the cure. Secrets are masked."""
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__(masked_text(text, telling=True))
 
 
 def require(condition: bool, key: str, value: Any, *, allowed: str, cure: str) -> None:

@@ -18,6 +18,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from dataecho.errors import SettingError, shown
+from dataecho.masking import masked_text
 from dataecho_search.objectives import Objective, Outcome
 from dataecho_search.results import COMPLETED, COUNTED, FAILED, PRUNED
 from dataecho_search.samplers import SamplerFactory
@@ -62,7 +63,7 @@ class Plan:
             "space": describe(self.cell.space),
             "sampler": self.sampler_name,
             "sampler_seed": self.study_seed,
-            "fixed": sorted(text for text in self.cell.overrides if not text.startswith(FREE)),
+            "fixed": sorted(masked_text(text) for text in self.cell.overrides if not text.startswith(FREE)),
         }
 
 
@@ -264,6 +265,8 @@ def open_study(plan: Plan, storage: BaseStorage, *, num_trials: int) -> Study:
             study.set_user_attr(key, value)
         study.set_user_attr("num_trials", num_trials)
         found = study.user_attrs
+    if isinstance(found.get("fixed"), list):  # older versions stored them with their secrets
+        found = {**found, "fixed": sorted(map(masked_text, found["fixed"]))}
     for key, value in wanted.items():
         if found.get(key) != value:
             raise _other(plan.name, key, value, found.get(key))

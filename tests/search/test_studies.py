@@ -155,3 +155,17 @@ def test_a_study_whose_creator_was_killed_is_completed(storage):
     optuna.create_study(study_name=plan().name, storage=storage, directions=["minimize"])
     study = open_study(plan(), storage, num_trials=2)
     assert study_result(study.study).cell == {"echo": "batch", "factor": "2"}
+
+
+def test_a_secret_is_not_stored_and_a_new_one_continues_the_study(storage):
+    def overrides(secret):
+        return ("echo=batch", "factor=2", f"task.train.urls=[https://h/a.tar?X-Amz-Signature={secret}]")
+
+    study = open_study(plan(overrides=overrides("0ld")), storage, num_trials=2)
+    study.ask()
+    assert "0ld" not in str(study.study.user_attrs) and "X-Amz-Signature=***" in str(study.study.user_attrs["fixed"])
+    assert len(open_study(plan(overrides=overrides("n3w")), storage, num_trials=2).trials()) == 1
+    study.study.set_user_attr("fixed", sorted(overrides("0ld")))  # as older versions stored it
+    assert len(open_study(plan(overrides=overrides("n3w")), storage, num_trials=2).trials()) == 1
+    with pytest.raises(SettingError, match=r"fixed of the study .*Signature=\*\*\*"):
+        open_study(plan(overrides=(*overrides("n3w"), "seed=1")), storage, num_trials=2)

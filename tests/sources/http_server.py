@@ -5,6 +5,7 @@ from __future__ import annotations
 import email.utils
 import re
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -12,6 +13,7 @@ from collections import Counter, defaultdict, deque
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 _PIECE = 16 * 2**10
 
@@ -30,15 +32,19 @@ class Fault:
 class HttpServer:
     """Serves ``folder`` on 127.0.0.1. ``faults[path]`` are used up by the next requests for it; ``forever`` stays.
     ``rate``: bytes per second of every connection; ``ranges``: whether it knows them. ``requests`` and ``num_bytes``
-    (of bodies) are counted by path."""
+    (of bodies) are counted by path. ``get?file=a.tar`` is the file ``a.tar``. ``token``: what a query must have as its
+    ``token`` or ``X-Amz-Signature``, else the answer is 403. ``etag``: how ETags are written. ``context``: a TLS
+    context of its own, for HTTPS."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, context: ssl.SSLContext | None = None) -> None:
         self.folder = folder
         self.faults: dict[str, deque[Fault]] = defaultdict(deque)
         self.forever: dict[str, Fault] = {}
         self.rate: float | None = None
         self.ranges = True
         self.refuses_head = False
+        self.token: str | None = None
+        self.etag = '"{}"'
         self.requests: Counter[str] = Counter()
         self.methods: list[tuple[str, str, str | None]] = []
         self.num_bytes: Counter[str] = Counter()
@@ -50,12 +56,15 @@ class HttpServer:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
+        self._scheme = "http" if context is None else "https"
+        if context is not None:
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        return f"{self._scheme}://127.0.0.1:{self._server.server_address[1]}"
 
     def fail(self, path: str, *faults: Fault) -> None:
         self.faults[path].extend(faults)
@@ -87,7 +96,9 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(body=True)
 
     def _answer(self, *, body):
-        server, path = self.files, self.path.partition("?")[0].lstrip("/")
+        server, url = self.files, urlsplit(self.path)
+        query = {name: values[0] for name, values in parse_qs(url.query).items()}
+        path = query.get("file", url.path.lstrip("/"))
         with server.lock:
             server.requests[path] += 1
             server.methods.append((self.command, path, self.headers.get("Range")))
@@ -95,6 +106,8 @@ class _Handler(BaseHTTPRequestHandler):
             fault = waiting.popleft() if waiting else server.forever.get(path, Fault())
         if fault.status is not None:
             return self._refuse(fault.status, fault.retry_after)
+        if server.token is not None and server.token not in (query.get("token"), query.get("X-Amz-Signature")):
+            return self._refuse(403, None)
         if self.command == "HEAD" and server.refuses_head:
             return self._refuse(405, None)
         file = server.folder / path
@@ -114,7 +127,7 @@ class _Handler(BaseHTTPRequestHandler):
         if wanted:
             self.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(data)}")
         self.send_header("Content-Length", str(end - start))
-        self.send_header("ETag", f'"{stat.st_mtime_ns:x}-{len(data):x}"')
+        self.send_header("ETag", server.etag.format(f"{stat.st_mtime_ns:x}-{len(data):x}"))
         self.send_header("Last-Modified", email.utils.formatdate(stat.st_mtime, usegmt=True))
         self.end_headers()
         if body:

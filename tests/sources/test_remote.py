@@ -250,6 +250,50 @@ class TestFailures:
         with pytest.raises(DataError, match=r"tag \"old\" when"):
             remote.read_range(url, 0, 1, expected=Stat(700_001, '"old"'))
 
+    def test_a_weak_etag_is_the_same(self, remote, server, url):
+        before = remote.stat(url)
+        server.etag = 'W/"{}"'
+        assert remote.stat(url).tag == f"W/{before.tag}"
+        assert remote.read_range(url, 0, 3, expected=before) == DATA[:3]
+
+    def test_etags_that_differ_at_equal_size_and_date_are_refused_and_the_error_names_the_switch(self, server, url):
+        """As nodes of a CDN give them; a file that was replaced within the second looks the same."""
+        before = Remote().stat(url)
+        server.etag = '"node-b-{}"'
+        with pytest.raises(
+            DataError, match=r"a\.bin has changed: it was .*storage_options\.ignore_etags=true"
+        ) as caught:
+            Remote().read_range(url, 0, 3, expected=before)
+        assert before.tag in str(caught.value) and '"node-b-' in str(caught.value) and before.date in str(caught.value)
+        switched = Remote(storage_options={"ignore_etags": True})
+        assert switched.read_range(url, 0, 3, expected=before) == DATA[:3]
+        os.utime(server.folder / "a.bin", (0, 0))
+        for reader in (Remote(), switched):  # the date tells, too, and then no switch is named
+            with pytest.raises(DataError, match=r"a\.bin has changed: .*01 Jan 1970") as caught:
+                reader.read_range(url, 0, 3, expected=before)
+            assert "ignore_etags" not in str(caught.value)
+        (server.folder / "a.bin").write_bytes(DATA[:-1])
+        with pytest.raises(DataError, match=r"a\.bin has changed: .*700000 bytes"):
+            switched.read_range(url, 0, 3, expected=before)
+
+    def test_a_stream_that_another_node_goes_on_with_is_refused_unless_switched(self, server, url):
+        def pieces(reader):
+            server.etag = '"{}"'
+            server.fail("a.bin", Fault(kind="cut", after=100_000))
+            for number, piece in enumerate(reader.stream(url)):
+                if number == 0:
+                    server.etag = '"node-b-{}"'
+                yield piece
+
+        settings = {"num_retries": 2, "first_delay": 0.01}
+        with pytest.raises(DataError, match=r"has changed.*\+task\.train\.storage_options\.ignore_etags=true"):
+            list(pieces(Remote(**settings)))
+        assert b"".join(pieces(Remote(storage_options={"ignore_etags": True}, **settings))) == DATA
+
+    def test_the_switch_is_true_or_false(self):
+        with pytest.raises(SettingError, match=r"storage_options\.ignore_etags=maybe cannot be used.*true or false"):
+            Remote(storage_options={"ignore_etags": "maybe"})
+
     def test_what_this_machine_refuses_is_an_error_at_once(self, remote, tmp_path):
         started = time.monotonic()
         with pytest.raises(DataError, match=r"is a folder.*/\*"):
@@ -315,6 +359,18 @@ class TestList:
         for pattern in (f"{tmp_path}/*.none", f"{server.url}/*.none", "memory://nowhere/*.none"):
             with pytest.raises(MissingFile, match=r"none: no file matches"):
                 remote.list(pattern)
+
+    def test_new_credentials_change_no_order(self, remote):
+        def urls(*tokens):
+            return [
+                f"http://u:{token}@h/get?token={token}&file={name}.tar"
+                for token, name in zip(tokens, "cab", strict=True)
+            ]
+
+        for given in (urls(1, 2, 3), urls(3, 2, 1), urls(2, 3, 1)):
+            assert [url[-5:] for url in remote.list(given)] == ["a.tar", "b.tar", "c.tar"]
+        same = [f"http://h/get?token={token}" for token in (2, 1)]  # nothing else tells them apart: as they are given
+        assert remote.list(same) == same
 
     def test_a_question_mark_begins_a_query_behind_http(self, remote):
         assert remote.list("http://127.0.0.1:9/a?b=1") == ["http://127.0.0.1:9/a?b=1"]

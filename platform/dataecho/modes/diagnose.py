@@ -13,10 +13,10 @@ from dataecho.diagnose.picture import draw
 from dataecho.diagnose.progress import showing
 from dataecho.environment import git_revision
 from dataecho.errors import require
+from dataecho.masking import masked_nested
 from dataecho.modes.folder import new_folder
 from dataecho.report.console import new_console
 from dataecho.settings import Node, read_settings
-from dataecho.tracking.redact import masked_nested
 
 
 def diagnose(config: Node, *, folder: Path | None, project: Path) -> None:

@@ -12,13 +12,13 @@ from pathlib import Path
 
 from dataecho.compose import TrainingRun, compose_training, versions
 from dataecho.errors import setting
+from dataecho.masking import masked_nested
 from dataecho.pictures.held_out import show_held_out
 from dataecho.pictures.predictions import FILE_NAME, TEXT_FILE_NAME, draw_predictions, has_text, in_words
 from dataecho.report.curves import learning_curves
 from dataecho.report.display import new_display
 from dataecho.report.summary import print_start, print_summary, write_summary
 from dataecho.settings import Node
-from dataecho.tracking.redact import masked_nested
 from dataecho.training.checkpoint import FOLDER as CHECKPOINTS
 from dataecho.training.checkpoint import list_checkpoints
 from dataecho.training.disk import DiskFull, is_full, outlast

@@ -35,28 +35,63 @@ class MissingFile(DataError):
     """The storage answers, and has no such file."""
 
 
+#: The entry of a source's ``storage_options`` that accepts other tags of a file of the same size and date.
+IGNORE_ETAGS = "ignore_etags"
+
+
 @dataclass(frozen=True)
 class Stat:
     """``size`` in bytes, None where the storage does not say; ``tag``: a text that differs when the content does (the
-    server's ETag, else a time of change), empty where there is none."""
+    server's ETag, else a time of change), empty where there is none; ``date``: the time of change that the server says
+    besides its ETag, empty where it says none."""
 
     size: int | None
     tag: str
+    date: str = ""
 
     def differs(self, other: Stat) -> bool:
-        """Whether both cannot be the same content, by what is known of both."""
-        sizes = self.size is not None and other.size is not None and self.size != other.size
-        return sizes or bool(self.tag and other.tag and self.tag != other.tag)
+        """Whether both cannot be the same content, by what is known of both. A weak ETag (``W/"..."``) is that of a
+        server which may have compressed the same content on its way."""
+        return self._differs_in_size(other) or bool(self.tag and other.tag and _strong(self.tag) != _strong(other.tag))
+
+    def without_etag(self) -> Stat:
+        """By size and date alone."""
+        return Stat(self.size, self.date, self.date)
+
+    def may_be_another_copy(self, other: Stat) -> bool:
+        """Whether size and date are known and the same, and the tags alone differ: another server's copy, or another
+        content."""
+        known = self.size is not None and self.date and other.date
+        return bool(known and not self._differs_in_size(other) and self.date == other.date and self.differs(other))
+
+    def _differs_in_size(self, other: Stat) -> bool:
+        return self.size is not None and other.size is not None and self.size != other.size
 
     def __str__(self) -> str:
         size = "of unknown size" if self.size is None else f"{self.size} bytes"
-        return f"{size}, tag {self.tag}" if self.tag else size
+        tag = f", tag {self.tag}" if self.tag else ""
+        return f"{size}{tag}, of {self.date}" if self.date and self.date != self.tag else size + tag
+
+
+#: Where nothing is known of a file.
+UNKNOWN = Stat(None, "")
 
 
 def require_same(url: str, before: Stat, now: Stat, *, when: str, cure: str) -> None:
     """Raise :class:`DataError` where a file is not what it was; both are named."""
-    if before.differs(now):
-        raise DataError(f"{shown_url(url)} has changed: it was {before} {when}, and is {now} now. {cure}")
+    if not before.differs(now):
+        return
+    if before.may_be_another_copy(now):
+        cure += (
+            " If it was not replaced, and several servers (of a CDN) answer with ETags of their own: "
+            f"storage_options.{IGNORE_ETAGS}=true of this source goes by size and date alone "
+            f"(+task.train.storage_options.{IGNORE_ETAGS}=true, and the same for task.eval)."
+        )
+    raise DataError(f"{shown_url(url)} has changed: it was {before} {when}, and is {now} now. {cure}")
+
+
+def _strong(tag: str) -> str:
+    return tag.removeprefix("W/")
 
 
 class Body(abc.ABC):

@@ -10,9 +10,11 @@ import asyncio
 import contextlib
 import email.utils
 import re
+import ssl
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import aiohttp
 from fsspec.asyn import sync
@@ -32,6 +34,14 @@ _REFUSED = frozenset({401, 403, 407})
 _NO_HEAD = frozenset({403, 405, 501})
 _NO_SUCH_RANGE = 416
 _CREDENTIALS = "Give credentials that may read it, in storage_options (headers or auth)."
+_TRUST = (
+    "Check the URL and the server; to trust a certificate of your own, name the file of certificates in the "
+    "environment: SSL_CERT_FILE=/path/to/certificates.pem python train.py ..."
+)
+_SIGN_ANEW = (
+    "Credentials in a URL, as a signature, may be over: write a new one into it, or give others in storage_options "
+    "(headers or auth). A run that was stopped goes on with the new URL: resume=<run folder>."
+)
 _CONTENT_RANGE = re.compile(r"^bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)$")
 
 _ENOUGH = 64 * 2**10  # bytes of a piece
@@ -57,13 +67,15 @@ class HttpFiles(Files):
     def _run(self, url: str, action: Callable[[], Coroutine[Any, Any, T]]) -> T:
         try:
             return sync(self._filesystem.loop, action)
-        except (aiohttp.InvalidURL, aiohttp.TooManyRedirects, aiohttp.ClientSSLError) as error:
+        except (ssl.SSLError, aiohttp.ClientSSLError) as error:
+            raise DataError(f"{shown_url(url)}: {_told(error, url)}. {_TRUST}") from None
+        except (aiohttp.InvalidURL, aiohttp.TooManyRedirects) as error:
             raise DataError(f"{shown_url(url)}: {_told(error, url)}. Check the URL and the server.") from None
         except FileNotFoundError:  # from a look into a folder
             raise MissingFile(f"{shown_url(url)}: HTTP 404. Check the URL of the folder.") from None
         except aiohttp.ClientResponseError as error:
             if error.status in _REFUSED:
-                raise DataError(f"{shown_url(url)}: {_told(error, url)}. {_CREDENTIALS}") from None
+                raise DataError(f"{shown_url(url)}: {_told(error, url)}. {_cure(url)}") from None
             raise Passing(_told(error, url)) from None
         except TimeoutError:
             raise Passing("no answer in time") from None
@@ -195,7 +207,7 @@ def _check(response: aiohttp.ClientResponse, url: str) -> None:
     if status in _MISSING:
         raise MissingFile(f"{where}: {met}. Check the URL; the file may have been moved or removed.")
     if status in _REFUSED:
-        raise DataError(f"{where}: {met}. {_CREDENTIALS}")
+        raise DataError(f"{where}: {met}. {_cure(url)}")
     if status == _NO_SUCH_RANGE:
         raise DataError(f"{where}: {met}: the file is shorter than it was. Was it replaced? Start again.")
     if status not in (200, 206):
@@ -208,14 +220,19 @@ def _check(response: aiohttp.ClientResponse, url: str) -> None:
         )
 
 
+def _cure(url: str) -> str:
+    return _SIGN_ANEW if urlsplit(url).query else _CREDENTIALS
+
+
 def _stat(response: aiohttp.ClientResponse) -> Stat:
     headers = response.headers
-    tag = headers.get("ETag") or headers.get("Last-Modified") or ""
+    date = headers.get("Last-Modified", "")
+    tag = headers.get("ETag") or date
     found = _CONTENT_RANGE.match(headers.get("Content-Range", ""))
     if found is not None:
-        return Stat(int(found[3]) if found[3] != "*" else None, tag)
+        return Stat(int(found[3]) if found[3] != "*" else None, tag, date)
     length = headers.get("Content-Length")
-    return Stat(int(length) if length is not None and response.status == 200 else None, tag)
+    return Stat(int(length) if length is not None and response.status == 200 else None, tag, date)
 
 
 def _retry_after(value: str) -> float:

@@ -3,32 +3,40 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
+import logging
 import os
 import tempfile
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
+from dataecho.errors import SettingError
 from dataecho.sources.file import Stat
-from dataecho.sources.urls import is_local, local_path
+from dataecho.sources.urls import is_local, local_path, without_signature
 
+_LOG = logging.getLogger(__name__)
 _FORMAT = 1
 
 
 def user_cache_folder() -> Path:
-    """Where this user's caches lie."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "dataecho"
+    """Where this user's caches lie. Raises :class:`SettingError` for a user without a home folder."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "dataecho"
+    except RuntimeError:
+        raise SettingError(
+            "XDG_CACHE_HOME",
+            "nothing",
+            allowed="a folder for caches, for this user has no home folder",
+            cure="Set it in the environment, for instance XDG_CACHE_HOME=/tmp/my-cache, or name a cache_dir.",
+        ) from None
 
 
 def shard_key(url: str) -> str:
-    """A file name for what belongs to ``url``: its last part, and a digest of all but user and password."""
-    if is_local(url):
-        url = local_path(url)
-    else:
-        parts = urlsplit(url)
-        url = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment=""))
+    """A file name for what belongs to ``url``: its last part, and a digest of all but user, password and signature."""
+    url = local_path(url) if is_local(url) else without_signature(url)
     name = urlsplit(url).path.rpartition("/")[2]
     plain = "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in name)
     return f"{plain[-80:]}-{hashlib.sha256(url.encode()).hexdigest()[:24]}"
@@ -40,6 +48,7 @@ class IndexStore:
 
     def __init__(self, folder: Path, *, layout: str) -> None:
         self._folder, self._layout = folder, layout
+        self._is_told = False
 
     def path(self, key: str) -> Path:
         """Where the index of a shard lies, if there is one."""
@@ -51,14 +60,28 @@ class IndexStore:
             found = json.loads(self.path(key).read_bytes())
             if found["format"] != _FORMAT:
                 return None
-            return Stat(found["size"], found["tag"]), dict(found["content"])
+            return Stat(found["size"], found["tag"], found.get("date", "")), dict(found["content"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
     def save(self, key: str, stat: Stat, content: dict[str, Any]) -> None:
-        """Written beside, then renamed: whoever reads sees a whole one."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"format": _FORMAT, "size": stat.size, "tag": stat.tag, "content": content})
+        """Written beside, then renamed: whoever reads sees a whole one. Where nothing can be written, a warning says
+        so, once; the index is then made again by the next run."""
+        text = json.dumps({"format": _FORMAT, **dataclasses.asdict(stat), "content": content})
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._write(key, text)
+        except OSError as error:
+            if not self._is_told:
+                _LOG.warning(
+                    "No index of a shard can be kept in %s: %s. It is made again by every run. Name a folder that can "
+                    "be written: index_dir=... or cache_dir=... of the source, or XDG_CACHE_HOME in the environment.",
+                    self._folder,
+                    error.strerror or error,
+                )
+            self._is_told = True
+
+    def _write(self, key: str, text: str) -> None:
         descriptor, beside = tempfile.mkstemp(dir=self._folder, prefix=key, suffix=".new")
         try:
             with open(descriptor, "w", encoding="utf-8") as file:

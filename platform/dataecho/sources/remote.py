@@ -1,14 +1,15 @@
 """Reads files by path or URL, through fsspec, and is patient with what passes.
 
-Tested with local paths, ``memory://`` and ``http://``. ``s3://``, ``gs://`` and the rest go through the same few calls
-of fsspec's interface (``info``, ``cat_file``, ``glob``), with the packages that it names (s3fs, gcsfs); they are not
-tested here.
+Tested with local paths, ``memory://``, ``http://`` and ``https://``, with ``s3://`` (s3fs) against moto's S3 and with
+``gs://`` (gcsfs) against an emulator. The rest goes through the same few calls of fsspec's interface (``info``,
+``cat_file``, ``glob``), with the packages that it names, and is not tested here.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
@@ -17,12 +18,13 @@ import aiohttp
 import fsspec
 
 from dataecho.errors import DataError, SettingError, require
-from dataecho.sources.file import Body, Files, MissingFile, Stat, require_same
+from dataecho.sources.file import IGNORE_ETAGS, UNKNOWN, Body, Files, MissingFile, Stat, require_same
 from dataecho.sources.fsspec_files import FsspecFiles
 from dataecho.sources.http_files import HttpFiles
 from dataecho.sources.retry import Passing, Patience, Proceed, go_on
 from dataecho.sources.urls import (
     expanded,
+    in_order,
     is_http,
     is_local,
     is_pattern,
@@ -39,7 +41,8 @@ Urls = list[str]
 class Remote:
     """Files by path or URL. Thread-safe, and may be pickled: every process opens connections of its own.
 
-    ``storage_options`` go to fsspec's file system (credentials, headers, ``client_kwargs``); ``timeout`` seconds
+    ``storage_options`` go to fsspec's file system (credentials, headers, ``client_kwargs``), but for ``ignore_etags``:
+    true goes by a file's size and date alone, where several servers have ETags of their own. ``timeout`` seconds
     without a byte (HTTP) are a failure. A failure that may pass (a reset, a time-out, HTTP 408, 425, 429, 500, 502,
     503, 504) is followed by up to ``num_retries`` more attempts, see :class:`dataecho.sources.retry.Patience`; only the
     thread that needs the answer waits. Every other failure is a :class:`DataError` at once, a file that is not there
@@ -56,6 +59,15 @@ class Remote:
     ) -> None:
         require(timeout > 0, "timeout", timeout, allowed="seconds > 0", cure="The default is 60.")
         self._storage_options = dict(storage_options or {})
+        ignores = self._storage_options.pop(IGNORE_ETAGS, False)
+        require(
+            isinstance(ignores, bool),
+            f"storage_options.{IGNORE_ETAGS}",
+            ignores,
+            allowed="true or false",
+            cure="false, the default, refuses a file whose ETag has changed.",
+        )
+        self._ignores_etags = ignores
         self._patience = Patience(num_retries=num_retries, first_delay=first_delay)
         self._timeout = timeout
         self._files: dict[tuple[int, str], Files] = {}
@@ -84,7 +96,10 @@ class Remote:
         files = self._of(url)
         data, stat = self._patience.run(url, lambda: files.read(url, start, length))
         if expected is not None:
-            require_same(url, expected, stat, when="when it was indexed", cure="Start a new run with the new file.")
+            if stat == UNKNOWN:  # asked for behind the bytes: before them, the file could be replaced in between
+                stat = self.stat(url)
+            cure = "Start a new run with the new file."
+            self.require_same(url, expected, stat, when="when it was indexed", cure=cure)
         if len(data) != length:
             raise DataError(
                 f"{shown_url(url)}: {length} bytes from byte {start} on were asked for, {len(data)} came. The file is "
@@ -95,28 +110,41 @@ class Remote:
     def stream(self, url: str, *, proceed: Proceed = go_on, start: int = 0) -> Stream:
         """The file from ``start`` on, in pieces as they come."""
         files = self._of(url)
-        return Stream(url, lambda position: files.open(url, position), self._patience, proceed=proceed, start=start)
+        return Stream(
+            url,
+            lambda position: files.open(url, position),
+            self._patience,
+            require_same=self.require_same,
+            proceed=proceed,
+            start=start,
+        )
 
     def stat(self, url: str) -> Stat:
         """Size and tag, without the content."""
         files = self._of(url)
         return self._patience.run(url, lambda: files.stat(url))
 
+    def require_same(self, url: str, before: Stat, now: Stat, *, when: str, cure: str) -> None:
+        """Raise :class:`DataError` where a file is not what it was, by what counts here; both are named."""
+        if self._ignores_etags:
+            before, now = before.without_etag(), now.without_etag()
+        require_same(url, before, now, when=when, cure=cure)
+
     def list(self, pattern: str | Sequence[str]) -> Urls:
-        """Every URL that is meant, sorted: of one pattern or several, with braces (``train-{0000..0099}.tar``) and
-        stars, which are looked up. Raises :class:`SettingError` for a URL that comes twice, :class:`MissingFile` where
-        nothing matches."""
+        """Every URL that is meant, sorted by what is no secret in it: of one pattern or several, with braces
+        (``train-{0000..0099}.tar``) and stars, which are looked up. Raises :class:`SettingError` for a URL that comes
+        twice, :class:`MissingFile` where nothing matches."""
         patterns = [pattern] if isinstance(pattern, str) else pattern
         urls = [url for one in patterns for text in _expanded_unless_there(str(one)) for url in self._matching(text)]
-        repeated = sorted({url for url in urls if urls.count(url) > 1}) if len(set(urls)) < len(urls) else []
+        repeated = in_order(url for url, times in Counter(urls).items() if times > 1)
         require(
             not repeated,
             "urls",
-            ", ".join(map(shown_url, repeated)),
+            ", ".join(map(shown_url, repeated[:3])) + (f" and {len(repeated) - 3} more" if len(repeated) > 3 else ""),
             allowed="every file once",
             cure="Remove the repetition.",
         )
-        return sorted(urls)
+        return in_order(urls)
 
     def _matching(self, pattern: str) -> Urls:
         if not is_pattern(pattern) or os.path.exists(pattern):
@@ -138,6 +166,9 @@ class Remote:
         if is_local(url):
             return FsspecFiles(fsspec.filesystem("file"))
         options = dict(self._storage_options)
+        is_s3 = protocol(url) in ("s3", "s3a")
+        if is_s3:  # s3fs and botocore would try again and again by themselves, and nobody could tell them to give up
+            options.setdefault("config_kwargs", {"retries": {"max_attempts": 0}})
         if is_http(url):
             # None in all: a large shard on a slow link may take hours, as long as bytes come.
             limit = aiohttp.ClientTimeout(total=None, sock_connect=self._timeout, sock_read=self._timeout)
@@ -151,6 +182,8 @@ class Remote:
                 allowed="local paths and the URLs that fsspec can open here",
                 cure=without_secrets(f"{error}.", url),
             ) from None
+        if is_s3:
+            filesystem.retries = 1
         return HttpFiles(filesystem) if is_http(url) else FsspecFiles(filesystem)
 
 
@@ -163,9 +196,17 @@ class Stream(Iterator[bytes]):
     """
 
     def __init__(
-        self, url: str, open_at: Callable[[int], Body], patience: Patience, *, proceed: Proceed, start: int
+        self,
+        url: str,
+        open_at: Callable[[int], Body],
+        patience: Patience,
+        *,
+        require_same: Callable[..., None],
+        proceed: Proceed,
+        start: int,
     ) -> None:
         self._url, self._open_at, self._patience, self._proceed = url, open_at, patience, proceed
+        self._require_same = require_same
         self._position = start
         self._body: Body | None = None
         self._stat: Stat | None = None
@@ -230,7 +271,7 @@ class Stream(Iterator[bytes]):
             if self._stat is None:
                 self._stat = self._body.stat
             cure = "Start again, when nobody writes to it."
-            require_same(self._url, self._stat, self._body.stat, when="when its first bytes were read", cure=cure)
+            self._require_same(self._url, self._stat, self._body.stat, when="when its first bytes were read", cure=cure)
         return self._body
 
 

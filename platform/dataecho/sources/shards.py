@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from dataecho.errors import DataError, require
 from dataecho.pipeline.source import Source
 from dataecho.pipeline.stage import Example
-from dataecho.sources.file import MissingFile, Stat, require_same
+from dataecho.sources.file import MissingFile, Stat
 from dataecho.sources.index_store import IndexStore, shard_key, user_cache_folder
 from dataecho.sources.local_copies import LocalCopies
 from dataecho.sources.remote import Remote, Stream
@@ -66,12 +66,14 @@ class ShardSource(Source, Generic[Index]):
         all_here = all(self._here)
         self._num_fetches, self._num_readers = (0, 0) if all_here else (num_fetches, num_readers)
         self._copies = None if all_here else LocalCopies(cache_dir=cache_dir, max_bytes=max_local_bytes)
+        self._keeps_local_indexes = index_dir is not None
         if index_dir is not None:
             folder = Path(index_dir).expanduser()
+        elif all_here:  # no index is kept
+            folder = Path()
         else:
             folder = (Path(cache_dir).expanduser() if cache_dir is not None else user_cache_folder()) / "index"
         self._store = IndexStore(folder, layout=layout)
-        self._keeps_local_indexes = index_dir is not None
         self._digest = hashlib.sha256(
             "\n".join([type(self).__name__, digested, *self._names]).encode("utf-8", "surrogateescape")
         ).hexdigest()[:32]
@@ -219,7 +221,7 @@ class ShardSource(Source, Generic[Index]):
         path = self._store.path(self._keys[shard])
         delete = f", or delete its index {path} and start a new run" if self._keeps_index(shard) else ""
         cure = f"Put the old file back{delete}."
-        require_same(self._urls[shard], before, now, when="when it was indexed", cure=cure)
+        self._remote.require_same(self._urls[shard], before, now, when="when it was indexed", cure=cure)
 
     def _read_shard(self, shard: int, ks: list[int]) -> list[Example]:
         stat, index = self._index(shard)

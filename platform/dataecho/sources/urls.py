@@ -6,11 +6,22 @@ import itertools
 import os
 import posixpath
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from urllib.parse import unquote, urlsplit, urlunsplit
+
+from dataecho.masking import MASK, is_telling, masked_text
 
 _SCHEME = re.compile(r"^(?P<scheme>[A-Za-z][\w+.-]*)://")
 _BRACES = re.compile(r"\{([^{}]*)\}")
+# Parameters of a query that a signature brings: of Amazon, Google, CloudFront, and Azure's shared access signatures.
+_SIGNED = re.compile(
+    r"^(x-(amz|goog)-(algorithm|content-sha256|credential|date|expires|security-token|signature|signedheaders)"
+    r"|awsaccesskeyid|googleaccessid|expires|signature|policy|key-pair-id"
+    r"|sig|s[etvprk]|spr|sip|sdd|ske|skoid|sks|skt|sktid|skv|srt|ss)=",
+    re.IGNORECASE,
+)
+_SIGNATURE = re.compile(r"^(x-(amz|goog)-signature|signature|sig)=", re.IGNORECASE)
 _RANGE = re.compile(r"^(\d+)\.\.(\d+)$")
 
 
@@ -36,40 +47,73 @@ def is_http(url: str) -> bool:
 
 
 def shown_url(url: str) -> str:
-    """``url`` as it may be printed: without user, password, query and fragment, where secrets stand."""
+    """``url`` as it may be printed and stored: without user, password and fragment, and of its query only what says
+    which file is meant (:func:`dataecho.masking.is_telling`)."""
     if is_local(url):
         return url
     parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
+    return urlunsplit(parts._replace(netloc=_host(parts.netloc), query=_telling(parts.query), fragment=""))
 
 
 def without_secrets(text: str, url: str) -> str:
-    """``text``, which speaks of ``url``, without the secrets of ``url``, as written and decoded."""
+    """``text``, which speaks of ``url``, without the secrets of ``url``, as written and decoded, and without those of
+    any other URL in it (where a server led on to, for instance)."""
     if is_local(url):
-        return text
+        return masked_text(text, telling=True)
     parts = urlsplit(url)
     user_info = parts.netloc.rpartition("@")[0]
-    secrets = {user_info, user_info.partition(":")[2], parts.query, parts.fragment}
-    secrets |= {value.partition("=")[2] for value in parts.query.split("&")}
+    told = _telling(parts.query).split("&")
+    secrets = {user_info, user_info.partition(":")[2], parts.fragment}
+    secrets |= {value.partition("=")[2] or value for value in parts.query.split("&") if value not in told}
     secrets |= {unquote(secret) for secret in secrets}
     text = text.replace(url, shown_url(url))
     for secret in sorted((secret for secret in secrets if len(secret) >= 4), key=len, reverse=True):
-        text = text.replace(secret, "***")
-    return text
+        text = text.replace(secret, MASK)
+    return masked_text(text, telling=True)
+
+
+def without_signature(url: str) -> str:
+    """``url`` without what changes when it is signed anew, and without user and password: what it leads to."""
+    if is_local(url):
+        return url
+    parts = urlsplit(url)
+    pieces = parts.query.split("&")
+    if any(_SIGNATURE.match(piece) for piece in pieces):
+        pieces = [piece for piece in pieces if not _SIGNED.match(piece)]
+    return urlunsplit(parts._replace(netloc=_host(parts.netloc), query="&".join(pieces), fragment=""))
+
+
+def in_order(urls: Iterable[str]) -> list[str]:
+    """``urls`` sorted by what may be printed of them; those that are alike in it as they come. New credentials in them
+    change no order."""
+    return sorted(urls, key=shown_url)
 
 
 def names_of(urls: Sequence[str]) -> list[str]:
     """What the files of one source are called: their paths below the folder that all share, without host and query.
-    The same for a copy elsewhere. Where that would give two files one name, the query stays, for it tells them
-    apart."""
+    The same for a copy elsewhere, and with new credentials. Files of the same path are told apart by what of their
+    queries is no secret, and by their place in the list."""
     paths = [local_path(url) if is_local(url) else unquote(urlsplit(url).path) for url in urls]
     folder = posixpath.commonpath([posixpath.dirname(path) for path in paths]) if paths else ""
     names = [posixpath.relpath(path, folder or ".") for path in paths]
     if len(set(names)) == len(names):
         return names
-    return [
-        f"{name}?{urlsplit(url).query}" if not is_local(url) else name for name, url in zip(names, urls, strict=True)
-    ]
+    num_each, named = Counter(names), []
+    for place, (name, url) in enumerate(zip(names, urls, strict=True), start=1):
+        told = "" if is_local(url) else _telling(urlsplit(url).query)
+        shown = f"{name}?{told}" if told else name
+        named.append(f"{shown} ({place} of {len(urls)})" if num_each[name] > 1 else name)
+    return named
+
+
+def _host(netloc: str) -> str:
+    return netloc.rpartition("@")[2]
+
+
+def _telling(query: str) -> str:
+    """What of a query may be printed."""
+    pieces = (piece.partition("=") for piece in query.split("&"))
+    return "&".join(f"{name}={value}" for name, _, value in pieces if value and is_telling(name, unquote(value)))
 
 
 def expanded(pattern: str) -> list[str]:

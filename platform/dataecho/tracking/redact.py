@@ -1,46 +1,26 @@
-"""Takes secrets out of what is logged, printed or stored. Standard library only."""
+"""Takes secrets out of parameters, addresses and errors, by :mod:`dataecho.masking`."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-MASK = "***"
-
-# Whole words of a name's last dotted part: `num_tokens` and `monkey` are no secrets.
-_SECRET_WORDS = frozenset({"password", "passwd", "passphrase", "pwd", "secret", "token", "credential", "credentials"})
-_SECRET_NAME = re.compile(r"^(.*_)?(api|access|account|auth|encryption|private|secret|signing)_?key$|^(key|auth)$")
-# A match begins where a word begins: else a long word without a match takes time with the square of its length.
-_USER_INFO = re.compile(r"(?<![\w+.-])(?P<scheme>[\w+.-]+://)[^\s/?#@]*(?:@[^\s/?#@]*)*@")
-_ARGUMENT = re.compile(r"(?<![\w.-])(?P<name>[\w.-]+)=(?P<value>[^\s&#;,'\"]+)")
-
-
-def is_secret_name(name: str) -> bool:
-    """Whether a dotted setting's last part says that its value is a secret."""
-    last = name.rsplit(".", 1)[-1].lower().replace("-", "_")
-    return bool(_SECRET_WORDS.intersection(last.split("_"))) or bool(_SECRET_NAME.match(last))
-
-
-def masked_text(text: str) -> str:
-    """``text`` with the user and password of every URL in it, and every ``name=value`` whose name is secret, masked."""
-    text = _USER_INFO.sub(rf"\g<scheme>{MASK}@", text)
-    return _ARGUMENT.sub(lambda found: f"{found['name']}={MASK}" if is_secret_name(found["name"]) else found[0], text)
+from dataecho.masking import MASK, masked_arguments, masked_nested, masked_text, masked_user_info
 
 
 def masked(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Every setting as text, secrets masked. None and the empty text say that no secret is set, and stay."""
-    return {
-        str(name): MASK if is_secret_name(str(name)) and value not in (None, "") else masked_text(str(value))
-        for name, value in settings.items()
-    }
+    """Every setting, by its dotted name, as text, secrets masked. None and the empty text say that no secret is set,
+    and stay."""
+    return {str(name): str(masked_nested(value, name=str(name))) for name, value in settings.items()}
 
 
 def without_credentials(uri: str) -> str:
-    """``uri`` without user and password, which can still be opened by who has them."""
+    """``uri`` of a server or database without user and password, which can still be opened by who has them: of its
+    query only secrets are masked."""
     parts = urlsplit(uri)
-    return masked_text(urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if parts.netloc else uri)
+    plain = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if parts.netloc else uri
+    return masked_arguments(masked_user_info(plain))
 
 
 def masked_error(error: BaseException, *, uri: str) -> str:
@@ -53,16 +33,3 @@ def masked_error(error: BaseException, *, uri: str) -> str:
     for secret in sorted({user_info, password, unquote(password)} - {""}, key=len, reverse=True):
         text = text.replace(secret, MASK)
     return text[:300]
-
-
-def masked_nested(node: Any, *, name: str = "") -> Any:
-    """A nested configuration with its secrets masked and every other value as it was."""
-    if isinstance(node, Mapping):
-        return {key: masked_nested(value, name=str(key)) for key, value in node.items()}
-    if isinstance(node, list):
-        return [masked_nested(value, name=name) for value in node]
-    if node in (None, ""):
-        return node
-    if is_secret_name(name):
-        return MASK
-    return masked_text(node) if isinstance(node, str) else node
