@@ -276,7 +276,7 @@ MISTAKES = {
     "unknown accelerator": (["accelerator.name=tpu"], "accelerator=tpu", "auto, cpu, cuda, mps", "accelerator=auto"),
     "negative seed": (["seed=-1"], "seed=-1", "greater than or equal to 0", "Change seed"),
     "unknown mode": (["mode=trian"], "mode=trian", "'train'", "mode=train"),
-    "no threads": (["pipeline.num_threads=0"], "pipeline.num_threads=0", "greater than or equal to 1", "Change"),
+    "no threads": (["pipeline.num_threads=-1"], "pipeline.num_threads=-1", "greater than or equal to 0", "Change"),
     "backend without a model": (["backend.name=jax"], "backend=jax", "torch", "task=digits"),
     "checkpoint while training": (["checkpoint=runs/x"], "checkpoint=runs/x", "mode=train", "mode=evaluate"),
     "runs while training": (["runs=[a]"], "runs=['a']", "mode=train", "mode=report"),
