@@ -114,6 +114,7 @@ class Order:
         self._ordinal = self._epoch = self._position = 0
         self._shard_position = self._first_shard
         self._any_this_epoch = False
+        self._here: tuple[tuple[int, int], int] | None = None  # the shard of the place where it was last looked up
 
     @property
     def epoch(self) -> int:
@@ -194,7 +195,10 @@ class Order:
             self._lengths[int(met)] = length
 
     def _shard(self) -> int:
-        return self.shard_at(self._epoch, self._shard_position)
+        place = self._epoch, self._shard_position
+        if self._here is None or self._here[0] != place:
+            self._here = place, self.shard_at(*place)
+        return self._here[1]
 
     def shard_at(self, epoch: int, position: int) -> int:
         """The shard at a position in the order of an epoch."""

@@ -21,6 +21,7 @@ import sys
 import tempfile
 import threading
 import time
+import unittest.mock
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ from typing import Any
 
 import numpy as np
 
+from dataecho.pipeline.engine import engine as engine_module
 from dataecho.pipeline.engine.engine import StallError
 from dataecho.pipeline.engine.job import Job
 from dataecho.pipeline.engine.processes import WorkerPool
@@ -46,7 +48,7 @@ from tests.sources.tar_files import write_tar
 
 NUM_SHARDS, SHARD_LENGTH, NUM_BATCHES, BATCH_SIZE = 6, 8, 12, 4
 SIZE = NUM_SHARDS * SHARD_LENGTH
-STALL, LIMIT = 0.5, 30  # seconds: of pipeline.stall_timeout, and after which a cell hangs
+STALL, STALL_OF_PROCESSES, GRACE, LIMIT = 1.0, 4.0, 0.3, 60  # seconds; after the last a cell hangs
 
 SOURCES = ("memory", "files", "entry-read", "map-style", "read ahead", "shards over HTTP")
 EXECUTORS: dict[str, dict[str, Any]] = {
@@ -374,13 +376,19 @@ def run(cell: Cell, bench: Bench) -> str:
         trigger = Trigger(cell, target, folder, caller=os.getpid())
         _release.clear()
         with _patched(cell, trigger, bench), _alarm(cell):
-            outcome = _drive(cell, bench.feed(cell, trigger, stall=STALL if cell.fault == "hang" else 60.0), expected)
+            outcome = _drive(cell, bench.feed(cell, trigger, stall=_stall_timeout(cell)), expected)
         _release.set()
         fired = os.path.exists(trigger.marker) or cell.fault == "stall"
     if not fired:
         raise Failed(f"{cell}: the step was never reached")
     _check_left_over(cell, before)
     return outcome
+
+
+def _stall_timeout(cell: Cell) -> float:
+    if cell.fault != "hang":
+        return 60.0
+    return STALL_OF_PROCESSES if cell.executor == "processes" else STALL  # some of them have to be started
 
 
 def _drive(cell: Cell, feed: Feed, expected: list[Any]) -> str:
@@ -517,7 +525,7 @@ def run_many(cells: list[Cell], *, show: Any = print) -> Counter[tuple[str, str]
     """(fault, outcome) of all of them, counted. Raises :class:`Failed` for those that failed, all together."""
     outcomes: Counter[tuple[str, str]] = Counter()
     failures = []
-    with bench() as shared:
+    with bench() as shared, unittest.mock.patch.object(engine_module, "GRACE", GRACE):
         for executor in EXECUTORS:  # servers and processes are there before descriptors are counted
             run(Cell("decode", "exception", executor, "shards over HTTP", "none"), shared)
         _num_warm = _num_open()
