@@ -47,6 +47,7 @@ class PipelineNode(_Strict):
     num_processes: int = Field(ge=0)
     look_ahead: int = Field(ge=1)
     chunk_size: int | str
+    loop_helps: bool
     stall_timeout: Annotated[float, Field(gt=0)]
     read_ahead: int = Field(ge=1)
     max_waiting: int = Field(ge=0)

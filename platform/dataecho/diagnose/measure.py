@@ -55,6 +55,7 @@ def measure(
     clock = _Schedule(seconds, show)
     num_workers = settings.num_workers
     bench = _Bench(backend, batch_size)
+    settings = replace(settings, loop_helps=False)  # the question is what the workers can do
     with Feed(
         source,
         stages,

@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 class ExecutorSettings:
     """``num_threads`` workers, or ``num_processes`` instead where that is not 0; with neither the caller makes its
     batches itself. ``look_ahead`` batches at most are in work or waiting; ``chunk_size`` uses are worked on at a time,
-    ``auto`` or a number (see :class:`Pace`); ``read_ahead`` shards are fetched ahead of the plan. ``max_waiting`` MiB
+    ``auto`` or a number (see :class:`Pace`); ``loop_helps``: a caller that waits does short pieces of what the worker
+    threads have to do, if they read nothing; ``read_ahead`` shards are fetched ahead of the plan. ``max_waiting`` MiB
     of records that were read before their first use stay in memory, ``max_spill`` MiB more in a temporary file.
     ``max_skipped_share`` of the examples may be broken. ``stall_timeout``: seconds without any progress after which a
     wait ends with an error. ``hands_on``: small batches may be arrays as the last stage made them, views perhaps, and
@@ -50,6 +51,7 @@ class ExecutorSettings:
     num_processes: int = 0
     look_ahead: int = 4
     chunk_size: ChunkSize = "auto"
+    loop_helps: bool = True
     read_ahead: int = 4
     max_waiting: int = 1024
     max_spill: int = 16384
@@ -289,4 +291,5 @@ def _engine(
         spill,
         num_threads={Role.WORKER: num_threads, Role.READER: num_readers, Role.FETCHER: source.num_fetches},
         stall_timeout=settings.stall_timeout,
+        helper=pace if settings.loop_helps and not settings.num_processes else None,
     )

@@ -1,6 +1,7 @@
 """How much is worked on at a time, and by whom: nothing that a batch could show."""
 
 import itertools
+import signal
 import threading
 import time
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from dataecho.errors import SettingError
+from dataecho.pipeline.engine import pace as pace_module
 from dataecho.pipeline.engine.pace import Pace
 from dataecho.pipeline.executor import ExecutorSettings
 from dataecho.pipeline.feed import Feed, once_through
@@ -43,9 +45,13 @@ def shift(chunk, keys):
 STAGES = (Stage("double", double, batched=True), Stage("shift", shift, random=True, batched=True))
 
 
-def feed(source, stages=STAGES, *, num_threads=2, look_ahead=12, chunk_size="auto", share=0.0, **echo):
+def feed(source, stages=STAGES, *, num_threads=2, look_ahead=12, chunk_size="auto", share=0.0, loop_helps=True, **echo):
     settings = ExecutorSettings(
-        num_threads=num_threads, look_ahead=look_ahead, chunk_size=chunk_size, max_skipped_share=share
+        num_threads=num_threads,
+        look_ahead=look_ahead,
+        chunk_size=chunk_size,
+        max_skipped_share=share,
+        loop_helps=loop_helps,
     )
     return Feed(source, stages, batch_size=BATCH, shuffle_buffer=16, seed=0, settings=settings, **echo)
 
@@ -198,7 +204,8 @@ class Busy:
 
 def test_one_thread_works_while_half_of_the_look_ahead_is_finished_and_all_when_it_is_not():
     busy = Busy()
-    with feed(Source(), (Stage("busy", busy, batched=True),), num_threads=3, look_ahead=8, chunk_size=2) as batches:
+    stages = (Stage("busy", busy, batched=True),)
+    with feed(Source(), stages, num_threads=3, look_ahead=8, chunk_size=2, loop_helps=False) as batches:
         list(itertools.islice(batches, 20))
         assert busy.most == 3
         time.sleep(0.5)  # everything ahead is finished
@@ -218,3 +225,72 @@ def test_arrays_are_in_memory_and_what_reads_in_its_own_way_is_not_known_to_be()
 
     assert ArraySource({"x": np.arange(3)}).is_in_memory
     assert not Slow({"x": np.arange(3)}).is_in_memory
+
+
+class Disk(Source):
+    """No read is known to be prompt; remembers who read."""
+
+    is_in_memory = False
+
+    def __init__(self):
+        super().__init__()
+        self.readers = set()
+
+    def read(self, shards, ks):
+        self.readers.add(threading.current_thread())
+        return super().read(shards, ks)
+
+
+class Remote(Disk):
+    """Read by a thread of its own, when a batch is planned."""
+
+    num_readers = 1
+
+
+@pytest.mark.parametrize(
+    ("source", "short", "most"),
+    [
+        (Source, 0.1, 2),  # the one thread, and the loop while it waits
+        (Source, 0.001, 1),  # a piece takes five milliseconds: others may be done sooner with what the loop waits for
+        (Disk, 0.1, 2),  # repeats of what has been read
+        (Remote, 0.1, 2),
+    ],
+)
+def test_who_waits_does_short_pieces_but_reads_nothing_except_memory(monkeypatch, source, short, most):
+    monkeypatch.setattr(pace_module, "_SHORT", short)
+    busy, data = Busy(), source()
+    stages = (*STAGES, Stage("busy", busy, batched=True))
+    with feed(data, stages, num_threads=1, look_ahead=4, chunk_size=2, echo_after="double", factor=3) as batches:
+        found = delivered(batches, 80)
+    assert busy.most == most
+    assert threading.main_thread() not in getattr(data, "readers", set())
+    with feed(Source(), num_threads=2, echo_after="double", factor=3) as batches:
+        assert found == delivered(batches, 80)
+
+
+@pytest.mark.parametrize("num_threads", [0, 1])
+def test_ctrl_c_while_the_caller_works_is_raised_at_once_and_loses_nothing(num_threads):
+    armed = threading.Event()
+
+    def interrupted(chunk):
+        if armed.is_set() and threading.current_thread() is threading.main_thread():
+            armed.clear()
+            signal.raise_signal(signal.SIGINT)
+        time.sleep(0.001)
+        return chunk
+
+    stages = (*STAGES, Stage("interrupted", interrupted, batched=True))
+    echo = {"echo_after": "double", "factor": 3}
+    with feed(Source(), stages, num_threads=num_threads, look_ahead=2, chunk_size=2, **echo) as batches:
+        expected = delivered(batches, 60)
+    with feed(Source(), stages, num_threads=num_threads, look_ahead=2, chunk_size=2, **echo) as batches:
+        found, num_interrupts = [], 0
+        while len(found) < 60:
+            if len(found) in (10, 25, 40) and num_interrupts < len(found) // 10:
+                armed.set()
+            try:
+                found += delivered(batches, 1)
+            except KeyboardInterrupt:
+                num_interrupts += 1
+    assert num_interrupts >= 1
+    assert found == expected

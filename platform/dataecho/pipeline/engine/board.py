@@ -150,6 +150,23 @@ class Board:
             self.active[piece] = (role, number)
         return piece
 
+    def take_short(self) -> Piece | None:
+        """The next piece of a worker for the caller, who waits: the first that can start, if it reads nothing, or the
+        plan's. It must be told to :meth:`ended`, or given back."""
+        if self.phase is not Phase.RUNNING:
+            return None
+        first = next((piece for piece in self._queues[0] if not piece.num_waits), None)
+        if first is None:
+            piece = self._plan_piece() if self._may_plan() else None
+        elif first.reads_nothing():
+            self._queues[0].remove(first)
+            piece = first
+        else:
+            piece = None
+        if piece is not None:
+            self.active[piece] = (Role.WORKER, 0)
+        return piece
+
     def _next_for_worker(self, number: int) -> Piece | None:
         if self._one_is_enough():
             return None

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataecho.errors import DataError
 from dataecho.pipeline.engine.board import Board, Closed, Failure, Phase, Role
 from dataecho.pipeline.engine.job import Job
+from dataecho.pipeline.engine.pace import Pace
 from dataecho.pipeline.engine.piece import Piece
 from dataecho.pipeline.engine.workers import Workers
 from dataecho.pipeline.heap import keep_freed_memory
@@ -61,6 +62,25 @@ class Engine(abc.ABC):
         """Whether nobody works until :meth:`resume`."""
         return self._board.phase in (Phase.PAUSING, Phase.PAUSED)
 
+    def _run_for_caller(self, piece: Piece) -> None:
+        """Run a piece in the caller's thread. Ctrl-C is the caller's, at once; nothing is lost by it."""
+        error: BaseException | None = None
+        try:
+            self._run_piece(piece)
+        except Exception as caught:
+            error = caught
+        except BaseException:
+            if piece.may_run_again:
+                self._board.give_back(piece)
+            else:
+                cure = "Open a new feed, with the state after the last batch that was trained."
+                self._board.ended(piece, RuntimeError(f"{piece} was interrupted. {cure}"))
+            raise
+        self._board.ended(piece, error)
+
+    def _run_piece(self, piece: Piece) -> None:
+        piece.run(0)
+
     def _let_go(self) -> None:
         """Give back what the pieces held; none of them runs any more."""
         for shard in self._board.num_copies():
@@ -92,19 +112,7 @@ class CallerEngine(Engine):
             if piece is None:
                 assert self.is_paused, f"nothing leads to {board.waits_for()}"
                 return False
-            error: BaseException | None = None
-            try:
-                piece.run(0)
-            except Exception as caught:
-                error = caught
-            except BaseException:  # Ctrl-C is the caller's, at once; nothing is lost by it
-                if piece.may_run_again:
-                    board.give_back(piece)
-                else:
-                    cure = "Open a new feed, with the state after the last batch that was trained."
-                    board.ended(piece, RuntimeError(f"{piece} was interrupted. {cure}"))
-                raise
-            board.ended(piece, error)
+            self._run_for_caller(piece)
             if time.monotonic() > deadline and not board.has_answer():
                 return False
         return True
@@ -132,6 +140,8 @@ class CallerEngine(Engine):
 class ThreadEngine(Engine):
     """``num_threads`` threads by role. They begin with the first :meth:`ready`, not before: what is read before a clock
     runs would be free. ``stall_timeout``: seconds without progress after which waiting ends with :class:`StallError`.
+    ``helper``: the sizes of pieces, where a caller that waits does short ones itself, as one more worker; None: it only
+    waits. It takes none that reads from a disk or a network: a blocking read would delay its signals.
     """
 
     def __init__(
@@ -143,9 +153,10 @@ class ThreadEngine(Engine):
         *,
         num_threads: Mapping[Role, int],
         stall_timeout: float,
+        helper: Pace | None,
     ) -> None:
         super().__init__(board, source, workers, spill)
-        self._stall_timeout = stall_timeout
+        self._stall_timeout, self._helper = stall_timeout, helper
         self._lock = threading.Lock()
         self._has_work = {role: threading.Condition(self._lock) for role in Role}
         self._has_answer = threading.Condition(self._lock)
@@ -167,6 +178,11 @@ class ThreadEngine(Engine):
         board = self._board
         with self._lock:
             while not board.has_answer():
+                if self._helper is not None and self._helper.is_short() and (piece := board.take_short()) is not None:
+                    self._run_for_caller(piece)
+                    self._progress = time.monotonic()
+                    self._tell()
+                    continue
                 now = time.monotonic()
                 if self.is_paused:
                     self._waiting_since = None
@@ -227,6 +243,13 @@ class ThreadEngine(Engine):
     def is_own(self, thread: threading.Thread) -> bool:
         """Whether ``thread`` works for this engine."""
         return thread in self._threads
+
+    def _run_piece(self, piece: Piece) -> None:
+        self._lock.release()
+        try:
+            piece.run(0)
+        finally:
+            self._lock.acquire()
 
     def _begin(self) -> None:
         keep_freed_memory()

@@ -7,8 +7,7 @@ from typing import Literal
 ChunkSize = int | Literal["auto"]
 
 _LEAST = 16
-_SECONDS = 8e-3  # of work are well worth a change of threads ...
-_MOMENT = 2e-4  # ... and so many are not
+_SECONDS = 8e-3  # of work are well worth a change of threads
 _SHORT = 2e-2  # what the loop does itself rather than wait
 _WEIGHT = 0.1  # of the newest measurement
 
@@ -47,13 +46,9 @@ class Pace:
             for number in range(num_pieces)
         ]
 
-    def is_moment(self, num_uses: int) -> bool:
-        """Whether so many uses are done in less time than it takes to wake another thread."""
-        return 0 < self.seconds * num_uses < _MOMENT
-
-    def is_short(self, least: int = 0) -> bool:
-        """Whether a piece of work, of ``least`` uses at least, is done soon enough for whoever waits to do one."""
-        return 0 < self.seconds * max(self._size, least) < _SHORT
+    def is_short(self) -> bool:
+        """Whether a piece of work is done soon enough for whoever waits to do one."""
+        return 0 < self.seconds * self._size < _SHORT
 
     def num_batches(self, batch_size: int) -> int:
         """How many whole batches are one piece, a power of 2 so that their memory can be used again; 0 where a batch is

@@ -22,6 +22,10 @@ class Piece(abc.ABC):
         self.followers: list[Piece] = []
         self.has_ended = False
 
+    def reads_nothing(self) -> bool:
+        """Whether it is done without a read that might keep whoever does it waiting."""
+        return True
+
     def wait_for(self, other: Piece) -> None:
         """Start after ``other`` has ended, whether it fails or not."""
         if not other.has_ended:

@@ -58,6 +58,9 @@ class LengthPiece(Piece):
     def run(self, worker: int) -> None:
         self._length = int(self._source.num_examples(self._shard))
 
+    def reads_nothing(self) -> bool:
+        return False
+
     def done(self, board: Board) -> None:
         board.length_known(self._shard, self._length)
 
@@ -194,6 +197,13 @@ class RowsPiece(Piece):
     def run(self, worker: int) -> None:
         self._workers.make(worker, self._job, self._rows, self._entries)
 
+    def reads_nothing(self) -> bool:
+        if self._entries is None:
+            return self._work.source.is_in_memory
+        return self._work.source.is_in_memory or all(
+            entry.is_done or (entry.record is not None and entry.record.is_done) for entry in self._entries
+        )
+
     def done(self, board: Board) -> None:
         self._end()
         board.piece_ended(self._job, None)
@@ -267,6 +277,9 @@ class WholePiece(Piece):
         Job.write_all(self._jobs, made, rows, self._work, times, hands_on=self._hands_on)
         self._meter.add(times)
         self._pace.done(len(rows), times.total)
+
+    def reads_nothing(self) -> bool:
+        return self._work.source.is_in_memory
 
     def done(self, board: Board) -> None:
         for job in self._jobs:
