@@ -23,9 +23,9 @@ from loaders_work import (
 )
 from numpy.typing import NDArray
 
+from dataecho.pipeline.engine.pace import ChunkSize
 from dataecho.pipeline.executor import ExecutorSettings
 from dataecho.pipeline.feed import Feed
-from dataecho.pipeline.pace import ChunkSize
 from dataecho.pipeline.source import ArraySource, Source
 from dataecho.pipeline.stage import Chunk, Stage
 from dataecho.plan.keys import uniform, uniforms
@@ -98,7 +98,7 @@ def arms(workload: str, data: Data) -> Arms:
         f"{kind}={count} chunk={size} ahead={batches}": ExecutorSettings(
             **{f"num_{kind}": count}, chunk_size=size, look_ahead=batches
         )
-        for kind, count in (("threads", 1), ("threads", 2), ("threads", 3), ("processes", 2))
+        for kind, count in (("threads", 0), ("threads", 1), ("threads", 2), ("threads", 3), ("processes", 2))
         for size in sizes[workload]
         for batches in ahead
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import logging
 import sys
+import sysconfig
 import threading
 import time
 import traceback
@@ -21,6 +22,7 @@ from dataecho.pipeline.source import Source
 from dataecho.pipeline.spill import Spill
 
 _LOG = logging.getLogger(__name__)
+_STANDARD_LIBRARY = sysconfig.get_paths()["stdlib"] + "/"  # what hangs is shown where it called this, say Event.wait
 
 #: Seconds that closing waits for what is being done, all of it together; a thread that goes on after that is named.
 GRACE = 5.0
@@ -336,6 +338,8 @@ class ThreadEngine(Engine):
         frame = sys._current_frames().get(thread.ident or 0)
         line = ""
         if frame is not None and not helper:
-            place = traceback.extract_stack(frame)[-1]
+            stack = traceback.extract_stack(frame)
+            theirs = [place for place in stack if not place.filename.startswith(_STANDARD_LIBRARY)]
+            place = (theirs or stack)[-1]
             line = f", in {place.name}, {place.filename}:{place.lineno}"
         return f"{thread.name}{helper} for {now - since:.0f} s at {piece}{line}"

@@ -295,8 +295,9 @@ class WholePiece(Piece):
             board.piece_ended(job, error)
 
     def __str__(self) -> str:
-        first, last = (self._jobs[number].planned.batch_ordinal for number in (0, -1))
-        return f"batch {first}" + (f" to {last}" if last != first else "")
+        first, last = (self._jobs[number].planned for number in (0, -1))
+        batches = f"batch {first.batch_ordinal}" + (f" to {last.batch_ordinal}" if last is not first else "")
+        return f"{batches}: {self._work.items_name(first.epoch, first.shard, first.k)}"
 
 
 class RepeatPiece(Piece):

@@ -1,0 +1,157 @@
+"""This checkout against another one of the same project, in turns: is anything slower?
+
+    git worktree add /tmp/other <commit>
+    python benchmarks/versions.py --other /tmp/other --rounds 15
+
+Rows: the three workloads of ``loaders.py`` at each version's best setting, and the echoed ones of ``time_model.py``.
+Each version has a process of its own, which is asleep while the other works. A ratio is of two neighbouring runs; the
+table has medians of rounds, with the 95 % interval of the median (by order statistics).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+LOADERS = ("jpeg", "small", "tokens")
+ECHOES = {"contended 1": 1, "contended 2": 2, "contended 4": 4, "contended 8": 8, "throttled 4": 4}
+SECONDS, TUNING = 1.5, 0.7
+
+
+class Version:
+    """A process that runs the benchmarks of one checkout."""
+
+    def __init__(self, checkout: Path, data: Path) -> None:
+        path = f"{checkout / 'platform'}:{checkout / 'benchmarks'}:{checkout / 'plugins'}:{checkout}"
+        # -P: the folder of this file is not searched, or both would run its neighbours.
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", __file__, "--serve", str(data)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        )
+
+    def ask(self, *question: Any) -> Any:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(json.dumps(question) + "\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+def serve(folder: Path) -> None:
+    """Answer questions, a line each."""
+    import cv2
+    from loaders_ours import arms
+    from loaders_work import BATCH_SIZES, Data
+    from threadpoolctl import threadpool_limits
+
+    cv2.setNumThreads(0)
+    threadpool_limits(1)
+    data, known, steps, sources = Data(folder), {}, {}, {}
+    for line in sys.stdin:
+        kind, *rest = json.loads(line)
+        if kind == "settings":
+            known[rest[0]] = arms(rest[0], data)["dataecho"]
+            print(json.dumps(list(known[rest[0]])), flush=True)
+        elif kind == "rate":
+            workload, setting, seconds = rest
+            batches = known[workload][setting]()
+            started, count = time.perf_counter(), 0
+            while time.perf_counter() - started < 0.4 or count < 20:
+                next(batches)
+                count += 1
+            started, count = time.perf_counter(), 0
+            while time.perf_counter() - started < seconds:
+                next(batches)
+                count += 1
+            rate = count * BATCH_SIZES[workload] / (time.perf_counter() - started)
+            batches.close()
+            print(json.dumps(rate), flush=True)
+        else:
+            import time_model
+
+            from dataecho.pipeline.throttle import Throttle
+
+            case, factor, seconds = rest
+            if not sources:
+                sources["contended"] = time_model.JpegsInMemory(data)
+                line_rate = time_model.BATCH / time_model.READING
+                sources["throttled"] = Throttle(examples_per_second=line_rate).slow_down(sources["contended"])
+                steps.update({name: time_model.Training(time_model.STEPS[name]) for name in sources})
+            num_threads = {"throttled": 2, "contended": 1}[case]
+            rate = time_model.delivered(sources[case], steps[case], factor, num_threads=num_threads, seconds=seconds)
+            print(json.dumps(rate), flush=True)
+
+
+def interval(values: list[float]) -> tuple[float, float]:
+    """Of the median, 95 %, without an assumption on the distribution: order statistics of the binomial."""
+    from scipy.stats import binom
+
+    ordered, count = sorted(values), len(values)
+    low = int(binom.ppf(0.025, count, 0.5)) - 1
+    low = max(low, 0)
+    return ordered[low], ordered[count - 1 - low]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--other", type=Path)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--data", type=Path, default=Path("runs/loaders-data"), help="made if it is not there: 350 MB")
+    parser.add_argument("--rows", nargs="+", default=[*LOADERS, *ECHOES])
+    parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.serve:
+        serve(given.serve)
+        return
+    sys.path.insert(0, str(Path(__file__).resolve().parent))
+    from loaders_work import make_data
+
+    make_data(given.data)
+    here = Path(__file__).resolve().parent.parent
+    versions = {"other": Version(given.other.resolve(), given.data), "this": Version(here, given.data)}
+    best: dict[tuple[str, str], str] = {}
+    for workload in (row for row in given.rows if row in LOADERS):
+        for name, version in versions.items():
+            rates = {
+                setting: max(version.ask("rate", workload, setting, TUNING) for _ in range(2))
+                for setting in version.ask("settings", workload)
+            }
+            best[name, workload] = max(rates, key=lambda setting: rates[setting])
+            print(f"{workload}, {name}: {best[name, workload]}, {rates[best[name, workload]]:,.0f}/s", flush=True)
+    found: dict[str, list[tuple[float, float]]] = {row: [] for row in given.rows}
+    for number in range(given.rounds):
+        for row in given.rows:
+            rates = {}
+            for name in ("this", "other") if number % 2 else ("other", "this"):
+                if row in LOADERS:
+                    rates[name] = versions[name].ask("rate", row, best[name, row], SECONDS)
+                else:
+                    rates[name] = versions[name].ask("echo", row.split()[0], ECHOES[row], SECONDS)
+            found[row].append((rates["other"], rates["this"]))
+        shown = (f"{row} {pairs[-1][1] / pairs[-1][0]:.2f}" for row, pairs in found.items())
+        print(f"round {number + 1}: {', '.join(shown)}", flush=True)
+    for row, pairs in found.items():
+        ratios = [this / other for other, this in pairs]
+        low, high = interval(ratios)
+        other, this = (statistics.median(column) for column in zip(*pairs, strict=True))
+        ratio = f"{statistics.median(ratios):.3f} ({low:.3f} to {high:.3f})"
+        print(f"{row}: {other:,.0f} -> {this:,.0f} examples/s, ratio {ratio}")
+    for version in versions.values():
+        version.close()
+
+
+if __name__ == "__main__":
+    main()
