@@ -163,6 +163,13 @@ class SourceContract(abc.ABC):
         assert source.fetch(0, proceed=_go_on) > 0, "what was half there is removed"
         assert _one_by_one(source) == _one_by_one(new_source())
 
+    def test_a_source_of_limited_places_says_when_a_fetch_has_one(self, new_source: NewSource) -> None:
+        source, placed = new_source(), []
+        if not source.limits_places:
+            return
+        assert source.fetch(0, proceed=_go_on, on_place=lambda: placed.append("place")) > 0
+        assert placed == ["place"]
+
     def test_every_example_has_a_name_of_its_own(self, new_source: NewSource) -> None:
         source = new_source()
         shards, ks = all_positions(source)
