@@ -129,8 +129,8 @@ def test_a_checkpoint_of_an_auto_run_is_continued_with_auto_only(tmp_path):
     echo = ("echo=before_augmentation", "budget.fresh=64")
     run(tmp_path / "auto", *echo, "factor=auto")
     history = tmp_path / "auto" / "factor_history.json"
-    for factor in ("1", "2.5", str(history)):
-        with pytest.raises(SettingError, match=f"^factor={factor} cannot be used. Allowed: auto, the value the chec"):
+    for factor, shown in (("1", "1"), ("2.5", "2.5"), (str(history), "a recorded history")):
+        with pytest.raises(SettingError, match=f"^factor={shown} cannot be used. Allowed: auto, the value the chec"):
             run(tmp_path / "auto", *echo, f"factor={factor}", "resume=auto")
     with pytest.raises(SettingError, match="^max_factor=4 cannot be used. Allowed: None, the value the checkpoint"):
         run(tmp_path / "auto", *echo, "factor=auto", "max_factor=4", "resume=auto")

@@ -84,7 +84,7 @@ def imagenet(tmp_path):
         write_scenes(tmp_path / split, num_examples=number, pixels=400, split=split, layout="folder")
     return (
         "task=imagenet_resnet50", "task/imagenet_resnet50_data=folder", f"task.train.url={tmp_path}/train",
-        f"task.eval.url={tmp_path}/eval", f"task.train.classes={[str(digit) for digit in range(10)]}",
+        f"task.eval.url={tmp_path}/eval", f"task.train.classes={[str(number) for number in range(1000)]}",
         "task.models.torch.virtual_batch_size=2",
     )  # fmt: skip
 

@@ -29,6 +29,7 @@ from dataecho.training.spool import read_spool
 
 logger = logging.getLogger("dataecho.tracking")
 
+_TRIES = 3  # to reach another place, before a run is sent there
 _TAKEN = (UUID_TAG, PARENT_UUID_TAG, "mlflow.runName")
 _LOCK_NAME = "tracking.lock"
 _SECONDS_FOR_ANOTHER_PROCESS_TO_LEAVE = 5.0
@@ -279,7 +280,7 @@ def send_later(
         return True
     _require_mlflow()
     if is_elsewhere:
-        _require_answer(tracking_uri, experiment)
+        _require_answer(tracking_uri, experiment, retry_interval=retry_interval)
     try:
         lock = _lock(folder, timeout=0.0)
     except Timeout:
@@ -318,17 +319,24 @@ def _record_to_send(folder: Path) -> Record:
     return record
 
 
-def _require_answer(tracking_uri: str, experiment: str) -> None:
+def _require_answer(tracking_uri: str, experiment: str, *, retry_interval: float) -> None:
     """Before a run forgets where it was: the other place is there."""
-    try:
-        experiment_id(open_client(tracking_uri), uri=tracking_uri, name=experiment, artifact_root=None)
-    except Exception as error:
-        raise SettingError(
-            "tracking.tracking_uri",
-            without_credentials(tracking_uri),
-            allowed=f"a place that takes runs now ({masked_error(error, uri=tracking_uri)})",
-            cure=cure(error, uri=tracking_uri) or "Try again when it answers; the record of the run is as it was.",
-        ) from error
+    error: Exception | None = None
+    for left in reversed(range(_TRIES)):
+        try:
+            experiment_id(open_client(tracking_uri), uri=tracking_uri, name=experiment, artifact_root=None)
+            return
+        except Exception as caught:
+            error = caught
+        if left:
+            time.sleep(retry_interval)
+    assert error is not None
+    raise SettingError(
+        "tracking.tracking_uri",
+        without_credentials(tracking_uri),
+        allowed=f"a place that takes runs now ({masked_error(error, uri=tracking_uri)})",
+        cure=cure(error, uri=tracking_uri) or "Try again when it answers; the record of the run is as it was.",
+    ) from error
 
 
 def _moved(record: Record, folder: Path, *, tracking_uri: str, experiment: str) -> Record:

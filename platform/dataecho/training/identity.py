@@ -51,12 +51,13 @@ def portable_state(state: dict[str, Any], *, held_out: str) -> dict[str, Any]:
 
 
 def _portable(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: masked_nested(value, name=name) for name, value in settings.items() if not _is_place(name, value)}
+    kept = {name: masked_nested(value, name=name) for name, value in settings.items() if not _is_place(name)}
+    if isinstance(kept.get("factor"), str) and kept["factor"] != "auto":
+        kept["factor"] = "a recorded history"  # wherever it lies: its digest is in the identity of the feed
+    return kept
 
 
-def _is_place(name: str, value: Any) -> bool:
-    if name == "factor":  # a file's: the feed's identity has the digest of the history in it
-        return isinstance(value, str) and value != "auto"
+def _is_place(name: str) -> bool:
     group, *parts = name.split(".")
     # A task's own settings are facts, and so are its models'; its other parts are sources, and what they read with.
     return group == "task" and len(parts) > 1 and parts[0] != "models" and not PLACES.isdisjoint(parts[1:])

@@ -98,7 +98,10 @@ def test_a_call_that_hangs_in_a_thread_is_named_with_its_line_and_the_feed_close
 
     settings = {"stall_timeout": 0.3, "loop_helps": False}
     batches = feed([Stage("hangs", hangs)], settings=settings)
-    with pytest.raises(StallError, match=r"stall_timeout.*at batch \d+: example .*, in __call__, .*test_engine.py"), batches:
+    with (
+        pytest.raises(StallError, match=r"stall_timeout.*at batch \d+: example .*, in __call__, .*test_engine.py"),
+        batches,
+    ):
         list(itertools.islice(batches, 100))
     assert "left behind" in caplog.text
     with pytest.raises(StallError):
