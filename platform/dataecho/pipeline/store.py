@@ -35,6 +35,11 @@ class Entry:
         entry.fulfil(result)
         return entry
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether it has uses after the next one."""
+        return self._num_left > 1
+
     def fulfil(self, result: Example) -> None:
         """The result is there; it is kept if there are uses after the one that it was made for."""
         self.record = None

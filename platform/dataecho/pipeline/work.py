@@ -128,7 +128,8 @@ class Work:
         first = self.where(epochs[0], shards[0], ks[0])
         return first if len(ks) == 1 else f"{first} and the {len(ks) - 1} after it"
 
-    def _from_store(self, rows: Rows, entries: Sequence[Entry], times: Times) -> list[Example]:
+    def make_results(self, rows: Rows, entries: Sequence[Entry], times: Times) -> None:
+        """Make the results of the stage before the echo point for the ``entries``, one a row, that are not done."""
         first: dict[int, int] = {}
         for number, entry in enumerate(entries):
             if not entry.is_done:
@@ -140,6 +141,9 @@ class Work:
             results = as_examples(self._run(self._up(wanted), records, wanted, times))
             for number, result in zip(mine, results, strict=True):
                 entries[number].fulfil(result)
+
+    def _from_store(self, rows: Rows, entries: Sequence[Entry], times: Times) -> list[Example]:
+        self.make_results(rows, entries, times)
         return [entry.use() for entry in entries]
 
     def _records(self, rows: Rows, records: Sequence[Entry | None], times: Times) -> Chunk:

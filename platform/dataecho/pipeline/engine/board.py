@@ -392,8 +392,10 @@ class Board:
         if not self._jobs:
             return None
         job = self._jobs.popleft()
-        if len(self._jobs) <= self._look_ahead // 2 or not self._is_ahead():
-            self.news.add(Role.WORKER)  # not for every batch: to wake workers costs more than it gives
+        # Not for every batch: to wake workers costs more than it gives.
+        can_work = any(self._queues) or self._may_plan()
+        if can_work and (len(self._jobs) <= self._look_ahead // 2 or not self._is_ahead()):
+            self.news.add(Role.WORKER)
         return job
 
     def waits_for(self) -> str:

@@ -112,10 +112,12 @@ class Cutter:
     def _in_rows(self, planned: PlannedBatch) -> tuple[Job, list[Queued]]:
         assert self._pool is not None
         rows = Rows.of(planned)
-        reads = self._read(self._not_read(rows), 1, is_entry=False) if self._reads_when_planned else []
+        queued = self._read(self._not_read(rows), 1, is_entry=False) if self._reads_when_planned else []
         parts = self._workers.cut(rows, self._records)
         job = Job(planned, self._pool, num_pieces=len(parts))
-        return job, [*reads, *((queue, self._workers.piece(job, part, material)) for queue, part, material in parts)]
+        for queue, part, material in parts:
+            queued.extend((queue, piece) for piece in self._workers.pieces(job, part, material))
+        return job, queued
 
     def _not_read(self, rows: Rows) -> Ids:
         """The items among ``rows`` whose records are neither here nor on their way, nor needed."""

@@ -174,10 +174,13 @@ class ThreadEngine(Engine):
         board.proceed, board.has_place = self._proceed, self._place_found
 
     def ready(self, *, timeout: float) -> bool:
+        board = self._board
         if not self._has_begun:
             self._begin()
+        elif board.has_answer():  # without the lock: only this caller takes an answer away
+            self._waiting_since = None
+            return True
         deadline = time.monotonic() + timeout
-        board = self._board
         with self._lock:
             while not board.has_answer():
                 if self._helper is not None and self._helper.is_short() and (piece := board.take_short()) is not None:
@@ -292,11 +295,13 @@ class ThreadEngine(Engine):
     def _tell(self) -> None:
         """Wake whoever may find something to do; under the lock."""
         board = self._board
+        concerns_caller = board.has_answer() or board.phase is not Phase.RUNNING
         if board.news:
             for role in board.news:
                 self._has_work[role].notify_all()
+            concerns_caller = concerns_caller or (self._helper is not None and Role.WORKER in board.news)
             board.news.clear()
-        if board.has_answer() or board.phase is not Phase.RUNNING:
+        if concerns_caller:
             self._has_answer.notify_all()
 
     def _proceed(self, is_progress: bool) -> None:

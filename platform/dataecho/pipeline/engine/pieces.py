@@ -172,24 +172,62 @@ class ReadPiece(Piece):
         return f"reading {self._work.items_name(self._items[:, 1], self._items[:, 2], self._items[:, 3])}"
 
 
+class ResultsPiece(Piece):
+    """Results of the stage before the echo point that several pieces use: made apart from these, so that none of them
+    waits for another. A failure is told by the batches that need one. ``entries``: one a row."""
+
+    def __init__(self, rows: Rows, entries: Sequence[Entry], work: Work, meter: Meter) -> None:
+        super().__init__()
+        self._rows, self._entries, self._work, self._meter = rows, entries, work, meter
+        self._records = [entry.record for entry in entries if entry.record is not None]
+        for entry in entries:
+            entry.maker = self
+        for record in self._records:
+            if record.maker is not None:
+                self.wait_for(record.maker)
+
+    def run(self, worker: int) -> None:
+        times = Times()
+        self._work.make_results(self._rows, self._entries, times)
+        self._meter.add(times)
+
+    def reads_nothing(self) -> bool:
+        return self._work.source.is_in_memory or len(self._records) == len(self._entries)
+
+    def done(self, board: Board) -> None:
+        self._end()
+
+    def failed(self, board: Board, error: BaseException) -> None:
+        for entry in self._entries:
+            entry.fail(error)
+        self._end()
+
+    def _end(self) -> None:
+        for entry in self._entries:
+            entry.maker = None
+        for record in self._records:
+            record.used()
+
+    def __str__(self) -> str:
+        rows = self._rows
+        return f"results of {self._work.items_name(rows.epoch, rows.shard, rows.k)}"
+
+
 class RowsPiece(Piece):
-    """A few rows of a batch, from reading to writing. A failure is told by the batch, and by those that need a result
-    that was to be made here. ``entries``: one a row, where results are kept or records were read before."""
+    """A few rows of a batch, from what is kept of them, or from reading, to writing. A failure is told by the batch.
+    ``entries``: one a row, where results are kept or records were read before; those that nobody else uses are made
+    here."""
 
     def __init__(self, job: Job, rows: Rows, entries: Sequence[Entry] | None, work: Work, workers: Workers) -> None:
         super().__init__()
         self._job, self._rows, self._entries, self._work, self._workers = job, rows, entries, work, workers
-        self._mine: list[Entry] = []
         self._records: list[Entry] = []
         for entry in entries or ():
-            if entry.is_done or entry.maker is self:
+            if entry.is_done:
                 continue
             if entry.maker is not None:
                 self.wait_for(entry.maker)
-                continue
-            entry.maker = self
-            self._mine.append(entry)
-            if entry.record is not None:
+            elif entry.record is not None:
                 self._records.append(entry.record)
                 if entry.record.maker is not None:
                     self.wait_for(entry.record.maker)
@@ -198,25 +236,19 @@ class RowsPiece(Piece):
         self._workers.make(worker, self._job, self._rows, self._entries)
 
     def reads_nothing(self) -> bool:
-        if self._entries is None:
+        if self._work.source.is_in_memory or self._entries is None:
             return self._work.source.is_in_memory
-        return self._work.source.is_in_memory or all(
-            entry.is_done or (entry.record is not None and entry.record.is_done) for entry in self._entries
-        )
+        return all(entry.is_done or entry.record is not None for entry in self._entries)
 
     def done(self, board: Board) -> None:
         self._end()
         board.piece_ended(self._job, None)
 
     def failed(self, board: Board, error: BaseException) -> None:
-        for entry in self._mine:
-            entry.fail(error)
         self._end()
         board.piece_ended(self._job, error)
 
     def _end(self) -> None:
-        for entry in self._mine:
-            entry.maker = None
         for entry in (*self._records, *(self._entries or ())):
             entry.used()
 

@@ -236,8 +236,8 @@ class ProcessWorkers(Workers):
                 pieces.append((worker, part, [records.pop(ordinal, None) for ordinal in part.ordinal.tolist()]))
         return sorted(pieces, key=lambda piece: int(piece[1].place[0]))
 
-    def piece(self, job: Job, rows: Rows, material: Sequence[Entry | None] | None) -> Piece:
-        return RemoteRowsPiece(job, rows, material or (), self._work, self)
+    def pieces(self, job: Job, rows: Rows, material: Sequence[Entry | None] | None) -> list[Piece]:
+        return [RemoteRowsPiece(job, rows, material or (), self._work, self)]
 
     def make(self, worker: int, job: Job, rows: Rows, material: Sequence[Entry | None] | None) -> None:
         records = [record.use() if record is not None else None for record in material or ()]

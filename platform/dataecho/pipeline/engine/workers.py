@@ -5,11 +5,13 @@ from __future__ import annotations
 import abc
 from collections.abc import Sequence
 
+import numpy as np
+
 from dataecho.pipeline.batch import Arrays, Layout, new_arrays
 from dataecho.pipeline.engine.job import Job
 from dataecho.pipeline.engine.pace import Pace
 from dataecho.pipeline.engine.piece import Piece
-from dataecho.pipeline.engine.pieces import RowsPiece
+from dataecho.pipeline.engine.pieces import ResultsPiece, RowsPiece
 from dataecho.pipeline.fill import fill
 from dataecho.pipeline.meter import Meter, Times
 from dataecho.pipeline.rows import Rows
@@ -38,8 +40,8 @@ class Workers(abc.ABC):
         by entry ordinal; what is used is removed)."""
 
     @abc.abstractmethod
-    def piece(self, job: Job, rows: Rows, material: Sequence[Entry | None] | None) -> Piece:
-        """The piece of work that makes these rows."""
+    def pieces(self, job: Job, rows: Rows, material: Sequence[Entry | None] | None) -> list[Piece]:
+        """The piece of work that makes these rows, after those that it needs and nobody has planned yet."""
 
     @abc.abstractmethod
     def make(self, worker: int, job: Job, rows: Rows, material: Sequence[Entry | None] | None) -> None:
@@ -78,8 +80,18 @@ class ThreadWorkers(Workers):
         entries = self._store.take(rows, records)
         return [(0, rows[part], entries[part] if entries is not None else None) for part in self._pace.cut(len(rows))]
 
-    def piece(self, job: Job, rows: Rows, material: Sequence[Entry | None] | None) -> Piece:
-        return RowsPiece(job, rows, material, self._work, self)  # type: ignore[arg-type]
+    def pieces(self, job: Job, rows: Rows, material: Sequence[Entry | None] | None) -> list[Piece]:
+        entries: Sequence[Entry] | None = material  # type: ignore[assignment]
+        pieces: list[Piece] = []
+        first: dict[int, int] = {}
+        for number, entry in enumerate(entries or ()):
+            if entry.maker is None and not entry.is_done and entry.is_shared:
+                first.setdefault(id(entry), number)
+        if entries is not None and first:
+            which = list(first.values())
+            shared = [entries[number] for number in which]
+            pieces.append(ResultsPiece(rows[np.array(which)], shared, self._work, self._meter))
+        return [*pieces, RowsPiece(job, rows, entries, self._work, self)]
 
     def make(self, worker: int, job: Job, rows: Rows, material: Sequence[Entry | None] | None) -> None:
         times = Times()
