@@ -305,7 +305,10 @@ class Bench:
             batch_size=BATCH_SIZE,
             shuffle_buffer=8,
             seed=0,
-            settings=ExecutorSettings(stall_timeout=stall, max_waiting=0, **EXECUTORS[cell.executor]),
+            # A caller that helps could be the one that hangs, and that cannot be bounded.
+            settings=ExecutorSettings(
+                stall_timeout=stall, max_waiting=0, loop_helps=cell.fault != "hang", **EXECUTORS[cell.executor]
+            ),
             pool=self.pool,
             **ECHOES[cell.echo],
         )
