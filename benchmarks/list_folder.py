@@ -1,4 +1,4 @@
-"""What it takes to list a folder of many files: seconds and memory of ``FolderSource``, in a process of its own.
+"""The cost of listing a folder of many files: seconds and memory of ``FolderSource``, in a process of its own.
 
 python benchmarks/list_folder.py --num-files 1000000
 

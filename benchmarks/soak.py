@@ -89,7 +89,7 @@ def workers(server: subprocess.Popen[str]) -> list[psutil.Process]:
 
 
 def note(started: float, num_batches: int, num_killed: int, server: subprocess.Popen[str]) -> dict[str, float]:
-    """What this process and its workers take now."""
+    """Memory, open files and threads of this process and its workers now."""
     process = psutil.Process()
     children = workers(server)
     sizes = [child.memory_info().rss for child in children]

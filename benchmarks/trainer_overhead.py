@@ -68,7 +68,8 @@ class ResidentFeed:
 
     def __init__(self, resident: list[dict[str, np.ndarray]], state: dict[str, Any] | None) -> None:
         self._feed = new_feed(state)
-        self._planned = self._feed._executor._planned
+        planner = self._feed._executor._engine._board._planner
+        self._planned = iter(lambda: planner.next_event(1).batches[0], None)
         self._resident = itertools.cycle(resident)
         self.meter, self.echo_after = self._feed.meter, self._feed.echo_after
         self.resume = self.close = lambda: None

@@ -1,5 +1,4 @@
-"""What must be set before the first import of a heavy library, output that never ends a run, and where this code comes
-from."""
+"""The environment of heavy libraries, set before their first import; output that never ends a run; where code is."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def test_a_setting_that_is_pasted_is_read_back(text):
 
 
 def test_what_needs_no_quotes_has_none():
-    assert setting("resume", "/work/runs/2026-01-01/12-00") == "resume=/work/runs/2026-01-01/12-00"
+    assert setting("resume", "/data/runs/2026-01-01/12-00") == "resume=/data/runs/2026-01-01/12-00"
 
 
 @pytest.mark.parametrize("key", ["run_dir", "resume", "checkpoint"])

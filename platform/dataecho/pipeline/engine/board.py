@@ -399,7 +399,7 @@ class Board:
         return job
 
     def waits_for(self) -> str:
-        """What the next answer waits for."""
+        """Name the batch or shard that the next answer waits for."""
         if self._jobs and isinstance(self._jobs[0], Job):
             return f"batch {self._jobs[0].planned.batch_ordinal}"
         if isinstance(self._needed, NeedsLength):
@@ -408,7 +408,7 @@ class Board:
             return f"shard {int(self._needed.items[0, 2])}, which the plan has reached"
         return "the next batch to be planned"
 
-    def num_copies(self) -> list[int]:
+    def shards_here(self) -> list[int]:
         """The fetched shards that are here."""
         return self._visits.here() if self._visits is not None else []
 

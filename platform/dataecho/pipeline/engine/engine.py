@@ -85,7 +85,7 @@ class Engine(abc.ABC):
 
     def _let_go(self) -> None:
         """Give back what the pieces held; none of them runs any more."""
-        for shard in self._board.num_copies():
+        for shard in self._board.shards_here():
             try:
                 self._source.drop(shard)
             except Exception as error:

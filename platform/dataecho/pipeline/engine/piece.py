@@ -1,4 +1,4 @@
-"""What all pieces of work have in common."""
+"""The base of all pieces of work."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from dataecho.plan.events import Ended, Entered, Event, Planned
 
 
 class AnyPlan(Protocol):
-    """What the engine can carry out: :class:`dataecho.plan.plan.Plan` and :class:`dataecho.plan.once.OncePlan`."""
+    """A plan for the engine: :class:`dataecho.plan.plan.Plan` and :class:`dataecho.plan.once.OncePlan`."""
 
     @property
     def block_length(self) -> int: ...
@@ -29,7 +29,7 @@ class Planner:
         self._has_ended = False
 
     def next_event(self, num_batches: int) -> Event:
-        """What the plan needs or says, or the next ``num_batches`` batches (fewer at its end)."""
+        """The plan's next need or news, or the next ``num_batches`` batches (fewer at its end)."""
         batches = self._batches
         while len(batches) < num_batches and not self._has_ended:
             event = self._plan.next_event(self._block_length)
