@@ -4,8 +4,10 @@
     python benchmarks/versions.py --other /tmp/other --rounds 15
 
 Rows: the three workloads of ``loaders.py`` at each version's best setting, and the echoed ones of ``time_model.py``.
-Each version has a process of its own, which is asleep while the other works. A ratio is of two neighbouring runs; the
-table has medians of rounds, with the 95 % interval of the median (by order statistics).
+Each version has a process of its own, which is asleep while the other works. A setting is the best by the median of
+three short runs. A round has two runs of each version, one within the other (a b b a), so that a machine that becomes
+slower or faster meanwhile is the same for both; its ratio is of their sums. The table has medians of rounds, with the
+95 % interval of the median (by order statistics).
 """
 
 from __future__ import annotations
@@ -126,19 +128,21 @@ def main() -> None:
     for workload in (row for row in given.rows if row in LOADERS):
         for name, version in versions.items():
             rates = {
-                setting: version.ask("rate", workload, setting, TUNING) for setting in version.ask("settings", workload)
+                setting: statistics.median(version.ask("rate", workload, setting, TUNING) for _ in range(3))
+                for setting in version.ask("settings", workload)
             }
             best[name, workload] = max(rates, key=lambda setting: rates[setting])
             print(f"{workload}, {name}: {best[name, workload]}, {rates[best[name, workload]]:,.0f}/s", flush=True)
     found: dict[str, list[tuple[float, float]]] = {row: [] for row in given.rows}
     for number in range(given.rounds):
         for row in given.rows:
-            rates = {}
-            for name in ("this", "other") if number % 2 else ("other", "this"):
+            rates = {"this": 0.0, "other": 0.0}
+            first, second = ("this", "other") if number % 2 else ("other", "this")
+            for name in (first, second, second, first):
                 if row in LOADERS:
-                    rates[name] = versions[name].ask("rate", row, best[name, row], SECONDS)
+                    rates[name] += versions[name].ask("rate", row, best[name, row], SECONDS) / 2
                 else:
-                    rates[name] = versions[name].ask("echo", row.split()[0], ECHOES[row], SECONDS)
+                    rates[name] += versions[name].ask("echo", row.split()[0], ECHOES[row], SECONDS) / 2
             found[row].append((rates["other"], rates["this"]))
         shown = (f"{row} {pairs[-1][1] / pairs[-1][0]:.2f}" for row, pairs in found.items())
         print(f"round {number + 1}: {', '.join(shown)}", flush=True)
