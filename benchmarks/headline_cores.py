@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dataecho.environment import prepare
-from dataecho.pipeline.executor import Executor
+from dataecho.pipeline.engine.executor import Executor
 
 SEED = 0
 UNCOUNTED, INTERVAL = 3.0, 0.25  # seconds after the first batch that do not count; between looks

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from headline_setup import IMAGE_SIZE, NUM_HELD_OUT, NUM_TRAIN, PIXELS, QUALITY, SHARD_SIZE
 
-from tasks.images.drawing import Scenes
-from tasks.images.pixels import central_crop
-from tasks.images.scenes import write_scenes
+from dataecho_tasks.shared.images.drawing import Scenes
+from dataecho_tasks.shared.images.pixels import central_crop
+from dataecho_tasks.shared.images.scenes import write_scenes
 
 NUM_SHARDS = NUM_TRAIN // SHARD_SIZE
 

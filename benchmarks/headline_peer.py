@@ -30,8 +30,8 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 from webdataset.shardlists import expand_urls
 
-from tasks.images.pixels import decode_image, random_colour, random_crop
-from tasks.images.torch_model import ImagesNet
+from dataecho_tasks.images.torch_model import ImagesNet
+from dataecho_tasks.shared.images.pixels import decode_image, random_colour, random_crop
 
 Pair = tuple[NDArray[np.uint8], int]
 

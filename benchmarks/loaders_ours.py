@@ -23,9 +23,8 @@ from loaders_work import (
 )
 from numpy.typing import NDArray
 
-from dataecho.pipeline.engine.pace import ChunkSize
-from dataecho.pipeline.executor import ExecutorSettings
 from dataecho.pipeline.feed import Feed
+from dataecho.pipeline.settings import ChunkSize, PipelineSettings
 from dataecho.pipeline.source import ArraySource, Source
 from dataecho.pipeline.stage import Chunk, Stage
 from dataecho.plan.keys import uniform, uniforms
@@ -75,7 +74,7 @@ STAGES = {
 }
 
 
-def _feed(source: Source, workload: str, settings: ExecutorSettings) -> Iterator[Arrays]:
+def _feed(source: Source, workload: str, settings: PipelineSettings) -> Iterator[Arrays]:
     size = BATCH_SIZES[workload]
     with Feed(source, STAGES[workload], batch_size=size, shuffle_buffer=1024, seed=0, settings=settings) as feed:
         for batch in feed:
@@ -95,7 +94,7 @@ def arms(workload: str, data: Data) -> Arms:
     sizes: dict[str, tuple[ChunkSize, ...]] = {"jpeg": ("auto", 32), "small": ("auto", 128), "tokens": ("auto",)}
     ahead = {"jpeg": (8,), "small": (8,), "tokens": (8, 64)}[workload]
     found = {
-        f"{kind}={count} chunk={size} ahead={batches}": ExecutorSettings(
+        f"{kind}={count} chunk={size} ahead={batches}": PipelineSettings(
             **{f"num_{kind}": count}, chunk_size=size, look_ahead=batches
         )
         for kind, count in (("threads", 0), ("threads", 1), ("threads", 2), ("threads", 3), ("processes", 2))

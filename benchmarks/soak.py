@@ -25,8 +25,8 @@ import numpy as np
 import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from dataecho.pipeline.executor import ExecutorSettings
 from dataecho.pipeline.feed import Feed
+from dataecho.pipeline.settings import PipelineSettings
 from dataecho.pipeline.stage import Stage
 from dataecho.plan import keys as draws
 from dataecho.plan.plan import Plan
@@ -133,7 +133,7 @@ def soak(minutes: float, seed: int) -> tuple[list[dict[str, float]], dict[str, f
             first_delay=0.05,
             timeout=1.0,
         )
-        settings = ExecutorSettings(num_processes=2, max_skipped_share=0.1, max_waiting=1)
+        settings = PipelineSettings(num_processes=2, max_skipped_share=0.1, max_waiting=1)
         echo = {"batch_size": BATCH_SIZE, "shuffle_buffer": SHUFFLE_BUFFER, "seed": seed}
         lengths = dict.fromkeys(range(NUM_SHARDS), SHARD_LENGTH)
         plan = Plan(

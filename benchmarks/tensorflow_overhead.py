@@ -11,7 +11,7 @@ import numpy as np
 from dataecho.backends.tensorflow_backend import TensorflowBackend
 from dataecho.backends.tensorflow_start import keras, tf
 from dataecho.training.contracts import AcceleratorSettings, BackendContext, OptimizerSettings
-from tasks.digits.tensorflow_model import DigitsNet
+from dataecho_tasks.digits.tensorflow_model import DigitsNet
 
 tf.config.threading.set_intra_op_parallelism_threads(1)
 tf.config.threading.set_inter_op_parallelism_threads(1)

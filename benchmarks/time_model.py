@@ -43,8 +43,8 @@ from rich.table import Table
 from threadpoolctl import threadpool_limits
 from torch import nn
 
-from dataecho.pipeline.executor import ExecutorSettings
 from dataecho.pipeline.feed import Feed
+from dataecho.pipeline.settings import PipelineSettings
 from dataecho.pipeline.source import Source
 from dataecho.pipeline.stage import Chunk
 from dataecho.pipeline.throttle import Throttle
@@ -204,7 +204,7 @@ def model(case: str, measured: Parameters, factor: int) -> float:
 
 def delivered(source: Source, step: Step, factor: int, *, num_threads: int, seconds: float) -> float:
     """Examples per second of the real feed and the step, once the shuffle buffer is settled."""
-    settings = ExecutorSettings(num_threads=num_threads, look_ahead=8)
+    settings = PipelineSettings(num_threads=num_threads, look_ahead=8)
     with Feed(
         source,
         STAGES["jpeg"],

@@ -11,7 +11,7 @@ import torch
 
 from dataecho.backends.torch_backend import TorchBackend
 from dataecho.training.contracts import AcceleratorSettings, BackendContext, OptimizerSettings
-from tasks.digits.torch_model import DigitsNet
+from dataecho_tasks.digits.torch_model import DigitsNet
 
 
 def bare(resident: list[dict[str, np.ndarray]], *, channels: tuple[int, int], rate: float, num_steps: int) -> float:

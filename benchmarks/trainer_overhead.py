@@ -26,8 +26,8 @@ from rich.table import Table
 
 from dataecho.environment import prepare
 from dataecho.pipeline.batch import Batch
-from dataecho.pipeline.executor import ExecutorSettings
 from dataecho.pipeline.feed import Feed
+from dataecho.pipeline.settings import PipelineSettings
 from dataecho.report.display import NoDisplay
 from dataecho.tracking.mlflow_tracker import MLflowTracker
 from dataecho.training.auto_factor import FixedFactor
@@ -37,11 +37,11 @@ from dataecho.training.schedule import ConstantSchedule
 from dataecho.training.target import Target
 from dataecho.training.timing import TimeModel
 from dataecho.training.trainer import Trainer, TrainerSettings
-from tasks.digits.data import Digits
+from dataecho_tasks.digits.data import Digits
 
 STEPS, STEPS_PER_MARK = 200, 50
 BATCH_SIZE, RATE = 64, 0.01
-SETTINGS = ExecutorSettings(num_threads=1, hands_on=False)  # as the trainer has it with a backend on the CPU
+SETTINGS = PipelineSettings(num_threads=1, hands_on=False)  # as the trainer has it with a backend on the CPU
 
 TASK = Digits(
     batch_size=BATCH_SIZE,

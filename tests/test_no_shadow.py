@@ -25,7 +25,7 @@ for name in sys.argv[1:]:
     assert modules, f"{name}: no module found"
     for module in modules:
         importlib.import_module(module)
-importlib.import_module("tasks.digits.data")
+importlib.import_module("dataecho_tasks.digits.data")
 frameworks = {"torch", "tensorflow", "jax", "hydra", "omegaconf", "mlflow", "optuna"}
 print("loaded:", *sorted(frameworks & sys.modules.keys()))
 """

@@ -11,6 +11,7 @@ from omegaconf import MISSING
 from pydantic import ConfigDict, create_model
 
 from dataecho.errors import SettingError, refuse_unknown
+from dataecho.moved import current_name
 from dataecho.settings import Node, check_types
 
 T = TypeVar("T")
@@ -53,7 +54,7 @@ def _target(node: Node, contract: type, *, key: str) -> Any:
         refuse_unknown([k for k in node if k.startswith("_")], ["_target_"], prefix=f"{key}.", values=node)
         raise SettingError(f"{key}._target_", name, allowed="the dotted path of a class", cure=f"Choose {key}=<name>.")
     try:
-        target = get_object(name)
+        target = get_object(current_name(name))
     except Exception as error:
         raise SettingError(
             f"{key}._target_",

@@ -17,8 +17,8 @@ from typing import Any
 from dataecho.build import build
 from dataecho.environment import git_revision
 from dataecho.errors import require
-from dataecho.pipeline.executor import ExecutorSettings
 from dataecho.pipeline.feed import Feed
+from dataecho.pipeline.settings import PipelineSettings
 from dataecho.pipeline.source import Source
 from dataecho.pipeline.stage import BATCH, DEVICE, echo_point, stage_names
 from dataecho.pipeline.throttle import Throttle
@@ -87,7 +87,7 @@ class Workload:
     backend: Backend
     train_source: Source
     eval_source: Source
-    executor: ExecutorSettings
+    executor: PipelineSettings
     emulated: dict[str, float]
     """Limits of the training source that were set on purpose: whoever reports results must say so."""
 
@@ -193,7 +193,7 @@ def compose_workload(config: Node) -> Workload:
     _check_ranks(settings, task, backend.ranks)
     if not backend.ranks.is_first:
         tracker = NoTracker()
-    executor = ExecutorSettings(
+    executor = PipelineSettings(
         **settings.pipeline.model_dump(exclude={"max_memory", "throttle"}),
         hands_on=not backend.keeps_host_arrays,  # otherwise the loop would have to lay them differently
     )

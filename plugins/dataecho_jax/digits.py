@@ -1,4 +1,4 @@
-"""The digits network in JAX; what it computes is what ``tasks.digits.torch_model`` computes."""
+"""The digits network in JAX; what it computes is what ``dataecho_tasks.digits.torch_model`` computes."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ import tests.backends.two_cpus  # noqa: F401
 from dataecho.backends.torch_backend import TorchBackend
 from dataecho.backends.torch_layers import NARROW, stride_before_narrow_convolutions
 from dataecho.build import build
-from tasks.images.tensorflow_layers import Convolution
+from dataecho_tasks.shared.images.tensorflow_layers import Convolution
 from tests.backends.narrow_models import SMALL, WIDTHS, Own, context, context_of, own_batch, task_and_batch, train
 from tests.support import PROJECT, config
 

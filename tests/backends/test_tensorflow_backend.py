@@ -378,7 +378,7 @@ FRESH = """
 import sys
 from dataecho.backends.tensorflow_backend import TensorflowBackend
 from dataecho.training.contracts import AcceleratorSettings, BackendContext, OptimizerSettings
-from tasks.digits.tensorflow_model import DigitsNet
+from dataecho_tasks.digits.tensorflow_model import DigitsNet
 backend = TensorflowBackend(
     BackendContext(
         new_model=DigitsNet,

@@ -12,8 +12,8 @@ from dataecho.compose import compose_input, compose_training, compose_workload
 from dataecho.errors import SettingError
 from dataecho.modes import run_mode
 from dataecho.report.display import NoDisplay
-from tasks.coco_ssd.windows import crop, crop_in_one_draw
-from tasks.images import pixels, resized_crops
+from dataecho_tasks.coco_ssd.windows import crop, crop_in_one_draw
+from dataecho_tasks.shared.images import pixels, resized_crops
 from tests.support import PROJECT, config
 
 QUIET = ("tracking=none", "display=none", "accelerator=cpu", "backend.compute_threads=1")

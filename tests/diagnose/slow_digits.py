@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from dataecho.pipeline.source import ArraySource
 from dataecho.pipeline.stage import Stage
-from tasks.digits.data import Digits
-from tasks.digits.torch_model import DigitsNet
+from dataecho_tasks.digits.data import Digits
+from dataecho_tasks.digits.torch_model import DigitsNet
 
 
 class SlowSource(ArraySource):

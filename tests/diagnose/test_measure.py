@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dataecho.diagnose.measure import measure
-from dataecho.pipeline.executor import ExecutorSettings
+from dataecho.pipeline.settings import PipelineSettings
 from dataecho.pipeline.source import ArraySource
 from dataecho.pipeline.stage import Stage
 from dataecho.pipeline.throttle import Throttle
@@ -69,7 +69,7 @@ def measured(source, backend, *, seconds=1.0, num_threads=2, shuffle_buffer=10**
         batch_size=8,
         shuffle_buffer=shuffle_buffer,
         seed=0,
-        settings=ExecutorSettings(num_threads=num_threads, look_ahead=2, chunk_size=2),
+        settings=PipelineSettings(num_threads=num_threads, look_ahead=2, chunk_size=2),
         seconds=seconds,
         emulated={"latency": 1.0},
         show=lambda part, share: told.append((part, share)),

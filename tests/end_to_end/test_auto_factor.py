@@ -15,7 +15,7 @@ from dataecho.pipeline.source import ArraySource
 from dataecho.report.display import NoDisplay
 from dataecho.training.checkpoint import list_checkpoints, load_checkpoint
 from dataecho.training.spool import read_spool
-from tasks.digits.data import Digits
+from dataecho_tasks.digits.data import Digits
 from tests.support import PROJECT, TIMES, config
 
 COMMON = (

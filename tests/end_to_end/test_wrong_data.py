@@ -10,7 +10,11 @@ from tests.sources.tar_files import write_tar
 from tests.support import PROJECT
 
 #: Instead of a vocabulary that would have to be learnt first.
-BYTES = ["~task.tokenizer", "+task.tokenizer={_target_: tasks.text.tokenizer.ByteTokenizer}", "task.vocab_size=256"]
+BYTES = [
+    "~task.tokenizer",
+    "+task.tokenizer={_target_: dataecho_tasks.shared.text.tokenizer.ByteTokenizer}",
+    "task.vocab_size=256",
+]
 
 
 def write_files(root):

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from dataecho.pipeline.engine.processes import WorkerPool
-from dataecho.pipeline.executor import ExecutorSettings
 from dataecho.pipeline.feed import Feed, once_through
+from dataecho.pipeline.settings import PipelineSettings
 from dataecho.pipeline.source import ArraySource, Source
 from dataecho.pipeline.stage import Stage
 from dataecho.plan import keys as draws
@@ -154,7 +154,7 @@ def digests(
         batch_size=BATCH_SIZE,
         shuffle_buffer=SHUFFLE_BUFFER,
         seed=SEED,
-        settings=ExecutorSettings(**workers),
+        settings=PipelineSettings(**workers),
         pool=pool,
         **echo,
     ) as feed:
@@ -174,7 +174,7 @@ def pass_digests(
     """Of one pass over everything, the second of two ranks."""
     ids, arrays = hashlib.sha256(), hashlib.sha256()
     stages = tuple(stage for stage in stages if not stage.random)
-    settings = ExecutorSettings(**workers)
+    settings = PipelineSettings(**workers)
     with once_through(source, stages, batch_size=4, rank=1, num_ranks=2, settings=settings, pool=pool) as batches:
         for batch in batches:
             _add_ids(ids, batch)

@@ -13,7 +13,7 @@ from dataecho.pipeline.source import ArraySource
 from dataecho.pipeline.stage import Broken
 from dataecho.plan.factors import FactorHistory
 from dataecho.training.contracts import Task
-from tasks.digits.data import Digits
+from dataecho_tasks.digits.data import Digits
 from tests.support import config
 
 

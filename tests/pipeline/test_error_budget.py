@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from dataecho.errors import SettingError
+from dataecho.pipeline.accounting.error_budget import ErrorBudget
 from dataecho.pipeline.batch import Skipped
-from dataecho.pipeline.error_budget import ErrorBudget
-from dataecho.pipeline.executor import ExecutorSettings
 from dataecho.pipeline.feed import Feed, once_through
+from dataecho.pipeline.settings import PipelineSettings
 from dataecho.pipeline.source import ArraySource
 from dataecho.pipeline.stage import Broken, ExampleError, Stage
 
@@ -51,7 +51,7 @@ def feed(*, share, batched=False, num_threads=2, **echo):
         Stage("check", check_all if batched else check, batched=batched),
         Stage("double", double, batched=True),
     ]
-    settings = ExecutorSettings(num_threads=num_threads, look_ahead=3, chunk_size=3, max_skipped_share=share)
+    settings = PipelineSettings(num_threads=num_threads, look_ahead=3, chunk_size=3, max_skipped_share=share)
     return Feed(SomeBroken(), stages, batch_size=8, shuffle_buffer=16, seed=0, settings=settings, **echo)
 
 
@@ -110,7 +110,7 @@ def test_a_batch_without_a_good_example_is_an_error():
     def fail(example):
         raise ValueError("all corrupt")
 
-    settings = ExecutorSettings(max_skipped_share=0.9)
+    settings = PipelineSettings(max_skipped_share=0.9)
     source = ArraySource({"x": np.arange(SIZE)})
     with pytest.raises(ExampleError, match="no example of a whole batch is good; ValueError: all corrupt"):
         with Feed(source, [Stage("fail", fail)], batch_size=8, shuffle_buffer=8, seed=0, settings=settings) as batches:
@@ -118,7 +118,7 @@ def test_a_batch_without_a_good_example_is_an_error():
 
 
 def test_evaluation_leaves_out_what_is_broken():
-    settings = ExecutorSettings(max_skipped_share=0.1)
+    settings = PipelineSettings(max_skipped_share=0.1)
     with once_through(SomeBroken(), [Stage("check", check)], batch_size=16, settings=settings) as batches:
         seen = [x for batch in batches for x in batch["x"][batch.weights > 0].tolist()]
     assert seen == [number for number in range(SIZE) if number not in BROKEN]
@@ -128,7 +128,7 @@ def test_a_mistake_that_concerns_no_single_example_is_never_tolerated():
     def shorter(chunk):
         return {"x": chunk["x"][:-1]} if len(chunk["x"]) > 1 else chunk
 
-    settings = ExecutorSettings(max_skipped_share=0.9, chunk_size=4)
+    settings = PipelineSettings(max_skipped_share=0.9, chunk_size=4)
     source = ArraySource({"x": np.arange(SIZE)})
     stages = [Stage("shorter", shorter, batched=True)]
     with pytest.raises(ExampleError, match="and the 3 after it, together: ValueError: a batched stage must keep"):

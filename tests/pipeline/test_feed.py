@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from dataecho.errors import SettingError
-from dataecho.pipeline.executor import ExecutorSettings
 from dataecho.pipeline.feed import Feed, once_through
+from dataecho.pipeline.settings import PipelineSettings
 from dataecho.pipeline.source import ArraySource
 from dataecho.pipeline.stage import ExampleError, Stage
 from dataecho.plan import keys as draws
@@ -72,7 +72,7 @@ def feed(source, calls, *, echo_after, factor=1.0, num_threads=2, state=None, **
         seed=0,
         echo_after=echo_after,
         factor=factor,
-        settings=ExecutorSettings(num_threads=num_threads, look_ahead=3, chunk_size=3),
+        settings=PipelineSettings(num_threads=num_threads, look_ahead=3, chunk_size=3),
         state=state,
         **settings,
     )
@@ -200,7 +200,7 @@ def test_an_error_names_the_example_and_comes_at_its_batch(echo_after, num_threa
         return example
 
     stages = (calls.stages()[0], Stage("check", fails))
-    settings = ExecutorSettings(num_threads=num_threads, chunk_size=3)
+    settings = PipelineSettings(num_threads=num_threads, chunk_size=3)
     factor = 1.0 if echo_after is None else 2.0
     expected = 0
     with Feed(
@@ -486,7 +486,7 @@ def test_a_stage_may_put_something_else_into_the_dictionary_it_was_given(num_thr
 
     source = ArraySource({"x": np.zeros(SIZE, np.int64)})
     stages = [Stage("decode", lambda example: example), Stage("add", adds_one, random=True)]
-    settings = ExecutorSettings(num_threads=num_threads, chunk_size=3)
+    settings = PipelineSettings(num_threads=num_threads, chunk_size=3)
     with Feed(
         source, stages, batch_size=8, shuffle_buffer=16, seed=0, echo_after="decode", factor=4.0, settings=settings
     ) as batches:

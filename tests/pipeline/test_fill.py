@@ -5,13 +5,13 @@ import re
 import numpy as np
 import pytest
 
+from dataecho.pipeline.accounting.meter import Times
 from dataecho.pipeline.batch import new_arrays
-from dataecho.pipeline.fill import put
-from dataecho.pipeline.meter import Times
-from dataecho.pipeline.rows import Rows
+from dataecho.pipeline.engine.fill import put
+from dataecho.pipeline.engine.rows import Rows
+from dataecho.pipeline.engine.work import Made, Work
 from dataecho.pipeline.source import ArraySource
 from dataecho.pipeline.stage import ExampleError
-from dataecho.pipeline.work import Made, Work
 
 
 def test_a_broken_row_is_not_named_as_one_that_may_not_fit():

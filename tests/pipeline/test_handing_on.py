@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from dataecho.pipeline.batch import ALIGNMENT, MAX_HANDED_ON, new_arrays
-from dataecho.pipeline.executor import ExecutorSettings
 from dataecho.pipeline.feed import Feed, once_through
+from dataecho.pipeline.settings import PipelineSettings
 from dataecho.pipeline.source import ArraySource
 from dataecho.pipeline.stage import Stage
 
@@ -37,7 +37,7 @@ def feed(source=None, stages=SHIFT, *, batch_size=BATCH, echo=None, **settings):
         batch_size=batch_size,
         shuffle_buffer=16,
         seed=0,
-        settings=ExecutorSettings(**{"num_threads": 2, "look_ahead": 12, **settings}),
+        settings=PipelineSettings(**{"num_threads": 2, "look_ahead": 12, **settings}),
         **(echo or {}),
     )
 
@@ -141,7 +141,7 @@ def test_what_is_padded_or_broken_is_filled_in_a_copy():
             ]
 
     def evaluation(stages, size=16, share=0.0):
-        settings = ExecutorSettings(num_threads=1, look_ahead=2, max_skipped_share=share)  # made one by one
+        settings = PipelineSettings(num_threads=1, look_ahead=2, max_skipped_share=share)  # made one by one
         return once_through(ArraySource({"row": TOKENS}), stages, batch_size=size, settings=settings)
 
     column = (TOKENS[:, 0] + 1).tolist()

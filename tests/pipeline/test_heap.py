@@ -7,8 +7,8 @@ import sys
 
 import numpy as np
 
-from dataecho.pipeline.executor import ExecutorSettings
 from dataecho.pipeline.feed import once_through
+from dataecho.pipeline.settings import PipelineSettings
 from dataecho.pipeline.source import ArraySource
 from dataecho.pipeline.stage import Stage
 
@@ -17,7 +17,7 @@ from dataecho.pipeline.stage import Stage
 FAULTS = """
 import resource, sys
 import numpy as np
-from dataecho.pipeline.heap import keep_freed_memory
+from dataecho.pipeline.engine.heap import keep_freed_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -61,7 +61,7 @@ def page_faults(example):
 
 
 def test_worker_processes_do_it():
-    settings = ExecutorSettings(num_processes=1, chunk_size=1)
+    settings = PipelineSettings(num_processes=1, chunk_size=1)
     source, stages = ArraySource({"x": np.arange(4)}), (Stage("faults", page_faults),)
     with once_through(source, stages, batch_size=4, settings=settings) as batches:
         assert next(batches)["faults"].max() < 100

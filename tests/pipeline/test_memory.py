@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from dataecho.errors import SettingError
-from dataecho.pipeline.executor import ExecutorSettings
+from dataecho.pipeline.accounting.memory import MIB, Memory
 from dataecho.pipeline.feed import Feed
-from dataecho.pipeline.memory import MIB, Memory
+from dataecho.pipeline.settings import PipelineSettings
 from dataecho.pipeline.source import ArraySource, Source
 from dataecho.pipeline.stage import Stage
 from dataecho.plan import keys as draws
@@ -48,7 +48,7 @@ def feed(source, **echo):
         batch_size=BATCH,
         shuffle_buffer=BUFFER,
         seed=0,
-        settings=ExecutorSettings(num_threads=1, look_ahead=LOOK_AHEAD),
+        settings=PipelineSettings(num_threads=1, look_ahead=LOOK_AHEAD),
         **echo,
     )
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from dataecho.errors import DataError
-from dataecho.pipeline.executor import ExecutorSettings
 from dataecho.pipeline.feed import Feed, once_through
+from dataecho.pipeline.settings import PipelineSettings
 from dataecho.pipeline.source import Source
 from dataecho.pipeline.stage import ExampleError, Stage
 from dataecho.plan import keys as draws
@@ -72,7 +72,7 @@ def feed(source, *, num_threads=2, read_ahead=2, state=None, **echo):
         batch_size=4,
         shuffle_buffer=12,
         seed=0,
-        settings=ExecutorSettings(num_threads=num_threads, look_ahead=2, chunk_size=3, read_ahead=read_ahead),
+        settings=PipelineSettings(num_threads=num_threads, look_ahead=2, chunk_size=3, read_ahead=read_ahead),
         state=state,
         **echo,
     )
@@ -207,7 +207,7 @@ def test_a_length_is_asked_for_once_whatever_asks():
 
 def test_evaluation_fetches_every_shard_once_in_order():
     source = Remote(num_fetches=1)
-    settings = ExecutorSettings(read_ahead=1, chunk_size=3)
+    settings = PipelineSettings(read_ahead=1, chunk_size=3)
     with once_through(source, [Stage("decode", lambda record: record)], batch_size=10, settings=settings) as batches:
         seen = [x for batch in batches for x in batch["x"][batch.weights > 0].tolist()]
     assert seen == [100 * shard + k for shard, length in enumerate(LENGTHS) for k in range(length)]
@@ -275,6 +275,6 @@ def test_filling_the_buffer_needs_no_more_room_than_what_is_read_and_what_is_ahe
         batch_size=4,
         shuffle_buffer=96,
         seed=0,
-        settings=ExecutorSettings(read_ahead=4),
+        settings=PipelineSettings(read_ahead=4),
     ) as batches:
         assert len(list(itertools.islice(batches, 40))) == 40

@@ -7,8 +7,8 @@ import time
 import numpy as np
 import pytest
 
-from dataecho.pipeline.executor import ExecutorSettings
 from dataecho.pipeline.feed import Feed
+from dataecho.pipeline.settings import PipelineSettings
 from dataecho.pipeline.source import Source
 from dataecho.pipeline.stage import ExampleError, Stage
 from dataecho.plan import keys as draws
@@ -53,7 +53,7 @@ def feed(source, *, num_threads=1, state=None, **echo):
         batch_size=4,
         shuffle_buffer=12,
         seed=0,
-        settings=ExecutorSettings(num_threads=num_threads, look_ahead=2, chunk_size=3),
+        settings=PipelineSettings(num_threads=num_threads, look_ahead=2, chunk_size=3),
         state=state,
         **echo,
     )
@@ -128,7 +128,7 @@ def test_records_wait_in_memory_until_their_first_use():
         batch_size=4,
         shuffle_buffer=12,
         seed=0,
-        settings=ExecutorSettings(num_threads=1, look_ahead=1),
+        settings=PipelineSettings(num_threads=1, look_ahead=1),
     ) as batches:
         list(itertools.islice(batches, 50))
         deadline = time.monotonic() + 30
@@ -194,7 +194,7 @@ def same(example):
 
 @pytest.mark.parametrize("num_processes", [0, 1])
 def test_a_worker_that_would_wait_for_a_record_plans_ahead_so_that_readers_go_on(num_processes):
-    settings = ExecutorSettings(num_threads=1, num_processes=num_processes, look_ahead=4)
+    settings = PipelineSettings(num_threads=1, num_processes=num_processes, look_ahead=4)
     with Feed(
         FirstComesLast(), [Stage("same", same)], batch_size=3, shuffle_buffer=0, seed=0, settings=settings
     ) as batches:

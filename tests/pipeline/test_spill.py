@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dataecho.errors import DataError
-from dataecho.pipeline.spill import Spill, SpillCache
+from dataecho.pipeline.storage.spill import Spill, SpillCache
 
 
 class Account:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from dataecho.errors import SettingError
-from dataecho.pipeline.executor import ExecutorSettings
 from dataecho.pipeline.feed import Feed
+from dataecho.pipeline.settings import PipelineSettings
 from dataecho.pipeline.source import ArraySource, Source
 from dataecho.pipeline.stage import Stage
 from dataecho.pipeline.throttle import Throttle
@@ -41,7 +41,7 @@ def read_time(throttle, num_batches=10, **settings):
             batch_size=8,
             shuffle_buffer=0,
             seed=0,
-            settings=ExecutorSettings(look_ahead=2, **settings),
+            settings=PipelineSettings(look_ahead=2, **settings),
         )
         with feed as batches:
             started = time.monotonic()

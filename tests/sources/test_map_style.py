@@ -16,7 +16,7 @@ from dataecho.errors import SettingError
 from dataecho.pipeline.stage import Broken
 from dataecho.sources.map_style import MapStyleSource
 from dataecho.testing.source_contract import SourceContract, all_positions, fingerprints
-from tasks.images.pixels import as_rgb, decode_image
+from dataecho_tasks.shared.images.pixels import as_rgb, decode_image
 
 
 def tensors(*, last=9):

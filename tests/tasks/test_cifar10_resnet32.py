@@ -17,11 +17,11 @@ from dataecho.plan.keys import KeyStream
 from dataecho.testing.source_contract import SourceContract, all_positions, fingerprints
 from dataecho.testing.task_contract import TaskContract
 from dataecho.training.contracts import Task
-from tasks.cifar10_resnet32.binary import FILES, CifarBinarySource, as_record, cifar10
-from tasks.cifar10_resnet32.miniature import miniature, write_miniature
-from tasks.cifar10_resnet32.torch_model import CifarResnet
-from tasks.images.drawing import Scenes
-from tasks.images.pixels import padded_crop
+from dataecho_tasks.cifar10_resnet32.binary import FILES, CifarBinarySource, as_record, cifar10
+from dataecho_tasks.cifar10_resnet32.miniature import miniature, write_miniature
+from dataecho_tasks.cifar10_resnet32.torch_model import CifarResnet
+from dataecho_tasks.shared.images.drawing import Scenes
+from dataecho_tasks.shared.images.pixels import padded_crop
 from tests.support import PROJECT, config
 
 QUIET = ("tracking=none", "display=none", "accelerator=cpu", "backend.compute_threads=1", "task=cifar10_resnet32")

@@ -17,20 +17,20 @@ from dataecho.build import build
 from dataecho.compose import compose_workload
 from dataecho.errors import DataError, SettingError
 from dataecho.modes import run_mode
-from dataecho.pipeline.executor import ExecutorSettings
 from dataecho.pipeline.feed import Feed
+from dataecho.pipeline.settings import PipelineSettings
 from dataecho.pipeline.stage import Broken, ExampleError, echo_point
 from dataecho.plan.keys import KeyStream
 from dataecho.testing.source_contract import SourceContract, all_positions, fingerprints
 from dataecho.testing.task_contract import TaskContract
 from dataecho.training.contracts import Task
-from tasks.coco_ssd.annotations import read_annotations
-from tasks.coco_ssd.data import CocoSsd
-from tasks.coco_ssd.drawing import DigitScenes
-from tasks.coco_ssd.json_stream import list_elements
-from tasks.coco_ssd.miniature import HEIGHT, WIDTH, miniature, write_miniature
-from tasks.coco_ssd.source import PARTS, CocoSource, coco
-from tasks.images.pixels import decode_image
+from dataecho_tasks.coco_ssd.annotations import read_annotations
+from dataecho_tasks.coco_ssd.data import CocoSsd
+from dataecho_tasks.coco_ssd.drawing import DigitScenes
+from dataecho_tasks.coco_ssd.json_stream import list_elements
+from dataecho_tasks.coco_ssd.miniature import HEIGHT, WIDTH, miniature, write_miniature
+from dataecho_tasks.coco_ssd.source import PARTS, CocoSource, coco
+from dataecho_tasks.shared.images.pixels import decode_image
 from tests.support import PROJECT, config
 
 QUIET = ("tracking=none", "display=none", "accelerator=cpu", "backend.compute_threads=1", "task=coco_ssd")
@@ -343,7 +343,7 @@ def test_categories_that_one_file_lacks_shift_no_label(tmp_path):
     whole, part = write_coco(tmp_path / "a"), write_coco(tmp_path / "b", **fewer_categories())
     node = config(*QUIET)["task"] | {"num_classes": 3}
     sources = {
-        name: {"_target_": "tasks.coco_ssd.source.CocoSource", "annotations": places[0], "images": places[1]}
+        name: {"_target_": "dataecho_tasks.coco_ssd.source.CocoSource", "annotations": places[0], "images": places[1]}
         for name, places in (("train", whole), ("eval", part))
     }
     with pytest.raises(SettingError, match="^task.eval=2 classes cannot be used. .* Only in task.train: person"):
@@ -493,7 +493,7 @@ def test_an_image_of_another_size_than_its_annotations_say_is_broken(tmp_path, c
     with Feed(source, task.stages(), batch_size=7, shuffle_buffer=0, seed=0) as feed:
         with pytest.raises(ExampleError, match=r"stage 'decode' failed on 0[35]0.jpg"):
             next(feed)
-    settings = ExecutorSettings(max_skipped_share=0.5)
+    settings = PipelineSettings(max_skipped_share=0.5)
     with Feed(source, task.stages(), batch_size=7, shuffle_buffer=0, seed=0, settings=settings) as feed:
         batch = next(feed)
     assert sorted(example.name[:7] for example in batch.skipped) == ["030.jpg", "050.jpg"] and batch.weights.sum() == 5
@@ -773,7 +773,7 @@ def taken_from(places):
     """The overrides that replace the task's sources; ``places`` maps a split to its annotations and images."""
     overrides = []
     for split, (annotations, images) in places.items():
-        node = f"_target_: tasks.coco_ssd.source.CocoSource, annotations: {annotations}, images: {images}"
+        node = f"_target_: dataecho_tasks.coco_ssd.source.CocoSource, annotations: {annotations}, images: {images}"
         overrides += [f"~task.{split}", f"+task.{split}={{{node}, split: {split}}}"]
     return overrides
 

@@ -10,11 +10,11 @@ from dataecho.errors import SettingError
 from dataecho.pipeline.feed import once_through
 from dataecho.pipeline.source import ArraySource
 from dataecho.plan.keys import KeyStream
-from tasks.coco_ssd.boxes import DefaultBoxes, areas, centres, corners, overlaps
-from tasks.coco_ssd.detections import MeanAveragePrecision, surviving
-from tasks.coco_ssd.matching import matched, targets
-from tasks.coco_ssd.torch_model import SsdResnet, detection_losses
-from tasks.coco_ssd.windows import crop, crop_in_one_draw, cut, expand
+from dataecho_tasks.coco_ssd.boxes import DefaultBoxes, areas, centres, corners, overlaps
+from dataecho_tasks.coco_ssd.detections import MeanAveragePrecision, surviving
+from dataecho_tasks.coco_ssd.matching import matched, targets
+from dataecho_tasks.coco_ssd.torch_model import SsdResnet, detection_losses
+from dataecho_tasks.coco_ssd.windows import crop, crop_in_one_draw, cut, expand
 from tests.support import config
 
 OFFICIAL = ("task=coco_ssd", "task/coco_ssd_data=official", "task.train.folder=/data/coco")

@@ -21,10 +21,10 @@ from dataecho.sources.remote import MissingFile
 from dataecho.testing.source_contract import SourceContract, all_positions
 from dataecho.testing.task_contract import TaskContract
 from dataecho.training.contracts import Task
-from tasks.commoncrawl_transformer.mini import mini_pages
-from tasks.commoncrawl_transformer.pages import PageSource
-from tasks.text.source import tokenized
-from tasks.text.tokenizer import ByteTokenizer
+from dataecho_tasks.commoncrawl_transformer.miniature import mini_pages
+from dataecho_tasks.commoncrawl_transformer.pages import PageSource
+from dataecho_tasks.shared.text.source import tokenized
+from dataecho_tasks.shared.text.tokenizer import ByteTokenizer
 from tests.support import PROJECT, config
 
 QUIET = ("tracking=none", "display=none", "accelerator=cpu")
@@ -311,7 +311,7 @@ def test_every_record_of_a_member_is_read(tmp_path, sizes):
 
 
 def test_many_records_in_one_large_member_are_refused_with_the_cure(tmp_path, monkeypatch):
-    monkeypatch.setattr("tasks.commoncrawl_transformer.pages._MAX_SHARED", 1000)
+    monkeypatch.setattr("dataecho_tasks.commoncrawl_transformer.pages._MAX_SHARED", 1000)
     path = tmp_path / "a.warc.wet.gz"
     write_wet(path, ("eng", "a long page " * 100), ("eng", "another page"))
     assert source(str(path), max_page_length=5000).num_examples(0) > 0  # a large page alone is none

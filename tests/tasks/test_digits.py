@@ -10,19 +10,19 @@ from omegaconf import OmegaConf
 
 from dataecho.backends.torch_backend import TorchBackend
 from dataecho.errors import SettingError
-from dataecho.pipeline.executor import ExecutorSettings
 from dataecho.pipeline.feed import Feed, once_through
+from dataecho.pipeline.settings import PipelineSettings
 from dataecho.plan.keys import KeyStream
 from dataecho.testing.source_contract import SourceContract, all_positions
 from dataecho.testing.task_contract import TaskContract
 from dataecho.training.contracts import AcceleratorSettings, BackendContext, OptimizerSettings
 from dataecho.training.evaluation import evaluate
-from tasks.digits.data import Digits
-from tasks.digits.torch_model import DigitsNet
+from dataecho_tasks.digits.data import Digits
+from dataecho_tasks.digits.torch_model import DigitsNet
 
 FACTS = Path(__file__).parents[2] / "conf" / "task" / "digits.yaml"
 NUM_SHIFTED = 9000
-ONE_THREAD = ExecutorSettings(num_threads=1)
+ONE_THREAD = PipelineSettings(num_threads=1)
 
 
 def digits(**changed):

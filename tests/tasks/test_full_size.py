@@ -12,8 +12,8 @@ import tests.backends.two_cpus  # noqa: F401
 from dataecho.modes import run_mode
 from dataecho.training.checkpoint import find_checkpoint
 from dataecho.training.weights import checkpoint_weights
-from tasks.images.scenes import write_scenes
-from tasks.text.train_tokenizer import save, trained
+from dataecho_tasks.shared.images.scenes import write_scenes
+from dataecho_tasks.shared.text.train_tokenizer import save, trained
 from tests.support import PROJECT, config
 from tests.tasks.test_cifar10_resnet32 import write_files, write_official
 from tests.tasks.test_commoncrawl_transformer import write_wet
@@ -71,7 +71,7 @@ def commoncrawl(tmp_path, lines, vocabulary):
 def cifar10(tmp_path):
     folder = write_official(tmp_path / "cifar-10-batches-bin")
     few = write_files(tmp_path / "few")  # all 10,000 held-out images would take a minute
-    held_out = f"{{_target_:tasks.cifar10_resnet32.binary.CifarBinarySource,urls:'{few}'}}"
+    held_out = f"{{_target_:dataecho_tasks.cifar10_resnet32.binary.CifarBinarySource,urls:'{few}'}}"
     return (
         "task=cifar10_resnet32", "task/cifar10_resnet32_data=official", f"task.train.folder={folder}",
         "~task.eval", f"+task.eval={held_out}",
@@ -107,7 +107,7 @@ def coco(tmp_path):
         facts = {"images": images, "annotations": objects, "categories": categories}
         (tmp_path / f"{split}.json").write_text(json.dumps(facts))
     nodes = [
-        f"+task.{split}={{_target_: tasks.coco_ssd.source.CocoSource, annotations: {tmp_path}/{split}.json, "
+        f"+task.{split}={{_target_: dataecho_tasks.coco_ssd.source.CocoSource, annotations: {tmp_path}/{split}.json, "
         f"images: {tmp_path}/{split}, split: {split}}}"
         for split in ("train", "eval")
     ]

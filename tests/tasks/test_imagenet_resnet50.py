@@ -18,10 +18,10 @@ from dataecho.sources.tar import TarSource
 from dataecho.testing.source_contract import SourceContract, all_positions
 from dataecho.testing.task_contract import TaskContract
 from dataecho.training.contracts import Task
-from tasks.imagenet_resnet50.class_tars import ClassTarSource
-from tasks.imagenet_resnet50.torch_model import ImagenetResnet
-from tasks.imagenet_resnet50.validation import ValidationSource
-from tasks.images.scenes import write_scenes
+from dataecho_tasks.imagenet_resnet50.class_tars import ClassTarSource
+from dataecho_tasks.imagenet_resnet50.torch_model import ImagenetResnet
+from dataecho_tasks.imagenet_resnet50.validation import ValidationSource
+from dataecho_tasks.shared.images.scenes import write_scenes
 from tests.sources.tar_files import write_tar
 from tests.support import PROJECT, config
 

@@ -22,8 +22,8 @@ from dataecho.backends.torch_backend import TorchBackend
 from dataecho.build import build
 from dataecho.compose import compose_workload
 from dataecho.errors import SettingError
-from dataecho.pipeline.executor import ExecutorSettings
 from dataecho.pipeline.feed import Feed
+from dataecho.pipeline.settings import PipelineSettings
 from dataecho.pipeline.source import ArraySource
 from dataecho.pipeline.stage import as_examples, run_stage
 from dataecho.plan.keys import KeyStream
@@ -31,12 +31,13 @@ from dataecho.testing.source_contract import all_positions, fingerprints
 from dataecho.testing.task_contract import TaskContract
 from dataecho.training.contracts import AcceleratorSettings, BackendContext, OptimizerSettings, Task
 from dataecho.training.evaluation import evaluate
-from tasks.images import pixels
-from tasks.images.classification import pixels_of
-from tasks.images.data import Images
-from tasks.images.drawing import Scenes
-from tasks.images.headers import image_size
-from tasks.images.pixels import (
+from dataecho_tasks.images.data import Images
+from dataecho_tasks.images.torch_model import ImagesNet
+from dataecho_tasks.shared.images import pixels
+from dataecho_tasks.shared.images.classification import pixels_of
+from dataecho_tasks.shared.images.drawing import Scenes
+from dataecho_tasks.shared.images.headers import image_size
+from dataecho_tasks.shared.images.pixels import (
     as_rgb,
     central_crop,
     decode_image,
@@ -45,8 +46,7 @@ from tasks.images.pixels import (
     random_crop,
     random_flip,
 )
-from tasks.images.scenes import scenes, write_scenes
-from tasks.images.torch_model import ImagesNet
+from dataecho_tasks.shared.images.scenes import scenes, write_scenes
 from tests.support import config
 
 QUIET = ("tracking=none", "display=none", "accelerator=cpu", "backend.compute_threads=1", "task=images")
@@ -361,7 +361,7 @@ def num_opencv_threads(_=None):
 def test_opencv_starts_no_threads_of_its_own_in_any_thread_or_process():
     with ThreadPoolExecutor(2) as threads:
         assert list(threads.map(num_opencv_threads, range(4))) == [1] * 4
-    program = "import cv2, tasks.images.pixels; print(cv2.getNumThreads())"
+    program = "import cv2, dataecho_tasks.shared.images.pixels; print(cv2.getNumThreads())"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "1\n"
 
 
@@ -429,9 +429,12 @@ def test_a_record_that_does_not_fit_is_told(cache, record, message):
         ("+task.train.pixel=3", "task.train.pixel=3 cannot be used. .*Did you mean task.train.pixels"),
         ("task.train.split=test", "task.train.split=test cannot be used. Allowed: train, eval"),
         ("task.train.quality=ninety", "task.train.quality=ninety cannot be used. Allowed: .*integer"),
-        ("task.train._target_=tasks.images.nothing.here", "task.train._target_=.*The import failed"),
-        ("task.train._target_=tasks.images", "task.train._target_=.*the dotted path of a class or function"),
-        ("task.train._target_=tasks.images.drawing.Scenes", "task.train.num_examples=.* cannot be used"),
+        ("task.train._target_=dataecho_tasks.images.nothing.here", "task.train._target_=.*The import failed"),
+        ("task.train._target_=dataecho_tasks.images", "task.train._target_=.*the dotted path of a class or function"),
+        (
+            "task.train._target_=dataecho_tasks.shared.images.drawing.Scenes",
+            "task.train.num_examples=.* cannot be used",
+        ),
     ],
 )
 def test_a_fact_out_of_range_is_refused(cache, override, message):
@@ -846,4 +849,4 @@ def test_the_network_learns_to_tell_colours_apart():
         for _ in range(64):
             batch = next(feed)
             backend.train_step(backend.put(batch), learning_rate=task.learning_rate)
-    assert evaluate(task, data, backend, ExecutorSettings(num_threads=1))["accuracy"] > 0.95
+    assert evaluate(task, data, backend, PipelineSettings(num_threads=1))["accuracy"] > 0.95

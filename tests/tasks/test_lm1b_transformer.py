@@ -20,11 +20,11 @@ from dataecho.sources.remote import MissingFile
 from dataecho.testing.source_contract import SourceContract, all_positions, fingerprints
 from dataecho.testing.task_contract import TaskContract
 from dataecho.training.contracts import Task
-from tasks.lm1b_transformer.count import main
-from tasks.lm1b_transformer.mini import mini_sentences
-from tasks.lm1b_transformer.sentences import SentenceSource, benchmark
-from tasks.text.source import tokenized
-from tasks.text.tokenizer import ByteTokenizer
+from dataecho_tasks.lm1b_transformer.count import main
+from dataecho_tasks.lm1b_transformer.miniature import mini_sentences
+from dataecho_tasks.lm1b_transformer.sentences import SentenceSource, benchmark
+from dataecho_tasks.shared.text.source import tokenized
+from dataecho_tasks.shared.text.tokenizer import ByteTokenizer
 from tests.support import PROJECT, config
 
 QUIET = ("tracking=none", "display=none", "accelerator=cpu", "task=lm1b_transformer")
@@ -263,7 +263,7 @@ def test_the_sentences_are_counted(tmp_path, monkeypatch, capsys):
         "train: 99 sentences, published are 30,301,028: it is another corpus\n"
         "eval: 50 sentences, published are 306,688: it is another corpus\n"
     )
-    monkeypatch.setattr("tasks.lm1b_transformer.count.NUM_SENTENCES", {"train": 99, "eval": 50})
+    monkeypatch.setattr("dataecho_tasks.lm1b_transformer.count.NUM_SENTENCES", {"train": 99, "eval": 50})
     assert main() == 0 and "train: 99 sentences, as published\n" in capsys.readouterr().out
     monkeypatch.setattr("sys.argv", ["count", str(tmp_path / "elsewhere")])
     assert main() == 2 and "and 98 more of 99 files are not" in capsys.readouterr().err
@@ -362,7 +362,7 @@ def test_every_shard_counts_its_rows(cache):
 
 @pytest.mark.parametrize("backend", ["torch", "tensorflow"])
 def test_the_full_size_composes_and_has_as_many_weights_as_it_says(tmp_path, backend):
-    from tasks.text.train_tokenizer import save, trained
+    from dataecho_tasks.shared.text.train_tokenizer import save, trained
 
     folder = published(tmp_path / "lm1b")
     path = save(trained([f"word{number} and".encode() for number in range(50)], num_tokens=300), tmp_path)

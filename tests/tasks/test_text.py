@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from dataecho.errors import SettingError
-from tasks.lm1b_transformer.sentences import SentenceSource
-from tasks.text.packing import pack, smallest, tables_as_json, tables_from_json
-from tasks.text.sampling import continued
-from tasks.text.sizes import require_sizes
-from tasks.text.source import tokenized
-from tasks.text.tokenizer import ByteTokenizer, SubwordTokenizer
-from tasks.text.train_tokenizer import save, tokens_per_word, trained
+from dataecho_tasks.lm1b_transformer.sentences import SentenceSource
+from dataecho_tasks.shared.text.packing import pack, smallest, tables_as_json, tables_from_json
+from dataecho_tasks.shared.text.sampling import continued
+from dataecho_tasks.shared.text.sizes import require_sizes
+from dataecho_tasks.shared.text.source import tokenized
+from dataecho_tasks.shared.text.tokenizer import ByteTokenizer, SubwordTokenizer
+from dataecho_tasks.shared.text.train_tokenizer import save, tokens_per_word, trained
 from tests.support import PROJECT
 
 LINES = [
@@ -134,7 +134,7 @@ def test_a_vocabulary_that_is_too_small_for_bytes_is_refused():
 
 def test_the_command_learns_from_the_training_set(tmp_path):
     command = [
-        *(sys.executable, "-m", "tasks.text.train_tokenizer", "task=lm1b_transformer"),
+        *(sys.executable, "-m", "dataecho_tasks.shared.text.train_tokenizer", "task=lm1b_transformer"),
         *("task.train.num_sentences=400", "task.train.num_eval_sentences=60", f"task.train.cache_dir={tmp_path}"),
         *("--folder", str(tmp_path), "--num-tokens", "500", "--num-bytes", "10000"),
     ]

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dataecho.pipeline.executor import ExecutorSettings
 from dataecho.pipeline.feed import Feed
+from dataecho.pipeline.settings import PipelineSettings
 from dataecho.pipeline.source import ArraySource
 from dataecho.pipeline.stage import Stage
 from dataecho.plan import keys as draws
@@ -313,7 +313,7 @@ class Run:
             batch_shuffle_buffer=batch_shuffle_buffer,
             rank=ranks.rank,
             num_ranks=ranks.num_ranks,
-            settings=ExecutorSettings(num_threads=num_threads, look_ahead=look_ahead, chunk_size=3),
+            settings=PipelineSettings(num_threads=num_threads, look_ahead=look_ahead, chunk_size=3),
             state=state,
         )
         self.trainer = Trainer(
@@ -376,7 +376,7 @@ class Run:
 
     def _evaluate_really(self, task):
         self._note()
-        return evaluate(task, task.eval_source(), self.backend, ExecutorSettings(num_threads=2, chunk_size=3))
+        return evaluate(task, task.eval_source(), self.backend, PipelineSettings(num_threads=2, chunk_size=3))
 
     def _note(self):
         self.events.append("evaluate")

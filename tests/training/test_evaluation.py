@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from dataecho.pipeline.batch import Batch
-from dataecho.pipeline.executor import ExecutorSettings
+from dataecho.pipeline.settings import PipelineSettings
 from dataecho.training.contracts import WeightedMeans
 from dataecho.training.evaluation import evaluate
 
-SETTINGS = ExecutorSettings(num_threads=2, chunk_size=3)
+SETTINGS = PipelineSettings(num_threads=2, chunk_size=3)
 
 
 def batch(*weights):

@@ -7,8 +7,8 @@ import pytest
 
 from dataecho.errors import SettingError
 from dataecho.pipeline.batch import Skipped
-from dataecho.pipeline.executor import ExecutorSettings
 from dataecho.pipeline.feed import once_through
+from dataecho.pipeline.settings import PipelineSettings
 from dataecho.pipeline.source import ArraySource
 from dataecho.plan.factors import FactorHistory, read_history
 from dataecho.training.agreement import Step, agree
@@ -22,7 +22,7 @@ from dataecho.training.skips import gather_skips
 from dataecho.training.timing import TimeModel
 from tests.training.conftest import BATCH_SIZE, CountingSource, FakeBackend, FakeTask, Run, ThreadRanks
 
-SETTINGS = ExecutorSettings(num_threads=1, chunk_size=2)
+SETTINGS = PipelineSettings(num_threads=1, chunk_size=2)
 
 
 def on_every_rank(function, num_ranks=2):

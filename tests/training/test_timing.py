@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from dataecho.pipeline.meter import Meter
-from dataecho.pipeline.meter import Times as WorkTimes
+from dataecho.pipeline.accounting.meter import Meter
+from dataecho.pipeline.accounting.meter import Times as WorkTimes
 from dataecho.training import timing
 from dataecho.training.timing import Sums, Timekeeper, TimeModel
 

@@ -15,10 +15,10 @@ import numpy as np
 
 from dataecho.diagnose.cached_source import CachedSource
 from dataecho.diagnose.measured import STEP, Measured, Scaling, Side
+from dataecho.pipeline.accounting.meter import Reading
 from dataecho.pipeline.batch import Batch
-from dataecho.pipeline.executor import ExecutorSettings
 from dataecho.pipeline.feed import Feed
-from dataecho.pipeline.meter import Reading
+from dataecho.pipeline.settings import PipelineSettings
 from dataecho.pipeline.source import Source
 from dataecho.pipeline.stage import DEVICE, READ, Chunk, Stage, stage_names
 from dataecho.plan.batch import PlannedBatch
@@ -44,7 +44,7 @@ def measure(
     batch_size: int,
     shuffle_buffer: int,
     seed: int,
-    settings: ExecutorSettings,
+    settings: PipelineSettings,
     seconds: float,
     emulated: dict[str, float],
     show: Show,
@@ -270,14 +270,14 @@ def _records(source: Source, planned: PlannedBatch) -> list[Chunk]:
     return [source.read(items[:, 0], items[:, 1])]
 
 
-def _with_workers(settings: ExecutorSettings, number: int) -> ExecutorSettings:
+def _with_workers(settings: PipelineSettings, number: int) -> PipelineSettings:
     if settings.num_processes:
         return replace(settings, num_processes=number)
     return replace(settings, num_threads=number)
 
 
 def _cached(
-    bench: _Bench, source: Source, stages: Sequence[Stage], seed: int, settings: ExecutorSettings, deadline: _Deadline
+    bench: _Bench, source: Source, stages: Sequence[Stage], seed: int, settings: PipelineSettings, deadline: _Deadline
 ) -> _Stretch:
     with Feed(source, stages, batch_size=bench.batch_size, shuffle_buffer=0, seed=seed, settings=settings) as feed:
         _settle(feed, settings.look_ahead)

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from dataecho.pipeline.engine.rows import Rows
+from dataecho.pipeline.engine.work import Work
 from dataecho.pipeline.feed import plan_of
-from dataecho.pipeline.rows import Rows
 from dataecho.pipeline.source import Source
 from dataecho.pipeline.stage import BATCH, DEVICE, Broken, as_examples, echo_point
-from dataecho.pipeline.work import Work
 from dataecho.plan.batch import PlannedBatch
 from dataecho.plan.events import NeedsLength, Planned
 from dataecho.plan.factors import FactorHistory

@@ -10,10 +10,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from dataecho.errors import SettingError, require
+from dataecho.pipeline.accounting.memory import Memory, measure_sizes, predict_memory
+from dataecho.pipeline.accounting.meter import Meter
 from dataecho.pipeline.batch import Batch
-from dataecho.pipeline.executor import Executor, ExecutorSettings, reads_at_entry
-from dataecho.pipeline.memory import Memory, measure_sizes, predict_memory
-from dataecho.pipeline.meter import Meter
+from dataecho.pipeline.engine.executor import Executor, reads_at_entry
+from dataecho.pipeline.settings import PipelineSettings
 from dataecho.pipeline.source import Source
 from dataecho.pipeline.stage import BATCH, DEVICE, Stage, echo_point
 from dataecho.plan.factors import FactorHistory
@@ -49,7 +50,7 @@ class Feed:
         batch_shuffle_buffer: int = 0,
         rank: int = 0,
         num_ranks: int = 1,
-        settings: ExecutorSettings | None = None,
+        settings: PipelineSettings | None = None,
         state: dict[str, Any] | None = None,
         pool: WorkerPool | None = None,
     ) -> None:
@@ -63,7 +64,7 @@ class Feed:
         )
         after = echo_point(echo_after, stages) if echo_after is not None else BATCH
         self._identity = {"echo_after": after, "source": source.digest}
-        settings = settings or ExecutorSettings()
+        settings = settings or PipelineSettings()
         lengths: dict[int, int] = {}
         # Two cursors of one plan: the engine's runs ahead, this one follows what was trained.
         ahead, self._cursor = (
@@ -252,7 +253,7 @@ def once_through(
     batch_size: int,
     rank: int = 0,
     num_ranks: int = 1,
-    settings: ExecutorSettings | None = None,
+    settings: PipelineSettings | None = None,
     pool: WorkerPool | None = None,
 ) -> Executor:
     """Every example of ``source`` exactly once, in order, never echoed: evaluation. The last batch is padded with rows
@@ -271,7 +272,7 @@ def once_through(
         allowed="stages without randomness",
         cure="Evaluate unaugmented data.",
     )
-    settings = settings or ExecutorSettings()
+    settings = settings or PipelineSettings()
     lengths: dict[int, int] = {}
     return Executor(
         source,

@@ -11,6 +11,7 @@ from typing import Any
 from rich.table import Table
 
 from dataecho.errors import SettingError, require
+from dataecho.moved import current_name
 from dataecho.report.console import new_console
 from dataecho.report.curves import learning_curves
 from dataecho.report.summary import FILE_NAME
@@ -33,7 +34,10 @@ def compare_runs(patterns: Sequence[str], folder: Path) -> None:
         allowed="folders of finished runs, wildcards allowed",
         cure="For instance: python train.py mode=report 'runs=[runs/*/*]'",
     )
-    tasks = {(summary["config"]["task"]["_target_"], summary["config"]["task"]["target"]) for summary in runs.values()}
+    tasks = {
+        (current_name(summary["config"]["task"]["_target_"]), summary["config"]["task"]["target"])
+        for summary in runs.values()
+    }
     require(
         len(tasks) == 1,
         "runs",

@@ -12,8 +12,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from dataecho.pipeline.accounting.memory import Memory
 from dataecho.pipeline.batch import Skipped
-from dataecho.pipeline.memory import Memory
 from dataecho.report.console import new_console, styled
 from dataecho.training.contracts import Task
 from dataecho.training.skips import FILE_NAME as SKIPS

@@ -8,15 +8,15 @@ from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as dump_arrays
 
 from dataecho.pipeline.batch import Skipped
-from dataecho.pipeline.executor import ExecutorSettings
 from dataecho.pipeline.feed import once_through
+from dataecho.pipeline.settings import PipelineSettings
 from dataecho.pipeline.source import Source
 from dataecho.training.contracts import Backend, Evaluator, Task
 
 _LOG = logging.getLogger(__name__)
 
 
-def evaluate(task: Task, source: Source, backend: Backend, settings: ExecutorSettings) -> dict[str, float]:
+def evaluate(task: Task, source: Source, backend: Backend, settings: PipelineSettings) -> dict[str, float]:
     """The task's metrics over ``source``. Several ranks share the batches, and all have the result."""
     rank, num_ranks = backend.ranks.rank, backend.ranks.num_ranks
     evaluator = task.evaluator()

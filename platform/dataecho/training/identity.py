@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dataecho.masking import masked_nested
+from dataecho.moved import current_name
 
 #: Settings of the parts of a task (its sources, above all) that say where data lie and how they are brought here.
 PLACES = frozenset(
@@ -52,6 +53,9 @@ def portable_state(state: dict[str, Any], *, held_out: str) -> dict[str, Any]:
 
 def _portable(settings: Mapping[str, Any]) -> dict[str, Any]:
     kept = {name: masked_nested(value, name=name) for name, value in settings.items() if not _is_place(name)}
+    for name, value in kept.items():
+        if name.endswith("._target_") and isinstance(value, str):
+            kept[name] = current_name(value)
     if isinstance(kept.get("factor"), str) and kept["factor"] != "auto":
         kept["factor"] = "a recorded history"  # wherever it lies: its digest is in the identity of the feed
     return kept

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
+from dataecho.pipeline.accounting.meter import Meter
 from dataecho.pipeline.batch import Batch
-from dataecho.pipeline.meter import Meter
 
 
 @dataclass

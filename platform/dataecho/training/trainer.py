@@ -26,10 +26,10 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from dataecho.errors import SettingError, shown
+from dataecho.pipeline.accounting.memory import Memory
+from dataecho.pipeline.accounting.meter import Reading
 from dataecho.pipeline.batch import Batch
 from dataecho.pipeline.feed import Feed
-from dataecho.pipeline.memory import Memory
-from dataecho.pipeline.meter import Reading
 from dataecho.pipeline.stage import DEVICE
 from dataecho.plan.counts import Counts
 from dataecho.training.agreement import Step, agree

@@ -20,10 +20,12 @@ from typing import Any
 
 import numpy as np
 
+from dataecho.pipeline.accounting.meter import Meter, Times
 from dataecho.pipeline.batch import Block, new_arrays
 from dataecho.pipeline.engine import board as board_module
 from dataecho.pipeline.engine.board import Board, Closed, Failure, Phase, Role
 from dataecho.pipeline.engine.cutter import Cutter
+from dataecho.pipeline.engine.fill import put
 from dataecho.pipeline.engine.job import Job
 from dataecho.pipeline.engine.messages import Orders, Request
 from dataecho.pipeline.engine.pace import Pace
@@ -42,15 +44,13 @@ from dataecho.pipeline.engine.pieces import (
 from dataecho.pipeline.engine.planner import Planner
 from dataecho.pipeline.engine.processes import ProcessWorkers
 from dataecho.pipeline.engine.visits import ShardVisits
+from dataecho.pipeline.engine.work import Work
 from dataecho.pipeline.engine.worker_process import _Worker
 from dataecho.pipeline.engine.workers import ThreadWorkers, Workers
-from dataecho.pipeline.fill import put
-from dataecho.pipeline.meter import Meter, Times
 from dataecho.pipeline.source import Source
-from dataecho.pipeline.spill import Spill, SpillCache
 from dataecho.pipeline.stage import DEVICE, Stage
-from dataecho.pipeline.store import Entry
-from dataecho.pipeline.work import Work
+from dataecho.pipeline.storage.spill import Spill, SpillCache
+from dataecho.pipeline.storage.store import Entry
 from dataecho.plan.events import Ended, Event, NeedsLength, Planned
 from dataecho.plan.plan import Plan
 

@@ -34,11 +34,11 @@ from dataecho.pipeline.engine import engine as engine_module
 from dataecho.pipeline.engine.engine import StallError
 from dataecho.pipeline.engine.job import Job
 from dataecho.pipeline.engine.processes import WorkerPool
-from dataecho.pipeline.executor import ExecutorSettings
 from dataecho.pipeline.feed import Feed
+from dataecho.pipeline.settings import PipelineSettings
 from dataecho.pipeline.source import ArraySource, Source
-from dataecho.pipeline.spill import Spill
 from dataecho.pipeline.stage import Stage
+from dataecho.pipeline.storage.spill import Spill
 from dataecho.plan import keys as draws
 from dataecho.plan.plan import Plan
 from dataecho.sources.map_style import MapStyleSource
@@ -306,7 +306,7 @@ class Bench:
             shuffle_buffer=8,
             seed=0,
             # A caller that helps could be the one that hangs, and that cannot be bounded.
-            settings=ExecutorSettings(
+            settings=PipelineSettings(
                 stall_timeout=stall, max_waiting=0, loop_helps=cell.fault != "hang", **EXECUTORS[cell.executor]
             ),
             pool=self.pool,

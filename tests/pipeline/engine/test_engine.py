@@ -18,11 +18,11 @@ from dataecho.pipeline.engine import engine as engine_module
 from dataecho.pipeline.engine.board import TRANSITIONS, Phase
 from dataecho.pipeline.engine.engine import StallError
 from dataecho.pipeline.engine.processes import WorkerPool, WorkerProcess
-from dataecho.pipeline.executor import ExecutorSettings
 from dataecho.pipeline.feed import Feed, once_through
+from dataecho.pipeline.settings import PipelineSettings
 from dataecho.pipeline.source import ArraySource, Source
-from dataecho.pipeline.spill import Spill
 from dataecho.pipeline.stage import Stage
+from dataecho.pipeline.storage.spill import Spill
 from dataecho.sources.tar import TarSource
 from tests.sources.http_server import HttpServer
 from tests.sources.tar_files import write_tar
@@ -57,7 +57,7 @@ def feed(stages=(), *, source=None, settings=None, **echo):
         batch_size=8,
         shuffle_buffer=16,
         seed=0,
-        settings=ExecutorSettings(**(settings or {})),
+        settings=PipelineSettings(**(settings or {})),
         **echo,
     )
 
@@ -236,7 +236,7 @@ def test_without_a_file_more_no_process_starts_and_the_cure_is_told(monkeypatch)
 def test_passes_over_a_source_share_processes_which_end_with_it():
     source = ArraySource({"x": np.arange(20)})
     stages = [Stage("pid", lambda example: {"pid": np.int64(os.getpid())})]
-    settings = ExecutorSettings(num_processes=2)
+    settings = PipelineSettings(num_processes=2)
     pids = []
     for _ in range(2):
         with once_through(source, stages, batch_size=5, settings=settings) as batches:
@@ -261,7 +261,7 @@ def test_a_pool_gives_a_process_to_another_pipeline():
             ]
             with Feed(
                 ArraySource({"x": np.arange(SIZE)}), stages, batch_size=8, shuffle_buffer=0, seed=0,
-                settings=ExecutorSettings(num_processes=1), pool=pool,
+                settings=PipelineSettings(num_processes=1), pool=pool,
             ) as batches:  # fmt: skip
                 batch = next(batches)
                 np.testing.assert_array_equal(batch["x"], batch.planned.k * factor)
@@ -316,7 +316,7 @@ def test_a_disk_that_takes_a_part_of_what_is_written_gets_the_rest(monkeypatch):
 SCRIPT = """
 import os, sys, time
 import numpy as np
-from dataecho.pipeline.executor import ExecutorSettings
+from dataecho.pipeline.settings import PipelineSettings
 from dataecho.pipeline.feed import Feed
 from dataecho.pipeline.source import ArraySource
 from dataecho.pipeline.stage import Stage
@@ -337,7 +337,7 @@ def test_a_script_without_a_guard_has_worker_processes():
     found = run("""
 def double(example): return {"x": example["x"] * 2}
 feed = Feed(ArraySource({"x": np.arange(100)}), [Stage("double", double)], batch_size=8, shuffle_buffer=16, seed=0,
-            settings=ExecutorSettings(num_processes=2))
+            settings=PipelineSettings(num_processes=2))
 batch = next(feed)
 print((batch["x"] == 2 * batch.planned.k).all())
 """)
@@ -361,7 +361,7 @@ def test_a_thread_that_hangs_does_not_keep_the_interpreter():
     found = run("""
 def hangs(example): time.sleep(1000)
 feed = Feed(ArraySource({"x": np.arange(100)}), [Stage("hangs", hangs)], batch_size=8, shuffle_buffer=16, seed=0,
-            settings=ExecutorSettings(stall_timeout=0.5, loop_helps=False))
+            settings=PipelineSettings(stall_timeout=0.5, loop_helps=False))
 try: next(feed)
 except RuntimeError as error: print(type(error).__name__)
 """)
@@ -390,7 +390,7 @@ def hangs(example):
         time.sleep(1000)
     return example
 feed = Feed(ArraySource({"x": np.arange(64)}), [Stage("hangs", hangs)], batch_size=8, shuffle_buffer=0, seed=0,
-            settings=ExecutorSettings(num_processes=1))
+            settings=PipelineSettings(num_processes=1))
 for batch in feed: pass
 """
     environment = {**os.environ, "PYTHONPATH": str(PROJECT / "platform")}

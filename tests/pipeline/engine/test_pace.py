@@ -11,8 +11,8 @@ import pytest
 from dataecho.errors import SettingError
 from dataecho.pipeline.engine import pace as pace_module
 from dataecho.pipeline.engine.pace import Pace
-from dataecho.pipeline.executor import ExecutorSettings
 from dataecho.pipeline.feed import Feed, once_through
+from dataecho.pipeline.settings import PipelineSettings
 from dataecho.pipeline.source import ArraySource
 from dataecho.pipeline.stage import ExampleError, Stage
 from dataecho.plan import keys as draws
@@ -46,7 +46,7 @@ STAGES = (Stage("double", double, batched=True), Stage("shift", shift, random=Tr
 
 
 def feed(source, stages=STAGES, *, num_threads=2, look_ahead=12, chunk_size="auto", share=0.0, loop_helps=True, **echo):
-    settings = ExecutorSettings(
+    settings = PipelineSettings(
         num_threads=num_threads,
         look_ahead=look_ahead,
         chunk_size=chunk_size,
@@ -95,7 +95,7 @@ def test_auto_leaves_a_piece_for_everybody_where_it_has_sixteen_uses_for_each():
 @pytest.mark.parametrize("size", [0, -1, "automatic", 1.5, None])
 def test_other_sizes_are_refused(size):
     with pytest.raises(SettingError, match=r"pipeline.chunk_size=.* Allowed: auto, or whole numbers >= 1"):
-        ExecutorSettings(chunk_size=size)
+        PipelineSettings(chunk_size=size)
 
 
 @pytest.mark.parametrize("echo", [{}, {"echo_after": "batch", "factor": 1.5}, {"echo_after": "double", "factor": 2.5}])
@@ -135,7 +135,7 @@ def test_memory_of_batches_made_together_is_used_again_when_the_last_of_them_is_
 
 def test_a_last_batch_that_is_padded_may_be_made_with_others():
     source = Source()
-    settings = ExecutorSettings(chunk_size=64, look_ahead=9)
+    settings = PipelineSettings(chunk_size=64, look_ahead=9)
     with once_through(source, [STAGES[0]], batch_size=16, settings=settings) as batches:
         seen = [(batch["double"].tolist(), batch.weights.sum()) for batch in batches]
     expected = [list(range(0, 32, 2)), list(range(32, 64, 2)), [*range(64, 80, 2)] + [64] * 8]

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from dataecho.errors import SettingError
-from dataecho.pipeline.executor import ExecutorSettings
+from dataecho.pipeline.engine.rows import Rows
 from dataecho.pipeline.feed import Feed, once_through
-from dataecho.pipeline.rows import Rows
+from dataecho.pipeline.settings import PipelineSettings
 from dataecho.pipeline.source import ArraySource, Source
 from dataecho.pipeline.stage import ExampleError, Stage
 from dataecho.plan import keys as draws
@@ -59,7 +59,7 @@ def feed(source=None, stages=STAGES, *, num_processes=2, state=None, share=0.0, 
         batch_size=8,
         shuffle_buffer=16,
         seed=0,
-        settings=ExecutorSettings(
+        settings=PipelineSettings(
             num_threads=1, num_processes=num_processes, look_ahead=3, chunk_size=3, max_skipped_share=share
         ),
         state=state,
@@ -199,7 +199,7 @@ def test_a_lambda_travels_by_value():
 
 
 def test_evaluation_works_in_processes_too():
-    settings = ExecutorSettings(num_processes=2, chunk_size=3)
+    settings = PipelineSettings(num_processes=2, chunk_size=3)
     with once_through(array_source(), (Stage("decode", decode),), batch_size=16, settings=settings) as batches:
         seen = [x for batch in batches for x in batch["x"][batch.weights > 0].tolist()]
     assert seen == list(range(SIZE))

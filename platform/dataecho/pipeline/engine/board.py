@@ -13,13 +13,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from dataecho.pipeline.accounting.meter import Meter
 from dataecho.pipeline.engine.cutter import READS, Cutter, Queued
 from dataecho.pipeline.engine.job import Job
 from dataecho.pipeline.engine.piece import Piece
 from dataecho.pipeline.engine.pieces import DropPiece, FetchPiece, LengthPiece, PlanPiece
 from dataecho.pipeline.engine.planner import Planner
 from dataecho.pipeline.engine.visits import ShardVisits
-from dataecho.pipeline.meter import Meter
 from dataecho.pipeline.source import Source
 from dataecho.plan.events import Ended, Entered, Event, NeedsLength, Planned
 from dataecho.plan.order import Ids

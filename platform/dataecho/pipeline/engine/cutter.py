@@ -7,17 +7,17 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from dataecho.pipeline.accounting.meter import Meter
 from dataecho.pipeline.batch import MAX_HANDED_ON, Arrays, BatchPool, Layout
 from dataecho.pipeline.engine.job import Job
 from dataecho.pipeline.engine.pace import Pace
 from dataecho.pipeline.engine.piece import Piece
 from dataecho.pipeline.engine.pieces import ReadPiece, RepeatPiece, WholePiece
+from dataecho.pipeline.engine.rows import Rows
+from dataecho.pipeline.engine.work import Work
 from dataecho.pipeline.engine.workers import Workers
-from dataecho.pipeline.meter import Meter
-from dataecho.pipeline.rows import Rows
-from dataecho.pipeline.spill import SpillCache
-from dataecho.pipeline.store import Entry
-from dataecho.pipeline.work import Work
+from dataecho.pipeline.storage.spill import SpillCache
+from dataecho.pipeline.storage.store import Entry
 from dataecho.plan.batch import PlannedBatch
 from dataecho.plan.order import Ids
 

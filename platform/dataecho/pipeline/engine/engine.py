@@ -13,13 +13,13 @@ from collections.abc import Mapping
 
 from dataecho.errors import DataError
 from dataecho.pipeline.engine.board import Board, Closed, Failure, Phase, Role
+from dataecho.pipeline.engine.heap import keep_freed_memory
 from dataecho.pipeline.engine.job import Job
 from dataecho.pipeline.engine.pace import Pace
 from dataecho.pipeline.engine.piece import Piece
 from dataecho.pipeline.engine.workers import Workers
-from dataecho.pipeline.heap import keep_freed_memory
 from dataecho.pipeline.source import Source
-from dataecho.pipeline.spill import Spill
+from dataecho.pipeline.storage.spill import Spill
 
 _LOG = logging.getLogger(__name__)
 _STANDARD_LIBRARY = sysconfig.get_paths()["stdlib"] + "/"  # what hangs is shown where it called this, say Event.wait

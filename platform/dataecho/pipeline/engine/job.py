@@ -9,12 +9,12 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from dataecho.pipeline.accounting.meter import Times
 from dataecho.pipeline.batch import Arrays, Batch, BatchPool, Block, Layout, Skipped, layout_of, write_rows
-from dataecho.pipeline.fill import misfit
-from dataecho.pipeline.meter import Times
-from dataecho.pipeline.rows import Rows
+from dataecho.pipeline.engine.fill import misfit
+from dataecho.pipeline.engine.rows import Rows
+from dataecho.pipeline.engine.work import Made, Work
 from dataecho.pipeline.stage import BATCH, Broken, ExampleError
-from dataecho.pipeline.work import Made, Work
 from dataecho.plan.batch import PlannedBatch
 
 

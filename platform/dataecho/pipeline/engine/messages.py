@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
+from dataecho.pipeline.accounting.meter import Times
 from dataecho.pipeline.batch import Layout
-from dataecho.pipeline.meter import Times
-from dataecho.pipeline.rows import Rows
+from dataecho.pipeline.engine.rows import Rows
+from dataecho.pipeline.engine.work import Made
 from dataecho.pipeline.source import Source
 from dataecho.pipeline.stage import Broken, Example, Stage
-from dataecho.pipeline.work import Made
 
 
 @dataclass(frozen=True)

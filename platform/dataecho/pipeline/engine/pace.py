@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-ChunkSize = int | Literal["auto"]
+from dataecho.pipeline.settings import ChunkSize
 
 _LEAST = 16
 _SECONDS = 8e-3  # of work are well worth a change of threads

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from dataecho.pipeline.accounting.meter import Meter, Times
 from dataecho.pipeline.engine.job import Job
 from dataecho.pipeline.engine.pace import Pace
 from dataecho.pipeline.engine.piece import Piece
 from dataecho.pipeline.engine.planner import Planner
-from dataecho.pipeline.meter import Meter, Times
-from dataecho.pipeline.rows import Rows
+from dataecho.pipeline.engine.rows import Rows
+from dataecho.pipeline.engine.work import Work
 from dataecho.pipeline.source import Source
 from dataecho.pipeline.stage import BATCH, as_examples
-from dataecho.pipeline.store import Entry
-from dataecho.pipeline.work import Work
+from dataecho.pipeline.storage.store import Entry
 from dataecho.plan.events import Event
 from dataecho.plan.order import Ids
 

@@ -25,20 +25,20 @@ import cloudpickle
 import numpy as np
 
 from dataecho.errors import SettingError
+from dataecho.pipeline.accounting.meter import Meter, Times
 from dataecho.pipeline.batch import Arrays, Layout, layout_of
+from dataecho.pipeline.engine.fill import put
 from dataecho.pipeline.engine.job import Job
 from dataecho.pipeline.engine.messages import Answer, Memory, Orders, Request, Rest, receive, send
 from dataecho.pipeline.engine.pace import Pace
 from dataecho.pipeline.engine.piece import Piece
 from dataecho.pipeline.engine.pieces import RemoteRowsPiece
+from dataecho.pipeline.engine.rows import Rows
 from dataecho.pipeline.engine.shared_memory import SharedArrays
+from dataecho.pipeline.engine.work import Work
 from dataecho.pipeline.engine.workers import Workers
-from dataecho.pipeline.fill import put
-from dataecho.pipeline.meter import Meter, Times
-from dataecho.pipeline.rows import Rows
 from dataecho.pipeline.stage import ExampleError, Stage
-from dataecho.pipeline.store import Entry
-from dataecho.pipeline.work import Work
+from dataecho.pipeline.storage.store import Entry
 
 _LOG = logging.getLogger(__name__)
 _MOST_DEATHS = 2  # of workers over the same piece of work

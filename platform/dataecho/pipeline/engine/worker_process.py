@@ -12,16 +12,16 @@ from dataclasses import replace
 from multiprocessing import reduction
 from multiprocessing.connection import Connection
 
+from dataecho.pipeline.accounting.meter import Times
 from dataecho.pipeline.batch import Arrays
+from dataecho.pipeline.engine.fill import fill
+from dataecho.pipeline.engine.heap import keep_freed_memory
 from dataecho.pipeline.engine.messages import Answer, Memory, Orders, Request, Rest, receive, send
 from dataecho.pipeline.engine.shared_memory import mapped
-from dataecho.pipeline.fill import fill
-from dataecho.pipeline.heap import keep_freed_memory
-from dataecho.pipeline.meter import Times
-from dataecho.pipeline.spill import SpillCache
+from dataecho.pipeline.engine.work import Made, Work
 from dataecho.pipeline.stage import Broken, ExampleError
-from dataecho.pipeline.store import Entry, Store
-from dataecho.pipeline.work import Made, Work
+from dataecho.pipeline.storage.spill import SpillCache
+from dataecho.pipeline.storage.store import Entry, Store
 
 
 def main(commands: int, alive: int) -> None:

@@ -7,17 +7,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from dataecho.pipeline.accounting.meter import Meter, Times
 from dataecho.pipeline.batch import Arrays, Layout, new_arrays
+from dataecho.pipeline.engine.fill import fill
 from dataecho.pipeline.engine.job import Job
 from dataecho.pipeline.engine.pace import Pace
 from dataecho.pipeline.engine.piece import Piece
 from dataecho.pipeline.engine.pieces import ResultsPiece, RowsPiece
-from dataecho.pipeline.fill import fill
-from dataecho.pipeline.meter import Meter, Times
-from dataecho.pipeline.rows import Rows
-from dataecho.pipeline.spill import SpillCache
-from dataecho.pipeline.store import Entry, Store
-from dataecho.pipeline.work import Work
+from dataecho.pipeline.engine.rows import Rows
+from dataecho.pipeline.engine.work import Work
+from dataecho.pipeline.storage.spill import SpillCache
+from dataecho.pipeline.storage.store import Entry, Store
 
 
 class Workers(abc.ABC):

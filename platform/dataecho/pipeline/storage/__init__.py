@@ -1,0 +1,1 @@
+"""Where results and records are kept until their last use."""
