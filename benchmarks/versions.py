@@ -4,16 +4,21 @@
     python benchmarks/versions.py --other /tmp/other --rounds 15
 
 Rows: the three workloads of ``loaders.py`` at each version's best setting, and the echoed ones of ``time_model.py``.
-Each version has a process of its own, which is asleep while the other works. A setting is the best by the median of
-three short runs. A round has two runs of each version, one within the other (a b b a), so that a machine that becomes
-slower or faster meanwhile is the same for both; its ratio is of their sums. The table has medians of rounds, with the
-95 % interval of the median (by order statistics).
+Each version has a process of its own, which is asleep while the other works. Both run the setting that is best for both
+together, by the median of three short runs. A round has two runs of each version, one within the other (a b b a), so
+that a machine that becomes slower or faster meanwhile is the same for both; its ratio is of their sums. The table has
+medians of rounds, with the 95 % interval of the median (by order statistics).
+
+Objects come from malloc, not from Python's pools (``--pools`` for these): there the iterators of numpy that two threads
+use at once may share a line of the cache, which slows small images by up to 8 %, in one version and not in the other,
+as luck has it.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -30,15 +35,16 @@ SECONDS, TUNING = 1.0, 0.5
 class Version:
     """A process that runs the benchmarks of one checkout."""
 
-    def __init__(self, checkout: Path, data: Path) -> None:
-        path = f"{checkout / 'platform'}:{checkout / 'benchmarks'}:{checkout / 'plugins'}:{checkout}"
+    def __init__(self, checkout: Path, data: Path, *, allocator: str) -> None:
+        roots = ("platform", "benchmarks", "plugins", "tasks", ".")
+        path = ":".join(str(checkout / root) for root in roots)
         # -P: the folder of this file is not searched, or both would run its neighbours.
         self._process = subprocess.Popen(
             [sys.executable, "-P", __file__, "--serve", str(data)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "PYTHONMALLOC": allocator},
         )
 
     def ask(self, *question: Any) -> Any:
@@ -113,6 +119,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--data", type=Path, default=Path("runs/loaders-data"), help="made if it is not there: 350 MB")
     parser.add_argument("--rows", nargs="+", default=[*LOADERS, *ECHOES])
+    parser.add_argument("--pools", action="store_true", help="Python's own allocator")
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.serve:
@@ -123,16 +130,22 @@ def main() -> None:
 
     make_data(given.data)
     here = Path(__file__).resolve().parent.parent
-    versions = {"other": Version(given.other.resolve(), given.data), "this": Version(here, given.data)}
-    best: dict[tuple[str, str], str] = {}
+    allocator = "pymalloc" if given.pools else "malloc"
+    checkouts = {"other": given.other.resolve(), "this": here}
+    versions = {name: Version(folder, given.data, allocator=allocator) for name, folder in checkouts.items()}
+    best: dict[str, str] = {}
     for workload in (row for row in given.rows if row in LOADERS):
-        for name, version in versions.items():
-            rates = {
-                setting: statistics.median(version.ask("rate", workload, setting, TUNING) for _ in range(3))
-                for setting in version.ask("settings", workload)
-            }
-            best[name, workload] = max(rates, key=lambda setting: rates[setting])
-            print(f"{workload}, {name}: {best[name, workload]}, {rates[best[name, workload]]:,.0f}/s", flush=True)
+        settings = [version.ask("settings", workload) for version in versions.values()]
+        rates = {
+            setting: math.prod(
+                statistics.median(version.ask("rate", workload, setting, TUNING) for _ in range(3))
+                for version in versions.values()
+            )
+            for setting in settings[0]
+            if setting in settings[1]
+        }
+        best[workload] = max(rates, key=lambda setting: rates[setting])
+        print(f"{workload}: {best[workload]}", flush=True)
     found: dict[str, list[tuple[float, float]]] = {row: [] for row in given.rows}
     for number in range(given.rounds):
         for row in given.rows:
@@ -140,7 +153,7 @@ def main() -> None:
             first, second = ("this", "other") if number % 2 else ("other", "this")
             for name in (first, second, second, first):
                 if row in LOADERS:
-                    rates[name] += versions[name].ask("rate", row, best[name, row], SECONDS) / 2
+                    rates[name] += versions[name].ask("rate", row, best[row], SECONDS) / 2
                 else:
                     rates[name] += versions[name].ask("echo", row.split()[0], ECHOES[row], SECONDS) / 2
             found[row].append((rates["other"], rates["this"]))

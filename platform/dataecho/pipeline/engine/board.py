@@ -167,6 +167,10 @@ class Board:
             self.active[piece] = (Role.WORKER, 0)
         return piece
 
+    def may_have_work(self) -> bool:
+        """Whether a worker may find something to do: where this is false, :meth:`take` gives none of them a piece."""
+        return any(self._queues) or self._may_plan()
+
     def _next_for_worker(self, number: int) -> Piece | None:
         if self._one_is_enough():
             return None
@@ -393,8 +397,7 @@ class Board:
             return None
         job = self._jobs.popleft()
         # Not for every batch: to wake workers costs more than it gives.
-        can_work = any(self._queues) or self._may_plan()
-        if can_work and (len(self._jobs) <= self._look_ahead // 2 or not self._is_ahead()):
+        if self.may_have_work() and (len(self._jobs) <= self._look_ahead // 2 or not self._is_ahead()):
             self.news.add(Role.WORKER)
         return job
 

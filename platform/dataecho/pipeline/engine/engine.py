@@ -183,10 +183,13 @@ class ThreadEngine(Engine):
         deadline = time.monotonic() + timeout
         with self._lock:
             while not board.has_answer():
-                if self._helper is not None and self._helper.is_short() and (piece := board.take_short()) is not None:
+                helps = self._helper is not None and self._helper.is_short()
+                piece = board.take_short() if helps else None
+                self._tell()  # after the take: others are woken for what is left
+                if piece is not None:
                     self._run_for_caller(piece)
+                    piece = None
                     self._progress = time.monotonic()
-                    self._tell()
                     continue
                 now = time.monotonic()
                 if self.is_paused:
@@ -203,6 +206,7 @@ class ThreadEngine(Engine):
                     return False
                 self._has_answer.wait(until - now)
             self._waiting_since = None
+            self._tell()
         return True
 
     def answer(self) -> Job | Failure | None:
@@ -272,6 +276,7 @@ class ThreadEngine(Engine):
         with self._lock:
             while True:
                 piece = board.take(role, number)
+                self._tell()  # after the take: others are woken for what is left
                 if piece is None:
                     if board.phase is Phase.CLOSED:
                         return
@@ -290,13 +295,14 @@ class ThreadEngine(Engine):
                 board.ended(piece, error)
                 piece = error = None  # while it waits, a thread keeps nothing alive
                 self._progress = time.monotonic()
-                self._tell()
 
     def _tell(self) -> None:
         """Wake whoever may find something to do; under the lock."""
         board = self._board
         concerns_caller = board.has_answer() or board.phase is not Phase.RUNNING
         if board.news:
+            if board.phase is Phase.RUNNING and not board.may_have_work():
+                board.news.discard(Role.WORKER)
             for role in board.news:
                 self._has_work[role].notify_all()
             concerns_caller = concerns_caller or (self._helper is not None and Role.WORKER in board.news)
