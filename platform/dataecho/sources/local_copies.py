@@ -57,6 +57,7 @@ class LocalCopies:
     def _start(self) -> None:
         self._pins: Counter[str] = Counter()
         self._held: dict[str, int] = {}  # key -> descriptor with the shared lock
+        weakref.finalize(self, _close_all, self._held)
         self._queue: deque[object] = deque()
         self._lock = threading.Lock()
 
@@ -258,6 +259,12 @@ def _temporary_folder(owner: object) -> Path:
     os.rename(folder / "new", folder / _ALIVE)  # locked before it can be seen
     weakref.finalize(owner, _remove_folder, folder, descriptor, os.getpid())
     return folder
+
+
+def _close_all(held: dict[str, int]) -> None:
+    """Unlock what is still pinned by an owner that goes."""
+    while held:
+        os.close(held.popitem()[1])
 
 
 def _remove_folder(folder: Path, descriptor: int, process: int) -> None:

@@ -495,7 +495,15 @@ def _left_over() -> dict[str, set[Any]]:
     return {
         "threads": {thread for thread in threading.enumerate() if thread.name.startswith("dataecho-")},
         "temporary files": {path.name for path in Path(tempfile.gettempdir()).glob("dataecho-*")},
+        "open copies of shards": {name for name in map(_target, os.listdir("/proc/self/fd")) if ".tar" in name},
     }
+
+
+def _target(descriptor: str) -> str:
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}")
+    except OSError:  # that of this very listing
+        return ""
 
 
 def _num_open(bench: Bench | None = None) -> int:
@@ -540,8 +548,8 @@ def run_many(cells: list[Cell], *, show: Any = print) -> Counter[tuple[str, str]
                 show(f"FAILED {failure}")
             if number % 100 == 99:
                 show(f"{number + 1} of {len(cells)} cells, {len(failures)} failed, {_num_open()} descriptors")
-        # Connections to the server, which is in this process too, are closed some time after their source has gone.
-        num_connections = sum(cell.source == "shards over HTTP" for cell in cells)
+        # A stalled fetch leaves up to six connections to the server (which is in this process too) until that gives up.
+        num_connections = 6 * sum(cell.fault == "stall" for cell in cells)
         if _num_open() > _num_warm + 8 + num_connections:
             failures.append(f"{_num_open()} descriptors are open, {_num_warm} were at first")
     if failures:

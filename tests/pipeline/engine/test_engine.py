@@ -109,8 +109,11 @@ def test_a_call_that_hangs_in_a_thread_is_named_with_its_line_and_the_feed_close
 
 
 def test_a_call_that_hangs_in_a_process_ends_with_the_process():
-    batches = feed([Stage("hangs", hangs_in_process)], settings={"num_processes": 2, "stall_timeout": 5.0})
-    with batches:
+    pool = WorkerPool()
+    with feed(settings={"num_processes": 2}, pool=pool) as batches:  # to start processes may take more than 5 s
+        next(batches)
+    stages, settings = [Stage("hangs", hangs_in_process)], {"num_processes": 2, "stall_timeout": 5.0}
+    with pool, feed(stages, settings=settings, pool=pool) as batches:
         next(batches)
         pids = [helper._process.number for helper in batches._executor._engine._workers._helpers]
         with pytest.raises(StallError, match=r"process \d+.*example"):
@@ -123,9 +126,9 @@ def test_progress_begins_the_stall_timeout_anew():
         time.sleep(0.02)
         return example
 
-    settings = {"stall_timeout": 0.4, "num_threads": 1, "chunk_size": 2, "loop_helps": False}
+    settings = {"stall_timeout": 0.8, "num_threads": 1, "chunk_size": 2, "loop_helps": False}
     with feed([Stage("slow", slow)], settings=settings, echo_after="slow", factor=1) as batches:
-        assert len(list(itertools.islice(batches, 6))) == 6  # the first batch alone takes 0.16 s of work, 8 all
+        assert len(list(itertools.islice(batches, 6))) == 6  # 48 examples: 0.96 s of work
 
 
 def test_an_error_is_told_at_once_though_another_process_hangs():

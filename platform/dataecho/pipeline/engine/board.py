@@ -235,14 +235,15 @@ class Board:
         assert not piece.has_ended, f"a piece of work has ended twice: {piece}"
         del self.active[piece]
         piece.has_ended = True
-        if self.phase is not Phase.CLOSED:
-            try:
-                if error is None:
-                    piece.done(self)
-                else:
-                    piece.failed(self, error)
-            except BaseException as caught:  # of the books themselves: told, like any other
-                self.end(caught)
+        try:
+            if self.phase is Phase.CLOSED:
+                piece.dismissed(self, error)
+            elif error is None:
+                piece.done(self)
+            else:
+                piece.failed(self, error)
+        except BaseException as caught:  # of the books themselves: told, like any other
+            self.end(caught)
         for follower in piece.followers:
             follower.num_waits -= 1
             if not follower.num_waits:

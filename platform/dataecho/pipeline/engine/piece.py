@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
 class Piece(abc.ABC):
     """One piece of work. ``num_waits``: other pieces that must end before this one can start; ``followers``: pieces
-    that wait for this one. The board calls :meth:`done` or :meth:`failed` exactly once, and neither may block.
+    that wait for this one. The board calls :meth:`done` or :meth:`failed` exactly once, and neither may block; or
+    :meth:`dismissed`, where everything was closed before it ended.
     """
 
     #: Whether it can be run once more after it was broken off in the middle.
@@ -43,6 +44,9 @@ class Piece(abc.ABC):
     @abc.abstractmethod
     def failed(self, board: Board, error: BaseException) -> None:
         """The work has failed: say to whom ``error`` is told."""
+
+    def dismissed(self, board: Board, error: BaseException | None) -> None:  # noqa: B027 - most have brought nothing
+        """The work has ended after everything was closed: give back what it has brought."""
 
     @abc.abstractmethod
     def __str__(self) -> str:

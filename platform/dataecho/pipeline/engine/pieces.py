@@ -96,8 +96,12 @@ class FetchPiece(Piece):
         with self._meter.transfer():
             num_bytes = self._source.fetch(self._shard, proceed=lambda: self._proceed(self._has_place), **places)
         self._meter.add_fetched(num_bytes)
-        known = self._given_length
-        self._length = int(self._source.num_examples(self._shard)) if known is None else known
+        try:
+            known = self._given_length
+            self._length = int(self._source.num_examples(self._shard)) if known is None else known
+        except BaseException:
+            self._source.drop(self._shard)
+            raise
 
     def _on_place(self) -> None:
         self._has_place = True
@@ -109,12 +113,16 @@ class FetchPiece(Piece):
     def failed(self, board: Board, error: BaseException) -> None:
         board.fetch_failed(self._shard, error)
 
+    def dismissed(self, board: Board, error: BaseException | None) -> None:
+        if error is None:
+            self._source.drop(self._shard)
+
     def __str__(self) -> str:
         return f"fetching shard {self._shard}" + ("" if self._has_place else ", for which there is no place yet")
 
 
 class DropPiece(Piece):
-    """Let the copy of a shard go, all of which has been read. A failure ends the run."""
+    """Let the copy of a shard go, all of which has been read. A failure ends the run; closing tries once more."""
 
     def __init__(self, source: Source, shard: int) -> None:
         super().__init__()
@@ -127,8 +135,11 @@ class DropPiece(Piece):
         board.dropped(self._shard)
 
     def failed(self, board: Board, error: BaseException) -> None:
-        board.dropped(self._shard)
         board.end(error)
+
+    def dismissed(self, board: Board, error: BaseException | None) -> None:
+        if error is None:
+            board.dropped(self._shard)
 
     def __str__(self) -> str:
         return f"dropping the copy of shard {self._shard}"

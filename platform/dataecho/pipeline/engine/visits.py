@@ -105,8 +105,8 @@ class ShardVisits:
         self._dropping.discard(shard)
 
     def here(self) -> list[int]:
-        """The shards whose copies are here."""
-        return [shard for shard, copy in self._copies.items() if copy.is_here]
+        """The shards whose copies are here, those that were to be dropped among them."""
+        return [*(shard for shard, copy in self._copies.items() if copy.is_here), *self._dropping]
 
 
 @dataclass(slots=True)
