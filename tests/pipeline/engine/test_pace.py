@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from dataecho.errors import SettingError
-from dataecho.pipeline.engine import pace as pace_module
 from dataecho.pipeline.engine.pace import Pace
 from dataecho.pipeline.feed import Feed, once_through
 from dataecho.pipeline.settings import PipelineSettings
@@ -186,9 +185,10 @@ def test_broken_examples_are_told_with_their_batch():
 
 
 class Busy:
-    """A stage of five milliseconds that knows how many threads were in it at once."""
+    """A stage that takes some ``seconds`` for a chunk, and knows how many threads were in it at once."""
 
-    def __init__(self):
+    def __init__(self, seconds=0.005):
+        self._seconds = seconds
         self.most = self._inside = 0
         self._lock = threading.Lock()
 
@@ -196,7 +196,7 @@ class Busy:
         with self._lock:
             self._inside += 1
             self.most = max(self.most, self._inside)
-        time.sleep(0.005)
+        time.sleep(self._seconds)
         with self._lock:
             self._inside -= 1
         return chunk
@@ -248,24 +248,23 @@ class Remote(Disk):
 
 
 @pytest.mark.parametrize(
-    ("source", "short", "most"),
+    ("source", "seconds", "num_batches", "most"),
     [
-        (Source, 0.1, 2),  # the one thread, and the loop while it waits
-        (Source, 0.001, 1),  # a piece takes five milliseconds: others may be done sooner with what the loop waits for
-        (Disk, 0.1, 2),  # repeats of what has been read
-        (Remote, 0.1, 2),
+        (Source, 0.001, 80, 2),  # the one thread, and the loop while it waits
+        (Source, 0.1, 6, 1),  # a piece is long: others may be done sooner with what the loop waits for
+        (Disk, 0.001, 80, 2),  # repeats of what has been read
+        (Remote, 0.001, 80, 2),
     ],
 )
-def test_who_waits_does_short_pieces_but_reads_nothing_except_memory(monkeypatch, source, short, most):
-    monkeypatch.setattr(pace_module, "_SHORT", short)
-    busy, data = Busy(), source()
+def test_who_waits_does_short_pieces_but_reads_nothing_except_memory(source, seconds, num_batches, most):
+    busy, data = Busy(seconds), source()
     stages = (*STAGES, Stage("busy", busy, batched=True))
     with feed(data, stages, num_threads=1, look_ahead=4, chunk_size=2, echo_after="double", factor=3) as batches:
-        found = delivered(batches, 80)
+        found = delivered(batches, num_batches)
     assert busy.most == most
     assert threading.main_thread() not in getattr(data, "readers", set())
     with feed(Source(), num_threads=2, echo_after="double", factor=3) as batches:
-        assert found == delivered(batches, 80)
+        assert found == delivered(batches, num_batches)
 
 
 @pytest.mark.parametrize("num_threads", [0, 1])
