@@ -28,11 +28,10 @@ from dataecho.environment import prepare
 from dataecho.pipeline.batch import Batch
 from dataecho.pipeline.feed import Feed
 from dataecho.pipeline.settings import PipelineSettings
-from dataecho.report.display import NoDisplay
 from dataecho.tracking.mlflow_tracker import MLflowTracker
 from dataecho.training.auto_factor import FixedFactor
 from dataecho.training.budget import Budget
-from dataecho.training.contracts import Backend, NoPruner, RunInfo
+from dataecho.training.contracts import Backend, NoDisplay, NoPruner, RunInfo
 from dataecho.training.schedule import ConstantSchedule
 from dataecho.training.target import Target
 from dataecho.training.timing import TimeModel

@@ -24,10 +24,8 @@ from dataecho.pipeline.stage import BATCH, DEVICE, echo_point, stage_names
 from dataecho.pipeline.throttle import Throttle
 from dataecho.plan.factors import FactorHistory, read_history
 from dataecho.plan.plan import OPEN_BLOCK
-from dataecho.report.display import NoDisplay
 from dataecho.settings import Node, Settings, flatten, read_settings
 from dataecho.sources.same_data import are_same_data
-from dataecho.tracking.no_tracker import NoTracker
 from dataecho.training.auto_factor import DEFAULT_MAX_FACTOR, AutoFactor, FactorControl, FixedFactor
 from dataecho.training.budget import Budget
 from dataecho.training.checkpoint import CheckpointStore, find_checkpoint, list_checkpoints, load_checkpoint
@@ -36,6 +34,8 @@ from dataecho.training.contracts import (
     Backend,
     BackendContext,
     Display,
+    NoDisplay,
+    NoTracker,
     OptimizerSettings,
     Pruner,
     RunInfo,
