@@ -45,11 +45,12 @@ from dataecho.training.contracts import (
 from dataecho.training.evaluation import evaluate
 from dataecho.training.identity import identity_of, portable_state
 from dataecho.training.ranks import Ranks
+from dataecho.training.recipe import Recipe, TrainerSettings
 from dataecho.training.schedule import Schedule
 from dataecho.training.spool import FILE_NAME as SPOOL
 from dataecho.training.target import Target
 from dataecho.training.timing import TimeModel
-from dataecho.training.trainer import Trainer, TrainerSettings
+from dataecho.training.trainer import Observers, Origin, Trainer
 from dataecho.training.weights import read_weights
 
 #: Groups and keys that do not change what is computed: a checkpoint may be continued under others.
@@ -132,25 +133,28 @@ class TrainingRun:
             new_feed=partial(_feed, workload),
             evaluate=workload.evaluate,
             backend=workload.backend,
-            budget=Budget(**settings.budget.model_dump()),
-            schedule=workload.schedule,
-            target=Target(task.metric, task.target, task.higher_is_better),
-            time_model=time_model,
-            factor_control=_factor_control(workload, time_model),
-            tracker=workload.tracker,
-            pruner=workload.pruner,
-            display=display if workload.backend.ranks.is_first else NoDisplay(),
-            identity=_identity(workload),
-            settings=TrainerSettings(
-                learning_rate=settings.optimizer.learning_rate,
-                eval_interval=task.eval_interval,
-                checkpoint_interval=settings.checkpoints.interval,
-                keep_checkpoints=settings.checkpoints.keep,
-                disk_timeout=settings.checkpoints.disk_timeout,
-                stop_at_target=settings.stop_at_target,
-                max_loss_ratio=settings.max_loss_ratio,
+            recipe=Recipe(
+                budget=Budget(**settings.budget.model_dump()),
+                schedule=workload.schedule,
+                target=Target(task.metric, task.target, task.higher_is_better),
+                settings=TrainerSettings(
+                    learning_rate=settings.optimizer.learning_rate,
+                    eval_interval=task.eval_interval,
+                    checkpoint_interval=settings.checkpoints.interval,
+                    keep_checkpoints=settings.checkpoints.keep,
+                    disk_timeout=settings.checkpoints.disk_timeout,
+                    stop_at_target=settings.stop_at_target,
+                    max_loss_ratio=settings.max_loss_ratio,
+                ),
             ),
-            resume_from=self.resume_from,
+            time_model=time_model,
+            observers=Observers(
+                tracker=workload.tracker,
+                display=display if workload.backend.ranks.is_first else NoDisplay(),
+                pruner=workload.pruner,
+            ),
+            origin=Origin(identity=_identity(workload), state=self.resume_from),
+            factor_control=_factor_control(workload, time_model),
         )
 
 

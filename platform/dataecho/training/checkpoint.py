@@ -16,6 +16,7 @@ from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as dump_arrays
 
 from dataecho.errors import SettingError
+from dataecho.training.contracts import RANK, Arrays
 from dataecho.training.ranks import Ranks
 
 log = logging.getLogger(__name__)
@@ -92,6 +93,12 @@ def _write_draft(draft: Path, state: dict[str, Any], *, steps: int) -> None:
     header = {"format": FORMAT, "steps": steps, "sha256": _digest(values, blob), "state": values}
     _write(draft / _VALUES, json.dumps(header).encode())
     _sync(draft)
+
+
+def split_by_rank(arrays: Arrays, values: dict[str, Any]) -> tuple[dict[str, Any], Arrays]:
+    """A backend's state: the part that all ranks have alike, and the arrays of this rank alone."""
+    own = {name: array for name, array in arrays.items() if name.startswith(RANK)}
+    return {"arrays": {name: array for name, array in arrays.items() if name not in own}, "values": values}, own
 
 
 def gather_states(ranks: Ranks, state: dict[str, Any]) -> dict[str, Any]:

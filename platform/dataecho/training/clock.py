@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 
 class Clock:
     """Seconds since :meth:`start`, added to what earlier parts of a resumed run took."""
 
-    def __init__(self, *, now: Callable[[], float] = time.perf_counter, wall_time: float = 0, train_time: float = 0):
+    def __init__(self, *, now: Callable[[], float] = time.perf_counter) -> None:
         self._now = now
-        self._wall_before, self._train_before = wall_time, train_time
+        self._wall_before = self._train_before = 0.0
         self._started: float | None = None
         self._paused = 0.0
         self._paused_since: float | None = None
@@ -48,3 +48,11 @@ class Clock:
             return self._train_before
         until = self._paused_since if self._paused_since is not None else self._now()
         return self._train_before + until - self._started - self._paused
+
+    def state_dict(self) -> dict[str, float]:
+        """Both times."""
+        return {"wall_time": self.wall_time, "train_time": self.train_time}
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        """Call before :meth:`start`."""
+        self._wall_before, self._train_before = state["wall_time"], state["train_time"]

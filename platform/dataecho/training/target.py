@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 #: What is recorded when the target is first reached; each becomes ``<name>_to_target``.
 COSTS = ("fresh_examples", "entered_examples", "steps", "train_time", "wall_time")
@@ -41,3 +43,11 @@ class Target:
         """``reached_target`` (0 or 1), and the costs once there are any: a miss costs infinitely much, never the
         budget."""
         return {"reached_target": float(self.reached), **self.costs}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The costs."""
+        return {"target": self.costs}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where :meth:`state_dict` was taken."""
+        self.costs = dict(state["target"])

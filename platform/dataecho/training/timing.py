@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -97,9 +99,9 @@ class TimeModel:
 class Timekeeper:
     """Adds up :class:`Sums` while training runs: ``ask`` just before ``next(feed)``, ``got`` just after."""
 
-    def __init__(self, meter: Meter, sums: Sums) -> None:
-        self.sums = sums
-        self._meter = meter
+    def __init__(self, meter: Meter, model: TimeModel) -> None:
+        self.sums, self._window_start = Sums(), Sums()
+        self._meter, self._model = meter, model
         self._last = self._cpu = 0.0
         self._waits: list[float] = []
         self._reading = meter.read()
@@ -127,12 +129,30 @@ class Timekeeper:
             self.has_no_batch_yet = False
             self.sums.filling_seconds += wait
 
-    def take_waits(self) -> dict[str, float]:
-        """Mean and 95th percentile of the waits for input since the last call, in seconds; empty if there was none."""
-        waits, self._waits = self._waits, []
+    def metrics(self) -> dict[str, float]:
+        """The timing metrics of the whole run."""
+        return self._model.metrics(self.sums)
+
+    def take_window(self) -> dict[str, float]:
+        """The timing metrics since the last call, and the mean and 95th percentile of the waits for input in this
+        process, in seconds."""
+        window = self._model.metrics(self.sums.minus(self._window_start))
+        waits, self._waits, self._window_start = self._waits, [], Sums(**asdict(self.sums))
         if not waits:
-            return {}
-        return {"input_wait_mean": float(np.mean(waits)), "input_wait_p95": float(np.percentile(waits, 95))}
+            return window
+        return {
+            **window,
+            "input_wait_mean": float(np.mean(waits)),
+            "input_wait_p95": float(np.percentile(waits, 95)),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """The sums now, and when the window began."""
+        return {"sums": asdict(self.sums), "window_start": asdict(self._window_start)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where :meth:`state_dict` was taken."""
+        self.sums, self._window_start = Sums(**state["sums"]), Sums(**state["window_start"])
 
     def trained(self, batch: Batch) -> None:
         """A step was done."""

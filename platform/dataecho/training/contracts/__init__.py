@@ -3,24 +3,29 @@
 from dataecho.pipeline.batch import Arrays
 from dataecho.training.contracts.backend import (
     MODEL,
+    RANK,
     AcceleratorSettings,
     Backend,
     BackendContext,
     OptimizerSettings,
 )
 from dataecho.training.contracts.display import Display, NoDisplay, Progress
+from dataecho.training.contracts.hook import Hook, HookInfo
 from dataecho.training.contracts.pruner import NoPruner, Pruner
 from dataecho.training.contracts.task import Evaluator, Predict, Task, WeightedMeans
 from dataecho.training.contracts.tracker import NoTracker, RunInfo, Tracker
 
 __all__ = [
     "MODEL",
+    "RANK",
     "AcceleratorSettings",
     "Arrays",
     "Backend",
     "BackendContext",
     "Display",
     "Evaluator",
+    "Hook",
+    "HookInfo",
     "NoDisplay",
     "NoPruner",
     "NoTracker",

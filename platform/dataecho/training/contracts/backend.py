@@ -16,6 +16,9 @@ from dataecho.training.ranks import Ranks
 #: The prefix of the model's weights in a backend's state.
 MODEL = "model/"
 
+#: The prefix of the arrays that differ from rank to rank.
+RANK = "rank/"
+
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerSettings:
@@ -145,10 +148,9 @@ class Backend(abc.ABC):
 
     @abc.abstractmethod
     def state(self) -> tuple[Arrays, dict[str, Any]]:
-        """Everything a continuation needs (weights, optimizer, noise, running loss): arrays, and JSON values. The same
-        on every rank, but for arrays whose names begin with ``rank/``: these are this rank's own. Those that begin with
-        :data:`MODEL` are :meth:`weights`, all of them and nothing else, by their names behind it: ``mode=export`` takes
-        them."""
+        """Everything a continuation needs (weights, optimizer, noise, running loss): arrays, and JSON values. All are
+        the same on every rank, except arrays whose names begin with :data:`RANK`. The arrays whose names begin with
+        :data:`MODEL` are those of :meth:`weights`, by their names behind it: ``mode=export`` writes them."""
 
     @abc.abstractmethod
     def load_state(self, arrays: Arrays, values: dict[str, Any]) -> None:
