@@ -7,6 +7,7 @@ import json
 import platform as machine
 import shutil
 import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property, partial
@@ -34,6 +35,8 @@ from dataecho.training.contracts import (
     Backend,
     BackendContext,
     Display,
+    Hook,
+    HookInfo,
     NoDisplay,
     NoTracker,
     OptimizerSettings,
@@ -69,6 +72,7 @@ _FREE = frozenset(
         "pipeline",
         "tracking",
         "diagnose",
+        "hooks",
         "preview",
         "pictures",
     }
@@ -110,6 +114,7 @@ class TrainingRun:
     folder: Path
     info: RunInfo
     resume_from: dict[str, Any] | None
+    hooks: Sequence[Callable[[HookInfo], None]]
 
     @cached_property
     def _own_folder(self) -> Path:
@@ -128,7 +133,7 @@ class TrainingRun:
             shares_cores=workload.backend.shares_cores,
             workers_are_upstream=_echoes_no_items(settings, task),
         )
-        return Trainer(
+        trainer = Trainer(
             self.folder if workload.backend.ranks.is_first else self._own_folder,
             new_feed=partial(_feed, workload),
             evaluate=workload.evaluate,
@@ -156,6 +161,9 @@ class TrainingRun:
             origin=Origin(identity=_identity(workload), state=self.resume_from),
             factor_control=_factor_control(workload, time_model),
         )
+        for hook, node in zip(self.hooks, settings.hooks, strict=True):
+            trainer.add_hook(hook, every=node.every, of=node.of)
+        return trainer
 
 
 @dataclass(frozen=True)
@@ -220,6 +228,7 @@ def compose_workload(config: Node) -> Workload:
 def compose_training(config: Node, *, folder: Path | None, project: Path) -> TrainingRun:
     """A run in ``folder``; None for ``run_dir``, or a new folder named by the time."""
     settings = read_settings(config)
+    hooks = [build(dict(node.model_extra or {}), Hook, key=f"hooks.{n}") for n, node in enumerate(settings.hooks)]
     folder = _run_folder(settings, folder)
     resume_from = _resume_state(settings, folder)
     workload = compose_workload(config)
@@ -229,7 +238,7 @@ def compose_training(config: Node, *, folder: Path | None, project: Path) -> Tra
     if settings.weights is not None and resume_from is None:
         given = read_weights(Path(settings.weights))
         workload.backend.load_weights(workload.task.starting_weights(given, workload.backend.weights()))
-    return TrainingRun(workload, folder, _run_info(workload, folder, project), resume_from)
+    return TrainingRun(workload, folder, _run_info(workload, folder, project), resume_from, hooks)
 
 
 def versions(backend: Backend) -> dict[str, str]:
