@@ -1,6 +1,6 @@
 """From measurements to advice: R of every echo point, the time model, what to echo and how often. Pure functions.
 
-The time model (DESIGN section 6; paper, section 2). Per fresh batch every stage up to the echo point is run once, every
+The time model (paper, section 2). Per fresh batch every stage up to the echo point is run once, every
 later one and the step e times. Threads that fetch, workers, the training loop and, where the step is computed on the
 workers' cores, these cores work side by side; the slowest decides::
 

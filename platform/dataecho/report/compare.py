@@ -15,6 +15,7 @@ from dataecho.moved import current_name
 from dataecho.report.console import new_console
 from dataecho.report.curves import learning_curves
 from dataecho.report.summary import FILE_NAME
+from dataecho.training.metrics import METRICS
 
 _COLUMNS = ("fresh_examples_to_target", "steps_to_target", "train_time_to_target", "wall_time_to_target")
 
@@ -52,7 +53,7 @@ def compare_runs(patterns: Sequence[str], folder: Path) -> None:
     ]
     table = Table("run", *(name.replace("_", " ") for name in _COLUMNS))
     for path, summary in runs.items():
-        cells = [_cell(summary[name]) for name in _COLUMNS]
+        cells = [_cell(name, summary[name]) for name in _COLUMNS]
         table.add_row(labels[path], *cells)
         lines.append(f"| {labels[path]} | " + " | ".join(cells) + " |")
     first = next(iter(runs.values()))
@@ -103,7 +104,7 @@ def _factor(setting: float | str | None) -> str:
     return f" {setting:g}" if setting is not None else ""
 
 
-def _cell(value: float | None) -> str:
+def _cell(name: str, value: float | None) -> str:
     if value is None:
         return "never"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.2f} s"
+    return f"{value:.2f} s" if METRICS[name].unit == "s" else f"{value:,}"

@@ -41,7 +41,8 @@ _WINDOW = _WARM_UP[-1]
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """``upstream_time`` in seconds per fresh batch and ``downstream_time`` in seconds per step (DESIGN section 5);
+    """``upstream_time`` in seconds per fresh batch and ``downstream_time`` in seconds per step, as in
+    :mod:`dataecho.training.metrics`;
     ``room``: see :func:`room`."""
 
     upstream_time: float

@@ -8,6 +8,7 @@ from typing import Any, final
 
 from dataecho.training.contracts import Backend, Pruner
 from dataecho.training.divergence import Divergence
+from dataecho.training.metrics import check_names
 from dataecho.training.recipe import Recipe
 from dataecho.training.run_folder import RunFolder
 from dataecho.training.spent import Spent
@@ -77,6 +78,7 @@ class Marks:
         value = held_out[self.target.metric]
         self.target.record(value, self._spent.metrics())
         line = {**self._spent.metrics(), **self.metrics, **self._take_window(), **self.target.as_metrics()}
+        check_names(line, of_task=held_out)
         self._folder.add_metrics(self.position, line)
         self.pruned = not (last or self.run_has_ended) and self._should_prune(value)
         self._next += 1

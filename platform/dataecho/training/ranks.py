@@ -1,4 +1,4 @@
-"""The processes that train one model together, each with its own share of the items (DESIGN, Many ranks)."""
+"""The processes that train one model together, each with its own share of the items."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the time went, and what the time model makes of it (DESIGN section 6; paper, section 2)."""
+"""Where the time went, and what the time model makes of it (paper, section 2)."""
 
 from __future__ import annotations
 
@@ -66,7 +66,8 @@ class TimeModel:
     num_cores: int = field(default_factory=_num_cores)
 
     def metrics(self, sums: Sums) -> dict[str, float]:
-        """The timing metrics of a stretch; names as in DESIGN section 5. Empty where nothing was trained."""
+        """The timing metrics of a stretch, by their names in :mod:`dataecho.training.metrics`; empty where nothing was
+        trained."""
         if not sums.steps or not sums.fresh_examples:
             return {}
         fresh_batches = sums.fresh_examples / self.batch_size
