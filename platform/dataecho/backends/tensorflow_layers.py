@@ -9,7 +9,7 @@ from dataecho.backends.tensorflow_start import keras, tf
 from dataecho.errors import require
 
 
-class BatchNorm(keras.layers.Layer):
+class BatchNorm(keras.layers.Layer):  # type: ignore[misc]  # keras has no types
     """Batch normalisation over all axes but the last ([b, ..., c]), in ghost batches if so wished.
 
     While training, every ``virtual_batch_size`` rows that follow each other are normalised by their own mean and biased

@@ -9,7 +9,7 @@ from dataecho.backends.tensorflow_start import keras, tf
 from dataecho.backends.tensorflow_weights import Weight
 
 
-class TensorflowModel(keras.Model, abc.ABC):
+class TensorflowModel(keras.Model, abc.ABC):  # type: ignore[misc]  # keras has no types
     """A Keras model with a loss per row. ``batch`` maps field names to tensors [b, ...], of a fixed shape.
 
     The constructor gives every layer its weights (``layer.build(shape)``), so that they can be set before the first

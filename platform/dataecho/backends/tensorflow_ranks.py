@@ -82,7 +82,7 @@ class TensorflowRanks(Ranks):
             speaks = context.replica_id_in_sync_group % num_devices == 0  # one device for this rank
             return tf.constant(padded if speaks else np.zeros_like(padded))
 
-        with talking(self):
+        with lost_ranks_detected(self):
             summed = self._sum(self._strategy.experimental_distribute_values_from_function(part)).numpy()
         array: NDArray[Any] = summed[: values.size].reshape(values.shape)
         return array
@@ -96,7 +96,7 @@ class TensorflowRanks(Ranks):
 
 
 @contextmanager
-def talking(ranks: Ranks) -> Iterator[None]:
+def lost_ranks_detected(ranks: Ranks) -> Iterator[None]:
     """Whatever goes wrong inside because another rank has gone raises :class:`RankLost`."""
     try:
         yield

@@ -15,9 +15,11 @@ from torch import Tensor
 
 from dataecho.backends.same_shapes import require_same_shapes
 from dataecho.backends.torch_copies import SideStreamCopies, use_on_current_stream
+from dataecho.backends.torch_forward import ForwardModule
 from dataecho.backends.torch_layers import stride_before_narrow_convolutions
 from dataecho.backends.torch_model import TorchModel
-from dataecho.backends.torch_parallel import PARALLEL, Entry, in_parallel, talking
+from dataecho.backends.torch_parallel import ENGINES, parallelize
+from dataecho.backends.torch_rank_errors import lost_ranks_detected
 from dataecho.backends.torch_ranks import join_ranks, launched_ranks, local_rank
 from dataecho.errors import SettingError, require
 from dataecho.pipeline.batch import ALIGNMENT, Batch
@@ -92,8 +94,8 @@ class TorchBackend(Backend):
         self._dtype = torch.float64 if precision == "64" else torch.float32
         self._model.to(self._device, self._dtype)
         self._copies = SideStreamCopies(self._device) if self._device.type == "cuda" else None
-        self._entry = Entry(self._model, compile=compile)
-        self._trained, self._parts = in_parallel(self._entry, self._ranks, parallel)
+        self._forward = ForwardModule(self._model, compile=compile)
+        self._trained, self._sharding = parallelize(self._forward, self._ranks, parallel)
         self._optimizer = _optimizer(self._model, context.optimizer)
         self._bf16 = precision == "bf16"
         self._identity = {
@@ -138,7 +140,7 @@ class TorchBackend(Backend):
             group["lr"] = learning_rate
         if not self._model.training:  # it walks through all modules
             self._model.train()
-        with talking(self._ranks):
+        with lost_ranks_detected(self._ranks):
             with self._precision():
                 losses = self._trained(self._fields(placed), evaluates=False).to(self._dtype)
             shares = self._shares(placed.weights)
@@ -162,7 +164,7 @@ class TorchBackend(Backend):
     def eval_step(self, placed: _Placed) -> dict[str, NDArray[Any]]:
         self._model.eval()
         with self._precision():
-            outputs = self._entry(self._fields(placed.ready()), evaluates=True)
+            outputs = self._forward(self._fields(placed.ready()), evaluates=True)
         return {name: values.to(self._dtype).cpu().numpy() for name, values in outputs.items()}
 
     def synchronize(self) -> None:
@@ -171,7 +173,7 @@ class TorchBackend(Backend):
         elif self._device.type == "mps":
             torch.mps.synchronize()
         if self._ranks.num_ranks > 1:
-            self._even_out()
+            self._average_statistics()
 
     def state(self) -> tuple[Arrays, dict[str, Any]]:
         arrays = {f"{MODEL}{name}": values for name, values in self.weights().items()}
@@ -180,9 +182,8 @@ class TorchBackend(Backend):
         for number, slots in self._optimizer.state_dict()["state"].items():
             for slot, value in slots.items():
                 if value is not None:
-                    arrays[f"optimizer/{names[number]}/{slot}"] = self._to_numpy(
-                        torch.atleast_1d(torch.as_tensor(value))
-                    )
+                    tensor = torch.as_tensor(value)
+                    arrays[f"optimizer/{names[number]}/{slot}"] = self._to_numpy(tensor.reshape(tensor.shape or (1,)))
         values = {"num_losses": self._num_losses, "num_steps": self._num_steps, "noise_seed": self._noise_seed}
         return arrays, values
 
@@ -196,7 +197,7 @@ class TorchBackend(Backend):
                 name, slot = path.removeprefix("optimizer/").rsplit("/", 1)
                 value = torch.from_numpy(array.copy())
                 slots.setdefault(numbers[name], {})[slot] = (
-                    value.reshape(()) if slot == "step" else self._parts.part(value, like=parameters[name])
+                    value.reshape(()) if slot == "step" else self._sharding.part(value, like=parameters[name])
                 )
         groups = self._optimizer.state_dict()["param_groups"]
         self._optimizer.load_state_dict({"state": slots, "param_groups": groups})
@@ -216,7 +217,7 @@ class TorchBackend(Backend):
         )
         with torch.no_grad():
             for name, value in own.items():
-                value.copy_(self._parts.part(torch.from_numpy(weights[name].copy()), like=value))
+                value.copy_(self._sharding.part(torch.from_numpy(weights[name].copy()), like=value))
 
     def _weights_of(self, batch: Batch) -> Tensor:
         """Nearly always ones, which are there already: whatever lets go of Python's lock may wait for it again."""
@@ -244,7 +245,7 @@ class TorchBackend(Backend):
         }
 
     def _to_numpy(self, tensor: Tensor) -> NDArray[Any]:
-        array: NDArray[Any] = self._parts.whole(tensor.detach()).cpu().numpy().copy()
+        array: NDArray[Any] = self._sharding.whole(tensor.detach()).cpu().numpy().copy()
         return array
 
     def _seed_noise(self) -> None:
@@ -256,10 +257,10 @@ class TorchBackend(Backend):
             generator = torch.mps._get_default_mps_generator()
         generator.manual_seed(self._noise.key(self._num_steps, self._ranks.rank) >> 1)
 
-    def _even_out(self) -> None:
+    def _average_statistics(self) -> None:
         """Running statistics become their means over the ranks. They are linear in what they were made of, so that is
         what one process with all the rows would have, whenever it is done."""
-        with talking(self._ranks):
+        with lost_ranks_detected(self._ranks):
             for buffer in self._model.buffers():
                 if buffer.is_floating_point():
                     torch.distributed.all_reduce(buffer)
@@ -345,10 +346,10 @@ def _check(
         cure="Leave it out.",
     )
     require(
-        parallel in PARALLEL,
+        parallel in ENGINES,
         "backend.parallel",
         parallel,
-        allowed=", ".join(PARALLEL),
+        allowed=", ".join(ENGINES),
         cure="Use backend.parallel=ddp.",
     )
     require(timeout > 0, "backend.timeout", timeout, allowed="seconds > 0", cure="600 is the default.")

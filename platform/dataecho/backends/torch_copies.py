@@ -17,7 +17,7 @@ class SideStreamCopies:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._stream = torch.cuda.Stream(device)
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._slots = [_Slot() for _ in range(_NUM_SLOTS)]
         self._turn = 0
 
@@ -31,7 +31,7 @@ class SideStreamCopies:
         with torch.cuda.stream(self._stream):
             placed = {name: tensor.to(self._device, non_blocking=True) for name, tensor in pinned.items()}
         slot.copied.record(self._stream)
-        arrived = torch.cuda.Event()
+        arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
         arrived.record(self._stream)
         return placed, arrived
 
@@ -49,7 +49,7 @@ class _Slot:
     """Page-locked memory for one batch."""
 
     def __init__(self) -> None:
-        self.copied = torch.cuda.Event()
+        self.copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
         self._buffers: dict[str, Tensor] = {}
 
     def fill(self, arrays: Mapping[str, NDArray]) -> dict[str, Tensor]:

@@ -40,7 +40,7 @@ def _meet(engine: str, timeout: timedelta) -> None:
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     try:
         store, rank, num_ranks = next(rendezvous("env://", timeout=timeout))
-        store = dist.PrefixStore(f"dataecho/{attempt}", store)
+        store = dist.PrefixStore(f"dataecho/{attempt}", store)  # type: ignore[attr-defined]
         dist.init_process_group(engine, store=store, rank=rank, world_size=num_ranks, timeout=timeout)
     except (RuntimeError, ValueError) as error:
         raise SettingError(

@@ -92,9 +92,10 @@ def _labels(runs: dict[Path, dict[str, Any]]) -> dict[Path, str]:
     for path, summary in runs.items():
         config = summary["config"]
         labels[path] = config["echo"]["name"] + _factor(config["factor"])
-    for add in (lambda path: f" seed {runs[path]['seed']}", lambda path: f" {path}"):
+    seeds = {path: f" seed {summary['seed']}" for path, summary in runs.items()}
+    for more in (seeds, {path: f" {path}" for path in runs}):
         seen = list(labels.values())
-        labels = {path: label + (add(path) if seen.count(label) > 1 else "") for path, label in labels.items()}
+        labels = {path: label + (more[path] if seen.count(label) > 1 else "") for path, label in labels.items()}
     return labels
 
 

@@ -6,7 +6,7 @@ import math
 import sys
 import time
 
-from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as LiveProgress
 
 from dataecho.report.console import new_console
@@ -84,7 +84,7 @@ class RichDisplay(Display):
         )
         self._metric, self._target = "", 0.0
         self._next_update = 0.0
-        self._line = None
+        self._line: TaskID | None = None
 
     def start(self, *, metric: str, target: float, title: str) -> None:
         self._metric, self._target = metric, target

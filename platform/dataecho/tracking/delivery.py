@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, final
 from dataecho.tracking.connection import experiment_id, open_client
 from dataecho.tracking.family import PARENT_UUID_TAG, UUID_TAG, adopt_children, join_parent
 from dataecho.tracking.record import NOTHING_SENT, RecordFile
-from dataecho.training.spool import Entry, read_spool
+from dataecho.training.spool import LoggedMark, read_spool
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -46,7 +46,7 @@ class _Group:
     """Successive entries that go to the server together, and the bytes of the spool that they are."""
 
     start: int
-    entries: tuple[Entry, ...]
+    entries: tuple[LoggedMark, ...]
 
     @property
     def end(self) -> int:
@@ -194,7 +194,7 @@ class Delivery:
             self._client().log_batch(now.run_id, metrics=chunk)
         self._file.update(sent=group.end, sent_entry=_identity(group.entries[-1]))
 
-    def _missing(self, entry: Entry, *, doubtful: bool) -> Iterator[Metric]:
+    def _missing(self, entry: LoggedMark, *, doubtful: bool) -> Iterator[Metric]:
         """The entry's metrics, without those that the server has, where that is in doubt."""
         from mlflow.entities import Metric
 
@@ -271,13 +271,13 @@ class Delivery:
         return failed
 
 
-def _identity(entry: Entry) -> tuple[int, int]:
+def _identity(entry: LoggedMark) -> tuple[int, int]:
     return entry.step, entry.time_ms
 
 
-def _groups(entries: Iterable[Entry], start: int) -> Iterator[_Group]:
+def _groups(entries: Iterable[LoggedMark], start: int) -> Iterator[_Group]:
     """Successive entries with together at most 250 metrics; an entry with more is a group of its own."""
-    waiting: list[Entry] = []
+    waiting: list[LoggedMark] = []
     num_metrics = 0
     for entry in entries:
         if waiting and num_metrics + len(entry.metrics) > _METRICS_A_GROUP:

@@ -16,12 +16,13 @@ from typing import Any, final
 from filelock import FileLock, Timeout
 
 from dataecho.errors import SettingError, require
+from dataecho.masking import masked_text
 from dataecho.tracking.connection import check_settings, cure, dashboard, experiment_id, open_client
 from dataecho.tracking.delivery import MLFLOW_STATUS
 from dataecho.tracking.family import PARENT_UUID_TAG, UUID_TAG
 from dataecho.tracking.place import Place
 from dataecho.tracking.record import FILE_NAME, NOTHING_SENT, Record, RecordFile, read_record
-from dataecho.tracking.redact import masked, masked_error, masked_text, without_credentials
+from dataecho.tracking.redact import masked, masked_error, without_credentials
 from dataecho.tracking.sender import Sender
 from dataecho.training import spool
 from dataecho.training.contracts import RunInfo, Tracker
