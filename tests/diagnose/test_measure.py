@@ -153,7 +153,7 @@ def test_several_workers_are_compared_with_one(clock, monkeypatch, num_threads, 
 
     def cached(bench, source, stages, seed, settings, deadline):
         asked.append(settings.num_workers)
-        return measure_module._Stretch(
+        return measure_module._Interval(
             seconds=0.012 / settings.num_workers,
             cpu_seconds=0.0,
             worker_seconds={},

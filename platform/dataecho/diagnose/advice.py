@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from dataecho.diagnose.measured import Measured, Side, resources
+from dataecho.diagnose.measurements import Measurements, Side, resources
 from dataecho.pipeline.stage import BATCH
 from dataecho.training.auto_factor import DEFAULT_MAX_FACTOR, PRICE
 
@@ -71,7 +71,7 @@ class Diagnosis:
     verdict: str
 
 
-def diagnose(measured: Measured) -> Diagnosis:
+def diagnose(measured: Measurements) -> Diagnosis:
     """What the measurements mean."""
     points = tuple(_point(measured, name) for name in measured.stages)
     slowest = bottleneck(measured)
@@ -85,19 +85,19 @@ def diagnose(measured: Measured) -> Diagnosis:
     )
 
 
-def bottleneck(measured: Measured) -> str:
+def bottleneck(measured: Measurements) -> str:
     """Of what is slowest, the stage that takes most of it."""
     times = resources(measured.model_side, measured.num_workers)
     slowest = max(times.values(), key=lambda by_stage: sum(by_stage.values()))
     return max(slowest, key=lambda stage: slowest[stage])
 
 
-def predict(measured: Measured, after: str, factor: float) -> float:
+def predict(measured: Measurements, after: str, factor: float) -> float:
     """Seconds per fresh batch with an echo after this stage."""
     return max(up + factor * down for up, down in _sums(measured, _model(measured), after))
 
 
-def free_factor(measured: Measured, after: str) -> float:
+def free_factor(measured: Measurements, after: str) -> float:
     """The factor up to which the extra steps cost next to nothing: R, and where both sides share the cores no more than
     these have room for at :data:`PRICE` of the time without echo. Rounded down to tenths; 1 where that is too little
     to matter."""
@@ -110,12 +110,12 @@ def free_factor(measured: Measured, after: str) -> float:
     return factor if factor >= LEAST_FACTOR else 1.0
 
 
-def speed_up(measured: Measured, after: str, factor: float) -> float:
+def speed_up(measured: Measurements, after: str, factor: float) -> float:
     """Steps in the time of one step without echo."""
     return factor * predict(measured, after, 1) / predict(measured, after, factor)
 
 
-def echo_setting(measured: Measured, after: str) -> str:
+def echo_setting(measured: Measurements, after: str) -> str:
     """What a user types to echo after this stage."""
     names = measured.stages
     randoms = [number for number, name in enumerate(names) if name in measured.random_stages]
@@ -130,7 +130,7 @@ def echo_setting(measured: Measured, after: str) -> str:
     return f"echo=stage echo.after={after}"
 
 
-def _point(measured: Measured, name: str) -> Point:
+def _point(measured: Measurements, name: str) -> Point:
     up, down = _upstream_downstream(measured, measured.both, name)
     factor = free_factor(measured, name)
     return Point(
@@ -145,7 +145,7 @@ def _point(measured: Measured, name: str) -> Point:
     )
 
 
-def _choose(measured: Measured, points: tuple[Point, ...]) -> Point | None:
+def _choose(measured: Measurements, points: tuple[Point, ...]) -> Point | None:
     """See :data:`RULE`."""
     groups: list[Point] = []
     for point in points:
@@ -163,7 +163,7 @@ def _choose(measured: Measured, points: tuple[Point, ...]) -> Point | None:
     return next((point for point, gain in gains if gain >= _ENOUGH * best), None)
 
 
-def _verdict(measured: Measured, points: tuple[Point, ...], slowest: str, chosen: Point | None) -> str:
+def _verdict(measured: Measurements, points: tuple[Point, ...], slowest: str, chosen: Point | None) -> str:
     if chosen is not None:
         return (
             f"Training waits for its input, most of all for {slowest!r}. Echoing after {chosen.name!r} "
@@ -191,7 +191,7 @@ def _verdict(measured: Measured, points: tuple[Point, ...], slowest: str, chosen
     )
 
 
-def _upstream_downstream(measured: Measured, side: Side, after: str) -> tuple[float, float]:
+def _upstream_downstream(measured: Measurements, side: Side, after: str) -> tuple[float, float]:
     sums = _sums(measured, resources(side, measured.num_workers), after)
     return max(up for up, _ in sums), max(down for _, down in sums)
 
@@ -200,7 +200,7 @@ def _ratio(up: float, down: float) -> float:
     return up / down if down else math.inf
 
 
-def _sums(measured: Measured, times: dict[str, dict[str, float]], after: str) -> list[tuple[float, float]]:
+def _sums(measured: Measurements, times: dict[str, dict[str, float]], after: str) -> list[tuple[float, float]]:
     """For everything that runs side by side: seconds up to the echo point, and after it."""
     names = measured.stages
     upstream = frozenset(names[: names.index(after) + 1])
@@ -213,10 +213,10 @@ def _sums(measured: Measured, times: dict[str, dict[str, float]], after: str) ->
     ]
 
 
-def _model(measured: Measured) -> dict[str, dict[str, float]]:
+def _model(measured: Measurements) -> dict[str, dict[str, float]]:
     times = resources(measured.model_side, measured.num_workers)
     return {**times, "cores": _cores(measured)} if measured.shares_cores else times
 
 
-def _cores(measured: Measured) -> dict[str, float]:
+def _cores(measured: Measurements) -> dict[str, float]:
     return {stage: seconds / measured.num_cores for stage, seconds in measured.cpu_seconds.items()}

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dataecho.diagnose.cached_source import CachedSource
-from dataecho.diagnose.measured import STEP, Measured, Scaling, Side
+from dataecho.diagnose.measurements import STEP, Measurements, Scaling, Side
 from dataecho.pipeline.accounting.meter import Reading
 from dataecho.pipeline.batch import Batch
 from dataecho.pipeline.feed import Feed
@@ -26,7 +26,7 @@ from dataecho.training.contracts import Backend
 from dataecho.training.timing import TimeModel
 
 #: Told again and again what is being measured, and the share of the whole that is done.
-Show = Callable[[str, float], None]
+ReportProgress = Callable[[str, float], None]
 
 _SHARES = {"step": 0.15, "device": 0.05, "input": 0.3, "both": 0.3, "cached": 0.12, "scaling": 0.08}
 _LEAST = 3  # batches, however long they take
@@ -47,9 +47,9 @@ def measure(
     settings: PipelineSettings,
     seconds: float,
     emulated: dict[str, float],
-    show: Show,
-) -> Measured:
-    """Everything that :class:`Measured` holds, in about ``seconds``; longer where three batches take longer than
+    show: ReportProgress,
+) -> Measurements:
+    """Everything that :class:`Measurements` holds, in about ``seconds``; longer where three batches take longer than
     their share. ``backend`` trains with a learning rate of 0, and is of no further use. Raises what feed and backend
     raise."""
     clock = _Schedule(seconds, show)
@@ -86,7 +86,7 @@ def measure(
         shares_cores=backend.shares_cores,
         workers_are_upstream=True,
     )
-    return Measured(
+    return Measurements(
         stages=names,
         random_stages=frozenset(stage.name for stage in stages if stage.random),
         batch_size=batch_size,
@@ -122,7 +122,7 @@ def measure(
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Stretch:
+class _Interval:
     """Per batch, in seconds; ``planned``: the last batch."""
 
     seconds: float
@@ -138,7 +138,7 @@ class _Stretch:
 class _Schedule:
     """Shares ``seconds`` among what is measured, one after the other."""
 
-    def __init__(self, seconds: float, show: Show) -> None:
+    def __init__(self, seconds: float, show: ReportProgress) -> None:
         self._seconds, self._show = seconds, show
         self._begun = 0.0
 
@@ -182,7 +182,7 @@ class _Bench:
             self._step(placed)
         return _repeated(lambda: self._step(placed), deadline)
 
-    def drain(self, feed: Feed, deadline: _Deadline) -> _Stretch:
+    def drain(self, feed: Feed, deadline: _Deadline) -> _Interval:
         """The input side alone."""
         before, started, cpu = feed.meter.read(), time.perf_counter(), time.process_time()
         num_batches = 0
@@ -190,9 +190,9 @@ class _Bench:
             batch = next(feed)
             batch.release()
             num_batches += 1
-        return self._stretch(feed, before, started, cpu, num_batches, batch.planned)
+        return self._interval(feed, before, started, cpu, num_batches, batch.planned)
 
-    def train(self, feed: Feed, deadline: _Deadline) -> _Stretch:
+    def train(self, feed: Feed, deadline: _Deadline) -> _Interval:
         """Both sides, as in training."""
         before, started, cpu = feed.meter.read(), time.perf_counter(), time.process_time()
         num_batches = 0
@@ -210,7 +210,7 @@ class _Bench:
             placing += was_placed - got
             stepping += time.perf_counter() - was_placed
         return replace(
-            self._stretch(feed, before, started, cpu, num_batches, batch.planned),
+            self._interval(feed, before, started, cpu, num_batches, batch.planned),
             wait_seconds=waited / num_batches,
             place_seconds=placing / num_batches,
             step_seconds=stepping / num_batches,
@@ -225,12 +225,12 @@ class _Bench:
         self._backend.train_step(placed, learning_rate=_RATE)
         self._backend.synchronize()
 
-    def _stretch(
+    def _interval(
         self, feed: Feed, before: Reading, started: float, cpu: float, num_batches: int, planned: PlannedBatch
-    ) -> _Stretch:
+    ) -> _Interval:
         seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu
         after = feed.meter.read()
-        return _Stretch(
+        return _Interval(
             seconds=seconds / num_batches,
             cpu_seconds=(cpu_seconds + after.worker_cpu_seconds - before.worker_cpu_seconds) / num_batches,
             worker_seconds=_worker_seconds(before, after, self.batch_size),
@@ -278,13 +278,13 @@ def _with_workers(settings: PipelineSettings, number: int) -> PipelineSettings:
 
 def _cached(
     bench: _Bench, source: Source, stages: Sequence[Stage], seed: int, settings: PipelineSettings, deadline: _Deadline
-) -> _Stretch:
+) -> _Interval:
     with Feed(source, stages, batch_size=bench.batch_size, shuffle_buffer=0, seed=seed, settings=settings) as feed:
         _settle(feed, settings.look_ahead)
         return bench.drain(feed, deadline)
 
 
-def _cpu_by_stage(real: _Stretch, cached: _Stretch) -> dict[str, float]:
+def _cpu_by_stage(real: _Interval, cached: _Interval) -> dict[str, float]:
     """Processor seconds per batch. What the input takes with records in memory is shared out by the time of its stages;
     what it takes more in truth is reading."""
     working = {name: spent for name, spent in cached.worker_seconds.items() if name != READ}

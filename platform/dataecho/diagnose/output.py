@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dataecho.diagnose.advice import FACTORS, RULE, Diagnosis
-from dataecho.diagnose.measured import STEP, Measured
+from dataecho.diagnose.measurements import STEP, Measurements
 from dataecho.pipeline.stage import DEVICE, READ
 
 FILE_NAME = "diagnose.json"
@@ -24,7 +24,7 @@ _SHOWN_FACTORS = (1, 2, 4, 8, 16)
 
 
 def write_json(
-    folder: Path, measured: Measured, diagnosis: Diagnosis, fixes: Sequence[str], about: Mapping[str, Any]
+    folder: Path, measured: Measurements, diagnosis: Diagnosis, fixes: Sequence[str], about: Mapping[str, Any]
 ) -> Path:
     """``diagnose.json`` in ``folder``, whole or not at all: all times in seconds, what is infinite null."""
     found = {
@@ -47,7 +47,7 @@ def write_json(
 
 
 def print_tables(
-    measured: Measured, diagnosis: Diagnosis, fixes: Sequence[str], *, files: Sequence[Path], console: Console
+    measured: Measurements, diagnosis: Diagnosis, fixes: Sequence[str], *, files: Sequence[Path], console: Console
 ) -> None:
     """Stages, echo points, and what follows from them."""
     console.print(_stages(measured, diagnosis.bottleneck))
@@ -66,7 +66,7 @@ def print_tables(
         console.print(f"{path}", soft_wrap=True)
 
 
-def emulation(measured: Measured) -> str:
+def emulation(measured: Measurements) -> str:
     """What everybody who sees the results must know; empty for a source that is as slow as it is."""
     limits = ", ".join(f"{name}={value:g}" for name, value in measured.emulated.items())
     return f"The slow source is emulated: pipeline.throttle with {limits}." if limits else ""
@@ -79,7 +79,7 @@ def milliseconds(seconds: float) -> str:
     return f"{value:.{digits}f}"
 
 
-def _stages(measured: Measured, bottleneck: str) -> Table:
+def _stages(measured: Measurements, bottleneck: str) -> Table:
     table = _table(f"Milliseconds per batch of {measured.batch_size}, all workers at it")
     for name in ("", "alone", "both running", "done by"):
         table.add_column(name, justify="left" if name in ("", "done by") else "right")
@@ -94,7 +94,7 @@ def _stages(measured: Measured, bottleneck: str) -> Table:
     return table
 
 
-def _done_by(measured: Measured, stage: str) -> str:
+def _done_by(measured: Measurements, stage: str) -> str:
     if stage in (DEVICE, STEP):
         return "the training loop"
     if stage == READ and measured.reads_apart:
@@ -102,7 +102,7 @@ def _done_by(measured: Measured, stage: str) -> str:
     return f"{measured.num_workers} {'processes' if measured.uses_processes else 'threads'}"
 
 
-def _three_batches(measured: Measured) -> str:
+def _three_batches(measured: Measurements) -> str:
     return (
         f"Wall time of a batch: {milliseconds(measured.training_seconds)} ms in training "
         f"({measured.input_wait_fraction:.0%} of it waiting, {measured.busy_share:.0%} of {measured.num_cores} cores "
@@ -112,7 +112,7 @@ def _three_batches(measured: Measured) -> str:
     )
 
 
-def _points(measured: Measured, diagnosis: Diagnosis) -> Table:
+def _points(measured: Measurements, diagnosis: Diagnosis) -> Table:
     table = _table("Echo points: R, and predicted milliseconds per fresh batch for factors of")
     table.add_column("after")
     for name in ("t_up", "t_down", "R", "R alone", "free to", *map(str, _SHOWN_FACTORS)):

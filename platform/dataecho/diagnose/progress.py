@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from dataecho.diagnose.measure import Show
+from dataecho.diagnose.measure import ReportProgress
 
 _SECONDS_BETWEEN_UPDATES = 0.1
 _WORDS = {
@@ -25,7 +25,7 @@ _WORDS = {
 
 
 @contextmanager
-def showing(kind: str) -> Iterator[Show]:
+def showing(kind: str) -> Iterator[ReportProgress]:
     """``rich``: a live bar; ``plain``: a line for everything that is measured; ``none``: nothing; ``auto``: rich on a
     terminal, plain elsewhere."""
     if kind == "none":

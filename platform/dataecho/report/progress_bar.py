@@ -10,11 +10,11 @@ from rich.progress import MofNCompleteColumn, Progress
 from dataecho.report.console import new_console
 
 #: Tells how much more has been done.
-Tell = Callable[[float], None]
+Advance = Callable[[float], None]
 
 
 @contextmanager
-def progress_bar(title: str, *, total: float | None) -> Iterator[Tell]:
+def progress_bar(title: str, *, total: float | None) -> Iterator[Advance]:
     """Shows on a terminal, and nowhere else, how much of ``total`` (None: nobody knows) was told of; gone when it is
     done."""
     console = new_console(stderr=True)

@@ -17,7 +17,7 @@ from dataecho.pipeline.batch import Skipped
 from dataecho.report.console import new_console, styled
 from dataecho.training.contracts import Task
 from dataecho.training.skips import FILE_NAME as SKIPS
-from dataecho.training.trainer import Outcome
+from dataecho.training.trainer import RunResult
 
 FILE_NAME = "summary.json"
 _NUM_NAMED = 10
@@ -44,7 +44,7 @@ def print_start(memory: Memory, emulated: Mapping[str, float], *, parts: str) ->
 
 
 def print_summary(
-    outcome: Outcome,
+    outcome: RunResult,
     *,
     task: Task,
     folder: Path,

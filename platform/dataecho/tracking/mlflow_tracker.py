@@ -19,8 +19,8 @@ from dataecho.errors import SettingError, require
 from dataecho.masking import masked_text
 from dataecho.tracking.connection import check_settings, cure, dashboard, experiment_id, open_client
 from dataecho.tracking.delivery import MLFLOW_STATUS
+from dataecho.tracking.destination import Destination
 from dataecho.tracking.family import PARENT_UUID_TAG, UUID_TAG
-from dataecho.tracking.place import Place
 from dataecho.tracking.record import FILE_NAME, NOTHING_SENT, Record, RecordFile, read_record
 from dataecho.tracking.redact import masked, masked_error, without_credentials
 from dataecho.tracking.sender import Sender
@@ -74,8 +74,8 @@ class MLflowTracker(Tracker):
         parent_uuid: str | None = None,
         has_children: bool = False,
     ) -> None:
-        self._place = Place(tracking_uri=tracking_uri, experiment=experiment, default_uri=default_uri)
-        self._place.check(artifact_root)
+        self._destination = Destination(tracking_uri=tracking_uri, experiment=experiment, default_uri=default_uri)
+        self._destination.check(artifact_root)
         times = {"start_timeout": start_timeout, "finish_timeout": finish_timeout, "retry_interval": retry_interval}
         for name, value in times.items():
             _require_time(name, value)
@@ -95,7 +95,7 @@ class MLflowTracker(Tracker):
         )
         _check_own(tags or {}, parent_uuid)
         _require_mlflow()
-        self._uri, self._experiment = self._place.of(None)
+        self._uri, self._experiment = self._destination.of(None)
         self._artifact_root = artifact_root
         self._start_timeout = start_timeout
         self._finish_timeout = finish_timeout
@@ -201,7 +201,7 @@ class MLflowTracker(Tracker):
             os.replace(run.folder / FILE_NAME, broken)
             logger.warning("%s. It is kept as %s; the whole run is sent to a new one.", error, broken)
             record = None
-        self._uri, self._experiment = self._place.of(record)
+        self._uri, self._experiment = self._destination.of(record)
         return self._new_record(run) if record is None else self._continued(record)
 
     def _new_record(self, run: RunInfo) -> Record:
@@ -274,7 +274,7 @@ def send_later(
     """
     _require_time("retry_interval", retry_interval)
     record = _record_to_send(folder)
-    tracking_uri, experiment = Place(tracking_uri=tracking_uri, experiment=experiment).of(record)
+    tracking_uri, experiment = Destination(tracking_uri=tracking_uri, experiment=experiment).of(record)
     check_settings(tracking_uri=tracking_uri, experiment=experiment, artifact_root=None)
     is_elsewhere = (without_credentials(tracking_uri), experiment) != (record.tracking_uri, record.experiment)
     if record.complete and not is_elsewhere:

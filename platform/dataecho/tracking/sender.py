@@ -22,7 +22,7 @@ _SECONDS_TO_LEAVE = 0.5  # for a thread that has nothing left to do
 
 
 @final
-class Trouble:
+class Outage:
     """Says once that a trouble begins and once that it ends, not at every attempt. Used by two threads. ``cure``: what
     helps, where waiting does not; empty where it may pass."""
 
@@ -86,7 +86,7 @@ class Sender:
         self._retry_interval = retry_interval
         self._send_interval = send_interval
         self._max_share = max_share
-        self._trouble = Trouble(folder, tracking_uri=tracking_uri)
+        self._outage = Outage(folder, tracking_uri=tracking_uri)
         self._delivery = Delivery(folder, file, tracking_uri=tracking_uri, check=self._check)
         self._thread = threading.Thread(target=self._run, name="dataecho-mlflow", daemon=True)
         self._wake = threading.Condition()
@@ -110,14 +110,14 @@ class Sender:
     @property
     def cure(self) -> str:
         """What has to be done before anything arrives, empty where nothing is known."""
-        return self._trouble.cure
+        return self._outage.cure
 
     def start(self, *, timeout: float) -> None:
         """Start the thread; return when the run is open on the server, cannot be opened now, or after ``timeout``
         seconds."""
         self._thread.start()
         if not self._attempted.wait(timeout):
-            self._trouble.begin(f"no answer within {timeout:g} seconds")
+            self._outage.begin(f"no answer within {timeout:g} seconds")
 
     def covered(self, position: int) -> None:
         """Let the thread send up to ``position``."""
@@ -163,9 +163,9 @@ class Sender:
         logger.warning(
             "MLflow did not get everything (%s). Nothing is lost: it is in %s. %sSend it later with: "
             "python train.py mode=sync %s%s",
-            self._trouble.reason,
+            self._outage.reason,
             self._folder,
-            f"{self._trouble.cure} " if self._trouble.cure else "",
+            f"{self._outage.cure} " if self._outage.cure else "",
             setting("resume", self._folder),
             "" if without_credentials(self._uri) == self._uri else " tracking.tracking_uri=... (with your credentials)",
         )
@@ -203,20 +203,20 @@ class Sender:
             raise
         except Exception as error:
             self._delivery.doubt()
-            self._trouble.fail(error)
-            if self._trouble.cure and finishing:
+            self._outage.fail(error)
+            if self._outage.cure and finishing:
                 raise Stopped from error
             with self._wake:
                 self._has_work = True
                 self._num_failures = 1 if self._file.now != before else self._num_failures + 1
                 interval = min(self._retry_interval * 2 ** (self._num_failures - 1), _LONGEST_RETRY_INTERVAL)
-                if self._trouble.cure:
+                if self._outage.cure:
                     interval = _LONGEST_RETRY_INTERVAL
                 # A failure of an attempt that began before finish() must not make finish() wait.
                 self._next_attempt = time.monotonic() + interval if finishing == self._finishing else 0.0
         else:
             if not has_more:
-                self._trouble.end()
+                self._outage.end()
             with self._wake:
                 self._num_failures = 0
                 self._has_work |= has_more

@@ -18,17 +18,17 @@ class Clock:
         self._paused_since: float | None = None
 
     def start(self) -> None:
-        """Both clocks run from here."""
+        """Start both clocks."""
         self._started = self._now()
 
     def add(self, seconds: float) -> None:
-        """Work that was done for the run before :meth:`start`."""
+        """Add seconds of work that was done for the run before :meth:`start`."""
         self._wall_before += seconds
         self._train_before += seconds
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
-        """``train_time`` stands still inside; not to be nested."""
+        """Inside, ``train_time`` stands still; must not be nested."""
         self._paused_since = self._now()
         try:
             yield
@@ -38,12 +38,12 @@ class Clock:
 
     @property
     def wall_time(self) -> float:
-        """Seconds, everything."""
+        """All time, in seconds."""
         return self._wall_before + (self._now() - self._started if self._started is not None else 0.0)
 
     @property
     def train_time(self) -> float:
-        """Seconds, without what happened while stopped."""
+        """The time outside of :meth:`stopped`, in seconds."""
         if self._started is None:
             return self._train_before
         until = self._paused_since if self._paused_since is not None else self._now()

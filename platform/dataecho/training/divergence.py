@@ -10,15 +10,15 @@ from typing import Any
 
 @dataclass
 class Divergence:
-    """Looks at the training loss of every mark, a mean over the steps since the last one. Diverged: it is no finite
-    number, or more than ``max_ratio`` times that of the first mark (None: no limit). A loss that stays
-    where it began is a miss, no divergence. ``first_loss``: None until then."""
+    """A run has diverged when the training loss of a mark, the mean over the steps since the last mark, is not finite
+    or more than ``max_ratio`` times that of the first mark (None: no limit). A loss that stays as it began is a miss,
+    no divergence. ``first_loss``: None before the first mark."""
 
     max_ratio: float | None
     first_loss: float | None = None
 
     def found_in(self, loss: float) -> bool:
-        """Whether ``loss``, that of the next mark, is of a run that diverged."""
+        """Whether ``loss``, that of the next mark, shows divergence."""
         if not math.isfinite(loss):
             return True
         if self.first_loss is None:

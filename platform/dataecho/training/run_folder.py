@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from dataecho.errors import SettingError
 from dataecho.pipeline.batch import Skipped
 from dataecho.training.checkpoint import CheckpointStore
-from dataecho.training.disk import outlast
+from dataecho.training.disk import retry_while_full
 from dataecho.training.heartbeat import Heartbeat
 from dataecho.training.skips import Skips
 from dataecho.training.spool import Spool
@@ -29,7 +29,7 @@ class RunFolder:
         self.path = path
         self.heartbeat = Heartbeat(path)
         self._store = CheckpointStore(path, keep=keep_checkpoints)
-        self._write = partial(outlast, folder=path, timeout=disk_timeout, gives_up=is_ending)
+        self._write = partial(retry_while_full, folder=path, timeout=disk_timeout, gives_up=is_ending)
         self._positions = {"spool_position": 0, "skips_position": 0}
         self._spool: Spool
         self._skips: Skips

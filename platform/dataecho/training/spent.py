@@ -1,4 +1,4 @@
-"""What a run has spent: examples, steps, reads and time."""
+"""The examples, steps, reads and time that a run has spent."""
 
 from __future__ import annotations
 
@@ -52,5 +52,5 @@ class Spent:
         reads_of_all = self.counts.read_examples
         by_rank = state.get("num_reads", [reads_of_all] + [0] * (self._ranks.num_ranks - 1))  # older ones lack it
         self._reads_before = by_rank[self._ranks.rank]
-        self._reads_before += max(0, int(lost["read_examples"]) - reads_of_all)  # of all ranks, told by the first
+        self._reads_before += max(0, int(lost["read_examples"]) - reads_of_all)  # the heartbeat counts all ranks
         self.clock.load_state_dict({name: max(spent, lost[name]) for name, spent in state["clock"].items()})

@@ -1,6 +1,6 @@
 """The local, append-only record of a run's metrics: one JSON line per mark, cut at the checkpoint's position on resume.
 
-It is the truth about a run; trackers send from it, and may be late, slow or absent.
+It is the complete record of a run. Trackers send from it, and may be late, slow or absent.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Spool:
 def read_spool(folder: Path, *, start: int = 0, end: int | None = None) -> Iterator[LoggedMark]:
     """The entries of ``folder``'s spool between two byte positions that entries begin or end at.
 
-    A torn last line (the process died while writing) is left out.
+    An incomplete last line, of a process that died while writing, is left out.
     """
     path = folder / FILE_NAME
     if not path.exists():

@@ -1,4 +1,4 @@
-"""What a checkpoint is made of."""
+"""The protocol of parts that a checkpoint consists of."""
 
 from __future__ import annotations
 

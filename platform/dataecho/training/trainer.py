@@ -53,7 +53,7 @@ from dataecho.training.stateful import Stateful
 from dataecho.training.target import COSTS
 from dataecho.training.timing import Timekeeper, TimeModel
 
-__all__ = ["Observers", "Origin", "Outcome", "Trainer", "TrainerSettings"]
+__all__ = ["Observers", "Origin", "RunResult", "Trainer", "TrainerSettings"]
 
 _POLL_SECONDS = 0.2
 
@@ -77,7 +77,7 @@ class Origin:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunResult:
     """How a run ended. ``metrics``: those of the whole run, by their names in :mod:`dataecho.training.metrics`; None
     for the costs of a target that was not reached. ``diverged``: the training loss became no finite number, or far
     larger than it was at the first mark. ``pruned``: a pruner ended the run."""
@@ -153,7 +153,7 @@ class Trainer:
         """The work of the input side so far, in this process."""
         return self._feed.meter.read()
 
-    def run(self) -> Outcome:
+    def run(self) -> RunResult:
         """Train to the end. Raises :class:`Interrupted` after a signal, with a checkpoint written, and ``OSError``
         where nothing can be written."""
         display, target = self._observers.display, self._recipe.target
@@ -172,7 +172,7 @@ class Trainer:
                     self._keeper.stop()
                     self._save()
                     raise
-                return self._outcome()
+                return self._result()
         finally:
             display.stop()
             self._folder.close()
@@ -361,9 +361,9 @@ class Trainer:
             input_wait_fraction=sums.input_wait_seconds / total if total else 0.0,
         )
 
-    def _outcome(self) -> Outcome:
+    def _result(self) -> RunResult:
         target = self._recipe.target
-        return Outcome(
+        return RunResult(
             metrics={
                 **self._spent.metrics(),
                 **self._marks.metrics,

@@ -83,8 +83,8 @@ class AcceleratorSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class BackendContext:
-    """What a backend is built from besides its own settings. ``new_model`` builds the task's model for it, and is
-    called once, after the framework's generator was seeded."""
+    """The arguments of a backend besides its own settings. ``new_model`` builds the task's model; the backend calls it
+    once, after it has seeded the framework's generator."""
 
     new_model: Callable[[], Any]
     optimizer: OptimizerSettings
@@ -98,12 +98,12 @@ class Backend(abc.ABC):
     @property
     @abc.abstractmethod
     def identity(self) -> dict[str, Any]:
-        """What a checkpoint must agree with and the configuration does not tell: ``backend.device``, the one found, and
-        ``backend.compute_threads``."""
+        """Facts that a checkpoint must agree with and the configuration does not hold: ``backend.device``, the device
+        in use, and ``backend.compute_threads``."""
 
     @property
     def shares_cores(self) -> bool:
-        """Whether it computes on the cores that decode and augment, too."""
+        """Whether it computes on the cores that also decode and augment."""
         return bool(self.identity["backend.device"] == "cpu")
 
     @property
@@ -114,19 +114,19 @@ class Backend(abc.ABC):
     @property
     @abc.abstractmethod
     def ranks(self) -> Ranks:
-        """The processes that train this model together; ``OneRank`` where there is one. Of a backend with more, every
-        method but :meth:`put` is collective; for evaluation too every rank takes as many batches."""
+        """The processes that train this model together; ``OneRank`` for a single process. With more, every method but
+        :meth:`put` is collective, and in an evaluation every rank takes the same number of batches."""
 
     @abc.abstractmethod
     def put(self, batch: Batch) -> Any:
-        """The batch on the device. The host arrays may be used again at once; where :attr:`keeps_host_arrays`, when the
-        step they went into has returned."""
+        """Copy the batch to the device. The host arrays may be reused at once, or, where :attr:`keeps_host_arrays`,
+        when the step that uses them has returned."""
 
     @property
     @abc.abstractmethod
     def keeps_host_arrays(self) -> bool:
-        """Whether what :meth:`put` returns still reads the batch's host arrays (shared memory on a CPU). The steps of
-        such a backend return when they are done."""
+        """Whether the result of :meth:`put` still reads the batch's host arrays (shared memory on a CPU). Steps of such
+        a backend are synchronous."""
 
     @abc.abstractmethod
     def train_step(self, placed: Any, *, learning_rate: float) -> None:
@@ -135,8 +135,8 @@ class Backend(abc.ABC):
 
     @abc.abstractmethod
     def take_loss(self) -> float:
-        """Mean over the steps since the last call, NaN if there was none; the only place where a loss leaves the
-        device."""
+        """The mean loss of the steps since the last call, NaN if there was none. The only method that copies the loss
+        to the host."""
 
     @abc.abstractmethod
     def eval_step(self, placed: Any) -> dict[str, NDArray[Any]]:
@@ -144,7 +144,7 @@ class Backend(abc.ABC):
 
     @abc.abstractmethod
     def synchronize(self) -> None:
-        """Return when everything that was asked for has been computed, and the ranks agree on running statistics."""
+        """Wait until the device is idle, and average running statistics over the ranks."""
 
     @abc.abstractmethod
     def state(self) -> tuple[Arrays, dict[str, Any]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """What a display shows while training: counts so far, the last mark's values, waits since the start."""
+    """Counts so far, the metrics of the newest mark, and the share of time spent in waiting since the start."""
 
     fresh_examples: int
     steps: int
@@ -27,8 +27,8 @@ class Display(abc.ABC):
 
     @abc.abstractmethod
     def filling(self, *, num_read: int, num_needed: int) -> None:
-        """Called a few times a second until there is a first batch, where the shuffle buffer is filled with what was
-        read: of about ``num_needed`` examples ``num_read`` are here."""
+        """Called a few times a second before the first batch, while the shuffle buffer is filled: of about
+        ``num_needed`` examples ``num_read`` have been read."""
 
     @abc.abstractmethod
     def update(self, progress: Progress) -> None:
@@ -40,7 +40,7 @@ class Display(abc.ABC):
 
     @abc.abstractmethod
     def stop(self) -> None:
-        """Training has ended, well or not."""
+        """Training has ended, with or without an error."""
 
 
 class NoDisplay(Display):

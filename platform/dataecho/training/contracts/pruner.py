@@ -7,18 +7,18 @@ from typing import final
 
 
 class Pruner(abc.ABC):
-    """Ends a run that is not worth going on: it is asked at every mark but the last, on the first rank."""
+    """Ends a run that is not worth going on with. It is called on the first rank, at every mark but the last."""
 
     @abc.abstractmethod
     def should_prune(self, *, fresh_examples: int, value: float, higher_is_better: bool) -> bool:
-        """Take the metric's ``value`` at the mark ``fresh_examples`` (on the grid of evaluations, the same for all runs
-        of a task); True ends the run after a checkpoint. A resumed run may ask again about a mark that it had asked
-        about before. Never raises for, or waits long for, whatever it asks."""
+        """Whether to end the run, after a checkpoint. ``value``: the metric at the mark ``fresh_examples``, on a grid
+        that is the same for all runs of a task. A resumed run may ask about the same mark again. Never raises for, or
+        waits long for, another program."""
 
 
 @final
 class NoPruner(Pruner):
-    """Lets every run go on."""
+    """Ends no run."""
 
     def should_prune(self, *, fresh_examples: int, value: float, higher_is_better: bool) -> bool:
         return False

@@ -17,28 +17,28 @@ from dataecho.pipeline.source import Source
 from dataecho.pipeline.stage import Stage, as_examples
 from dataecho.training.shown import Shown, described, in_numbers
 
-#: From the fields of held-out rows, as the stages for evaluation make them, to a model's outputs for each of them.
+#: From fields of held-out rows, as the evaluation stages return them, to the model's outputs for each row.
 Predict = Callable[[Arrays], Arrays]
 
 
 class Evaluator(abc.ABC):
-    """Turns a model's outputs on held-out rows into metrics; one object per evaluation."""
+    """Computes metrics from a model's outputs on held-out rows; one object per evaluation."""
 
     @abc.abstractmethod
     def update(self, outputs: Mapping[str, NDArray[Any]], batch: Batch) -> None:
-        """Take the outputs of one batch, arrays whose first axis is its rows. Rows of weight 0 do not count."""
+        """Add the outputs of one batch, arrays whose first axis is its rows. Rows of weight 0 do not count."""
 
     @abc.abstractmethod
     def compute(self) -> dict[str, float]:
-        """The metrics over everything seen: ``eval_loss`` and the task's own."""
+        """The metrics over all batches: ``eval_loss`` and those of the task."""
 
     @abc.abstractmethod
     def seen(self) -> Arrays:
-        """What :meth:`compute` needs of the batches so far, as arrays: for another rank's :meth:`add`."""
+        """The state that :meth:`compute` needs, as arrays, for :meth:`add` on another rank."""
 
     @abc.abstractmethod
     def add(self, seen: Arrays) -> None:
-        """Take what another evaluator has :meth:`seen`, after what this one has."""
+        """Append the state of another evaluator, from its :meth:`seen`."""
 
 
 class WeightedMeans(Evaluator):
@@ -68,11 +68,11 @@ class WeightedMeans(Evaluator):
 
 @dataclass(frozen=True, kw_only=True)
 class Task(abc.ABC):
-    """The facts of one workload, once; one model per framework stands beside them in ``models``.
+    """The facts of one workload, and its model for each framework.
 
     ``batch_size`` rows a step; ``shuffle_buffer`` examples (0: none); ``eval_interval`` and ``budget`` in fresh
-    examples; ``target`` for the metric; ``learning_rate`` that serves every echo setting reasonably; ``models`` maps a
-    backend's name to the ``_target_`` and arguments of its model.
+    examples; ``target`` for the metric; ``learning_rate``: a reasonable default for every echo setting; ``models`` maps
+    the name of a backend to the ``_target_`` and arguments of its model.
     """
 
     batch_size: int
@@ -107,7 +107,7 @@ class Task(abc.ABC):
     @property
     @abc.abstractmethod
     def metric(self) -> str:
-        """The metric that the target is about."""
+        """The name of the metric that has the target."""
 
     @property
     @abc.abstractmethod
@@ -116,11 +116,11 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def train_source(self) -> Source:
-        """What is trained on."""
+        """The training data."""
 
     @abc.abstractmethod
     def eval_source(self) -> Source:
-        """What is held out; shares no example with :meth:`train_source`."""
+        """The held-out data, which share no example with :meth:`train_source`."""
 
     @abc.abstractmethod
     def stages(self) -> Sequence[Stage]:
@@ -128,27 +128,27 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def eval_stages(self) -> Sequence[Stage]:
-        """The same for evaluation: nothing random."""
+        """The stages for evaluation, none of them random."""
 
     @abc.abstractmethod
     def evaluator(self) -> Evaluator:
         """A new evaluator."""
 
     def starting_weights(self, given: Arrays, own: Arrays) -> Arrays:
-        """What a new run begins with, if ``weights=`` names a file: by default ``given``, what is in it. That must have
-        the names and shapes of ``own``, what the model has drawn at random; a task may complete a part of a network, or
-        know other names."""
+        """The initial weights of a new run with ``weights=<file>``: by default ``given``, the contents of the file. The
+        result must have the names and shapes of ``own``, the model's random weights; a task may complete the weights of
+        a part of the network, or translate names."""
         return given
 
     def show(self, example: Any) -> Shown:
-        """One example for a person to look at, after any stage or none (a record of its source)."""
+        """The visible content of an example after any stage, or of a record of the source."""
         return described(example)
 
     def show_predictions(self, examples: Arrays, predict: Predict) -> list[Shown]:
-        """Some held-out ``examples``, from the first on, and what a model makes of them.
+        """The visible content of held-out ``examples``, from the first on, with the model's predictions.
 
-        ``predict`` may be asked any number of times, of any rows with the fields and shapes of ``examples``. Several
-        ranks ask together: what is asked, and how often, must not depend on the rank.
+        ``predict`` may be called any number of times, with any rows that have the fields and shapes of ``examples``. It
+        is collective: its arguments and the number of calls must not depend on the rank.
         """
         outputs = predict(examples)
         return [

@@ -11,7 +11,7 @@ from typing import Any, final
 
 @dataclass(frozen=True, kw_only=True)
 class RunInfo:
-    """What a tracker is told about a run before it starts. Nothing in it is secret.
+    """The facts of a run that a tracker gets before the run starts. They hold no secrets.
 
     ``params``: the flattened configuration; ``tags``: short facts to filter by (task, echo, git revision ...);
     ``dataset``: name, digest and number of examples of the training source.
@@ -25,7 +25,7 @@ class RunInfo:
 
 
 class Tracker(abc.ABC):
-    """Records a run beside its folder. No method ever raises for, or waits long for, a tracker that fails."""
+    """Records a run outside of its folder. No method raises, or waits long, because a server fails."""
 
     @abc.abstractmethod
     def start(self, run: RunInfo) -> None:
@@ -33,7 +33,7 @@ class Tracker(abc.ABC):
 
     @abc.abstractmethod
     def covered(self, position: int) -> None:
-        """The first ``position`` bytes of the spool are final (a checkpoint covers them): they may be sent. Returns at
+        """A checkpoint covers the first ``position`` bytes of the spool: they are final and may be sent. Returns at
         once."""
 
     @abc.abstractmethod
@@ -44,7 +44,7 @@ class Tracker(abc.ABC):
     @property
     @abc.abstractmethod
     def where(self) -> str:
-        """How a person gets to see the record: a command or an address without credentials; empty if there is none."""
+        """A command or an address, without credentials, that shows the record; empty if there is none."""
 
 
 @final

@@ -31,7 +31,7 @@ class Scaling:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class Measurements:
     """One pipeline and one model on one machine.
 
     ``stages``: ``read`` to ``device``, the possible echo points. ``alone``: each side while the other rested; ``both``:

@@ -17,7 +17,7 @@ DEFAULT_EXPERIMENT = "dataecho"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class Destination:
     """``tracking_uri`` and ``experiment`` as they are typed, None where they are not; ``default_uri`` for a new run
     that nobody says anything about."""
 
