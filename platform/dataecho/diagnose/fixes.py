@@ -1,17 +1,17 @@
-"""What to try before echoing: what costs nothing but a setting. Pure functions."""
+"""Fixes to try before echoing that cost only a setting. Pure functions."""
 
 from __future__ import annotations
 
 from dataecho.diagnose.measurements import Measurements, resources
 from dataecho.pipeline.stage import READ
 
-_IDLE = 0.75  # cores that are busier than this have nothing left for more workers
-_GOOD_SCALING = 0.5  # of the speed-up that more workers could bring
-_BURSTS = 0.1  # of the time is spent waiting, although the input side is faster in the mean
+_IDLE = 0.75  # busier cores have no time left for more workers
+_GOOD_SCALING = 0.5  # share of the possible speed-up by more workers
+_BURSTS = 0.1  # share of time spent in waiting although the input side is faster on average
 
 
 def cheap_fixes(measured: Measurements, bottleneck: str) -> tuple[str, ...]:
-    """One sentence each, the most promising first; empty where the input keeps up."""
+    """One sentence per fix, the most promising first; empty where the input keeps up."""
     input_times, loop = _input_and_loop(measured)
     if input_times <= loop:
         return _against_bursts(measured)

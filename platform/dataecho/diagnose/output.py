@@ -26,7 +26,7 @@ _SHOWN_FACTORS = (1, 2, 4, 8, 16)
 def write_json(
     folder: Path, measured: Measurements, diagnosis: Diagnosis, fixes: Sequence[str], about: Mapping[str, Any]
 ) -> Path:
-    """``diagnose.json`` in ``folder``, whole or not at all: all times in seconds, what is infinite null."""
+    """Write ``diagnose.json`` in ``folder`` atomically: times in seconds, infinite values as null."""
     found = {
         **about,
         "emulated_source": measured.emulated or None,
@@ -49,7 +49,7 @@ def write_json(
 def print_tables(
     measured: Measurements, diagnosis: Diagnosis, fixes: Sequence[str], *, files: Sequence[Path], console: Console
 ) -> None:
-    """Stages, echo points, and what follows from them."""
+    """Print stages, echo points and advice."""
     console.print(_stages(measured, diagnosis.bottleneck))
     console.print(_three_batches(measured))
     console.print()
@@ -67,13 +67,13 @@ def print_tables(
 
 
 def emulation(measured: Measurements) -> str:
-    """What everybody who sees the results must know; empty for a source that is as slow as it is."""
+    """A notice that the source is slowed down on purpose; empty if it is not."""
     limits = ", ".join(f"{name}={value:g}" for name, value in measured.emulated.items())
     return f"The slow source is emulated: pipeline.throttle with {limits}." if limits else ""
 
 
 def milliseconds(seconds: float) -> str:
-    """Three digits."""
+    """Milliseconds with three digits."""
     value = seconds * 1000
     digits = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3
     return f"{value:.{digits}f}"
@@ -133,7 +133,7 @@ def _points(measured: Measurements, diagnosis: Diagnosis) -> Table:
 
 
 def _table(title: str) -> Table:
-    """Narrow enough for a terminal of eighty columns."""
+    """A table for a terminal of eighty columns."""
     return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
 
 

@@ -1,4 +1,4 @@
-"""A diagnosis as a picture."""
+"""The picture of a diagnosis."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def draw(folder: Path, measured: Measurements, diagnosis: Diagnosis, *, title: s
     left, right = figure.subplots(1, 2)
     _bars(left, measured, diagnosis.bottleneck)
     _curves(right, measured, diagnosis)
-    told = emulation(measured)
-    figure.suptitle(f"{title}\n{told}" if told else title, color="firebrick" if told else "black")
+    notice = emulation(measured)
+    figure.suptitle(f"{title}\n{notice}" if notice else title, color="firebrick" if notice else "black")
     path = folder / FILE_NAME
     figure.savefig(path, dpi=120)
     return path

@@ -1,4 +1,4 @@
-"""``mode=report``: finished runs side by side, as a table and a picture."""
+"""``mode=report``: a comparison of finished runs, as a table and a picture."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def compare_runs(patterns: Sequence[str], folder: Path) -> None:
 
 
 def _matching(pattern: str) -> list[Path]:
-    """What is there by just this name, whatever brackets it has; else what the wildcards match."""
+    """The path with exactly this name, brackets included; else the paths that match its wildcards."""
     return [Path(pattern)] if Path(pattern).exists() else [Path(path) for path in sorted(glob.glob(pattern))]
 
 
@@ -87,7 +87,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _labels(runs: dict[Path, dict[str, Any]]) -> dict[Path, str]:
-    """Echo and factor; where that is not enough to tell runs apart, the seed too; and if need be the folder."""
+    """Echo and factor; where these are equal, also the seed, and where that is equal, the folder."""
     labels = {}
     for path, summary in runs.items():
         config = summary["config"]

@@ -1,4 +1,4 @@
-"""Progress while training: a live line on a terminal, plain lines elsewhere."""
+"""The progress of training: a live line on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dataecho.report.console import new_console
 from dataecho.training.contracts import Display, NoDisplay, Progress
 
 _SECONDS_BETWEEN_LINES = 1.0
-_SECONDS_BETWEEN_NOTICES = 5.0  # of the same thing
+_SECONDS_BETWEEN_NOTICES = 5.0
 _SECONDS_BETWEEN_UPDATES = 0.1
 
 
@@ -27,8 +27,8 @@ def new_display(kind: str, metric: str) -> Display:
 
 
 class PlainDisplay(Display):
-    """A line per evaluation, at most one a second; the last one always. A line every few seconds before the first
-    batch."""
+    """A line per evaluation, at most one per second, and always the last one. Before the first batch, a line every few
+    seconds."""
 
     def __init__(self) -> None:
         self._metric, self._target = "", 0.0
