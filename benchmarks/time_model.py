@@ -1,4 +1,4 @@
-"""Delivered examples per second with echo before augmentation, against the time model (DESIGN section 6).
+"""Delivered examples per second with echo before augmentation, against the time model (paper, section 2).
 
     python benchmarks/time_model.py                     # five minutes, on a machine that does nothing else
     python benchmarks/time_model.py --step products     # a loop of many small operations

@@ -28,15 +28,14 @@ from dataecho.environment import prepare
 from dataecho.pipeline.batch import Batch
 from dataecho.pipeline.feed import Feed
 from dataecho.pipeline.settings import PipelineSettings
-from dataecho.report.display import NoDisplay
 from dataecho.tracking.mlflow_tracker import MLflowTracker
-from dataecho.training.auto_factor import FixedFactor
 from dataecho.training.budget import Budget
-from dataecho.training.contracts import Backend, NoPruner, RunInfo
+from dataecho.training.contracts import Backend, RunInfo
+from dataecho.training.recipe import Recipe, TrainerSettings
 from dataecho.training.schedule import ConstantSchedule
 from dataecho.training.target import Target
 from dataecho.training.timing import TimeModel
-from dataecho.training.trainer import Trainer, TrainerSettings
+from dataecho.training.trainer import Observers, Origin, Trainer
 from dataecho_tasks.digits.data import Digits
 
 STEPS, STEPS_PER_MARK = 200, 50
@@ -104,16 +103,15 @@ def trained(backend: Backend, open_feed: Any, folder: Path, database: Path) -> f
         new_feed=open_feed,
         evaluate=lambda: {"eval_loss": 0.0, "accuracy": 0.0},
         backend=backend,
-        budget=Budget(fresh=TASK.budget),
-        schedule=ConstantSchedule(),
-        target=Target("accuracy", TASK.target, True),
+        recipe=Recipe(
+            budget=Budget(fresh=TASK.budget),
+            schedule=ConstantSchedule(),
+            target=Target("accuracy", TASK.target, True),
+            settings=TrainerSettings(learning_rate=RATE, eval_interval=TASK.eval_interval),
+        ),
         time_model=TimeModel(batch_size=BATCH_SIZE, num_workers=1, shares_cores=True, workers_are_upstream=True),
-        factor_control=FixedFactor(),
-        tracker=tracker,
-        display=NoDisplay(),
-        pruner=NoPruner(),
-        identity={},
-        settings=TrainerSettings(learning_rate=RATE, eval_interval=TASK.eval_interval),
+        observers=Observers(tracker=tracker),
+        origin=Origin(identity={}),
     )
     tracker.start(RunInfo(folder=folder, name="overhead", params={}, tags={}, dataset={}))
     outcome = trainer.run()

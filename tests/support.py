@@ -6,28 +6,10 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-#: Time, and what depends on when: no two runs agree on them.
-TIMES = frozenset(
-    {
-        "wall_time",
-        "train_time",
-        "wall_time_to_target",
-        "train_time_to_target",
-        "read_examples",
-        "store_bytes",
-        "memory",
-        "fetched_bytes",
-        "worker_restarts",
-        "upstream_time",
-        "downstream_time",
-        "upstream_downstream_ratio",
-        "input_wait_fraction",
-        "input_wait_mean",
-        "input_wait_p95",
-        "predicted_time_per_fresh_example",
-        "measured_time_per_fresh_example",
-    }
-)
+from dataecho.training.metrics import METRICS, SUMMARY
+
+#: Names of ``summary.json`` and ``metrics.jsonl`` in which no two runs agree: time, and what depends on it.
+TIMES = frozenset(metric.name for metric in (*METRICS.values(), *SUMMARY) if metric.varies)
 
 PROJECT = Path(__file__).resolve().parent.parent
 

@@ -7,6 +7,7 @@ import json
 import platform as machine
 import shutil
 import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property, partial
@@ -24,10 +25,8 @@ from dataecho.pipeline.stage import BATCH, DEVICE, echo_point, stage_names
 from dataecho.pipeline.throttle import Throttle
 from dataecho.plan.factors import FactorHistory, read_history
 from dataecho.plan.plan import OPEN_BLOCK
-from dataecho.report.display import NoDisplay
 from dataecho.settings import Node, Settings, flatten, read_settings
 from dataecho.sources.same_data import are_same_data
-from dataecho.tracking.no_tracker import NoTracker
 from dataecho.training.auto_factor import DEFAULT_MAX_FACTOR, AutoFactor, FactorControl, FixedFactor
 from dataecho.training.budget import Budget
 from dataecho.training.checkpoint import CheckpointStore, find_checkpoint, list_checkpoints, load_checkpoint
@@ -36,6 +35,10 @@ from dataecho.training.contracts import (
     Backend,
     BackendContext,
     Display,
+    Hook,
+    HookInfo,
+    NoDisplay,
+    NoTracker,
     OptimizerSettings,
     Pruner,
     RunInfo,
@@ -45,11 +48,12 @@ from dataecho.training.contracts import (
 from dataecho.training.evaluation import evaluate
 from dataecho.training.identity import identity_of, portable_state
 from dataecho.training.ranks import Ranks
+from dataecho.training.recipe import Recipe, TrainerSettings
 from dataecho.training.schedule import Schedule
 from dataecho.training.spool import FILE_NAME as SPOOL
 from dataecho.training.target import Target
 from dataecho.training.timing import TimeModel
-from dataecho.training.trainer import Trainer, TrainerSettings
+from dataecho.training.trainer import Observers, Origin, Trainer
 from dataecho.training.weights import read_weights
 
 #: Groups and keys that do not change what is computed: a checkpoint may be continued under others.
@@ -68,6 +72,7 @@ _FREE = frozenset(
         "pipeline",
         "tracking",
         "diagnose",
+        "hooks",
         "preview",
         "pictures",
     }
@@ -109,6 +114,7 @@ class TrainingRun:
     folder: Path
     info: RunInfo
     resume_from: dict[str, Any] | None
+    hooks: Sequence[Callable[[HookInfo], None]]
 
     @cached_property
     def _own_folder(self) -> Path:
@@ -127,31 +133,37 @@ class TrainingRun:
             shares_cores=workload.backend.shares_cores,
             workers_are_upstream=_echoes_no_items(settings, task),
         )
-        return Trainer(
+        trainer = Trainer(
             self.folder if workload.backend.ranks.is_first else self._own_folder,
             new_feed=partial(_feed, workload),
             evaluate=workload.evaluate,
             backend=workload.backend,
-            budget=Budget(**settings.budget.model_dump()),
-            schedule=workload.schedule,
-            target=Target(task.metric, task.target, task.higher_is_better),
-            time_model=time_model,
-            factor_control=_factor_control(workload, time_model),
-            tracker=workload.tracker,
-            pruner=workload.pruner,
-            display=display if workload.backend.ranks.is_first else NoDisplay(),
-            identity=_identity(workload),
-            settings=TrainerSettings(
-                learning_rate=settings.optimizer.learning_rate,
-                eval_interval=task.eval_interval,
-                checkpoint_interval=settings.checkpoints.interval,
-                keep_checkpoints=settings.checkpoints.keep,
-                disk_timeout=settings.checkpoints.disk_timeout,
-                stop_at_target=settings.stop_at_target,
-                max_loss_ratio=settings.max_loss_ratio,
+            recipe=Recipe(
+                budget=Budget(**settings.budget.model_dump()),
+                schedule=workload.schedule,
+                target=Target(task.metric, task.target, task.higher_is_better),
+                settings=TrainerSettings(
+                    learning_rate=settings.optimizer.learning_rate,
+                    eval_interval=task.eval_interval,
+                    checkpoint_interval=settings.checkpoints.interval,
+                    keep_checkpoints=settings.checkpoints.keep,
+                    disk_timeout=settings.checkpoints.disk_timeout,
+                    stop_at_target=settings.stop_at_target,
+                    max_loss_ratio=settings.max_loss_ratio,
+                ),
             ),
-            resume_from=self.resume_from,
+            time_model=time_model,
+            observers=Observers(
+                tracker=workload.tracker,
+                display=display if workload.backend.ranks.is_first else NoDisplay(),
+                pruner=workload.pruner,
+            ),
+            origin=Origin(identity=_identity(workload), state=self.resume_from),
+            factor_control=_factor_control(workload, time_model),
         )
+        for hook, node in zip(self.hooks, settings.hooks, strict=True):
+            trainer.add_hook(hook, every=node.every, of=node.of)
+        return trainer
 
 
 @dataclass(frozen=True)
@@ -216,6 +228,7 @@ def compose_workload(config: Node) -> Workload:
 def compose_training(config: Node, *, folder: Path | None, project: Path) -> TrainingRun:
     """A run in ``folder``; None for ``run_dir``, or a new folder named by the time."""
     settings = read_settings(config)
+    hooks = [build(dict(node.model_extra or {}), Hook, key=f"hooks.{n}") for n, node in enumerate(settings.hooks)]
     folder = _run_folder(settings, folder)
     resume_from = _resume_state(settings, folder)
     workload = compose_workload(config)
@@ -225,7 +238,7 @@ def compose_training(config: Node, *, folder: Path | None, project: Path) -> Tra
     if settings.weights is not None and resume_from is None:
         given = read_weights(Path(settings.weights))
         workload.backend.load_weights(workload.task.starting_weights(given, workload.backend.weights()))
-    return TrainingRun(workload, folder, _run_info(workload, folder, project), resume_from)
+    return TrainingRun(workload, folder, _run_info(workload, folder, project), resume_from, hooks)
 
 
 def versions(backend: Backend) -> dict[str, str]:

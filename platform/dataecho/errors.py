@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dataecho.masking import MASK, is_secret_name, masked_text
@@ -38,6 +38,15 @@ def require(condition: bool, key: str, value: Any, *, allowed: str, cure: str) -
     """Raise :class:`SettingError` unless ``condition`` holds."""
     if not condition:
         raise SettingError(key, value, allowed=allowed, cure=cure)
+
+
+def require_same(mine: Mapping[str, Any], theirs: Mapping[str, Any], *, cure: str) -> None:
+    """Raise :class:`SettingError` for the first key, in the order of names, whose value differs between this run and
+    the checkpoint that it resumes from. A key that only one of them has is None in the other."""
+    for key in sorted(mine.keys() | theirs.keys()):
+        if mine.get(key) != theirs.get(key):
+            allowed = f"{shown(theirs.get(key))}, the value the checkpoint was written with"
+            raise SettingError(key, mine.get(key), allowed=allowed, cure=cure)
 
 
 def refuse_unknown(given: Iterable[str], known: Iterable[str], *, prefix: str = "", values: Any = None) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 _MOVED = {
+    "dataecho.report.display.NoDisplay": "dataecho.training.contracts.NoDisplay",
+    "dataecho.tracking.no_tracker": "dataecho.training.contracts",
     "tasks": "dataecho_tasks",
     "tasks.text": "dataecho_tasks.shared.text",
     "tasks.written_once": "dataecho_tasks.shared.written_once",

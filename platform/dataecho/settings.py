@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, NoReturn
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dataecho.errors import SettingError, refuse_unknown
+from dataecho.training.hooks import Unit
 
 Node = dict[str, Any]
 
@@ -97,6 +98,15 @@ class PicturesNode(_Strict):
     num_examples: int = Field(ge=0)
 
 
+class HookNode(_Strict):
+    """A hook: ``_target_`` and its arguments, called after every so many ``steps`` or ``marks``."""
+
+    model_config = ConfigDict(extra="allow")
+
+    every: int = Field(default=1, ge=1)
+    of: Unit = "steps"
+
+
 class CheckpointsNode(_Strict):
     """``interval`` in evaluations, 0: only at the end and on a signal; ``keep``: the last so many, besides the best;
     ``disk_timeout``: seconds that a full disk is waited for."""
@@ -131,6 +141,7 @@ class Settings(_Strict):
     budget: BudgetNode
     tracking: Node
     pruner: Node
+    hooks: list[HookNode] = []
     checkpoints: CheckpointsNode
     diagnose: DiagnoseNode
     preview: PreviewNode

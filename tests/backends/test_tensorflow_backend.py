@@ -19,7 +19,7 @@ from dataecho.backends.tensorflow_backend import TensorflowBackend
 from dataecho.backends.tensorflow_devices import DEVICES
 from dataecho.backends.tensorflow_layers import BatchNorm
 from dataecho.backends.tensorflow_model import TensorflowModel
-from dataecho.backends.tensorflow_start import without_greetings
+from dataecho.backends.tensorflow_start import without_start_up_lines
 from dataecho.backends.tensorflow_weights import Weight
 from dataecho.errors import SettingError
 from dataecho.pipeline.feed import once_through
@@ -455,10 +455,10 @@ def test_what_stands_in_two_places_is_one_weight():
 
 
 def test_only_greetings_are_kept_from_standard_error(capfd):
-    with without_greetings():
+    with without_start_up_lines():
         os.write(2, b"I0000 port.cc:153] oneDNN custom operations are on. You may see\nan error\n")
         os.write(2, b"another\n")
-    with pytest.raises(ZeroDivisionError), without_greetings():
+    with pytest.raises(ZeroDivisionError), without_start_up_lines():
         os.write(2, b"a third\n")
         1 / 0  # noqa: B018
     os.write(2, b"a fourth\n")

@@ -11,7 +11,7 @@ from hydra.errors import ConfigCompositionException, MissingConfigException
 from dataecho.compose import compose_input, compose_training, compose_workload
 from dataecho.errors import SettingError
 from dataecho.modes import run_mode
-from dataecho.report.display import NoDisplay
+from dataecho.training.contracts import NoDisplay
 from dataecho_tasks.coco_ssd.windows import crop, crop_in_one_draw
 from dataecho_tasks.shared.images import pixels, resized_crops
 from tests.support import PROJECT, config

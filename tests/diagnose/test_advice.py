@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dataecho.diagnose.advice import FACTORS, bottleneck, diagnose, predict, speed_up
-from dataecho.diagnose.measured import Measured, Scaling, Side
+from dataecho.diagnose.measurements import Measurements, Scaling, Side
 
 STAGES = ("read", "decode", "crop", "batch", "device")
 
@@ -38,7 +38,7 @@ def measured(*, alone, both=None, cpu=None, **changes):
         "scaling": Scaling(num_workers=2, speed_up=1.9),
         "emulated": {},
     }
-    return Measured(**{**values, **changes})
+    return Measurements(**{**values, **changes})
 
 
 # Workers, of whom there are two: 4 + 1 + 0.5 + 0.5 seconds per batch. The loop: 0.5 + 0.5.

@@ -7,7 +7,7 @@ import pytest
 
 from dataecho.diagnose.advice import bottleneck
 from dataecho.diagnose.fixes import cheap_fixes
-from dataecho.diagnose.measured import Scaling
+from dataecho.diagnose.measurements import Scaling
 from tests.diagnose.test_advice import FETCHED, SLOW_CROP, SLOW_READ, measured, side
 
 NO_SCALING = Scaling(num_workers=2, speed_up=1.0)

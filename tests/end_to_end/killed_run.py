@@ -12,8 +12,7 @@ import sklearn.datasets  # noqa: F401 - imported once, in the server that every 
 import torch._dynamo  # noqa: F401
 
 from dataecho.modes import run_mode
-from dataecho.report.display import NoDisplay
-from dataecho.training.contracts import Progress
+from dataecho.training.contracts import NoDisplay, Progress
 from tests.support import PROJECT, config
 
 

@@ -12,8 +12,8 @@ import pytest
 from dataecho.errors import SettingError
 from dataecho.modes import run_mode
 from dataecho.pipeline.source import ArraySource
-from dataecho.report.display import NoDisplay
 from dataecho.training.checkpoint import list_checkpoints, load_checkpoint
+from dataecho.training.contracts import NoDisplay
 from dataecho.training.spool import read_spool
 from dataecho_tasks.digits.data import Digits
 from tests.support import PROJECT, TIMES, config

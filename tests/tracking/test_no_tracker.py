@@ -3,8 +3,7 @@
 import pytest
 
 from dataecho.testing.tracker_contract import TrackerContract
-from dataecho.tracking.no_tracker import NoTracker
-from dataecho.training.contracts import RunInfo
+from dataecho.training.contracts import NoTracker, RunInfo
 
 
 class TestNoTracker(TrackerContract):

@@ -17,8 +17,7 @@ from dataecho.pipeline.source import ArraySource
 from dataecho.pipeline.stage import Stage
 from dataecho.plan import keys as draws
 from dataecho.plan import plan as plan_module
-from dataecho.training import trainer as trainer_module
-from dataecho.training.auto_factor import FixedFactor
+from dataecho.training import run_folder, spent
 from dataecho.training.budget import Budget
 from dataecho.training.checkpoint import CheckpointStore
 from dataecho.training.clock import Clock
@@ -26,11 +25,12 @@ from dataecho.training.contracts import Backend, Display, NoPruner, Task, Tracke
 from dataecho.training.evaluation import evaluate
 from dataecho.training.heartbeat import Heartbeat
 from dataecho.training.ranks import OneRank, Ranks
+from dataecho.training.recipe import Recipe, TrainerSettings
 from dataecho.training.schedule import ConstantSchedule
 from dataecho.training.spool import read_spool
 from dataecho.training.target import Target
 from dataecho.training.timing import TimeModel
-from dataecho.training.trainer import Trainer, TrainerSettings
+from dataecho.training.trainer import Observers, Origin, Trainer
 from tests.support import TIMES
 
 BATCH_SIZE = 4
@@ -300,6 +300,7 @@ class Run:
         ranks = ranks or OneRank()
         self.backend = FakeBackend(ranks=ranks, keeps_host_arrays=keeps_host_arrays, on_train=on_train)
         self.events = self.backend.events
+        self.pruner = pruner or NoPruner()
         self.display, self.tracker = FakeDisplay(on_step, on_filling), FakeTracker(on_covered=on_covered)
         self.num_steps_at_marks = []
         self.new_feed = lambda state, source=self.source: Feed(
@@ -321,17 +322,16 @@ class Run:
             new_feed=self.new_feed,
             evaluate=self._evaluate if task is None else partial(self._evaluate_really, task),
             backend=self.backend,
-            budget=budget or Budget(fresh=24),
-            schedule=schedule or ConstantSchedule(),
-            target=Target("score" if task is None else task.metric, target, higher_is_better=True),
+            recipe=Recipe(
+                budget=budget or Budget(fresh=24),
+                schedule=schedule or ConstantSchedule(),
+                target=Target("score" if task is None else task.metric, target, higher_is_better=True),
+                settings=TrainerSettings(**{"learning_rate": 0.1, "eval_interval": 8, **settings}),
+            ),
             time_model=TimeModel(batch_size=BATCH_SIZE, num_workers=2, shares_cores=True, workers_are_upstream=True),
-            factor_control=factor_control or FixedFactor(),
-            tracker=self.tracker,
-            display=self.display,
-            pruner=pruner or NoPruner(),
-            identity=identity or {"seed": seed},
-            settings=TrainerSettings(**{"learning_rate": 0.1, "eval_interval": 8, **settings}),
-            resume_from=resume_from,
+            factor_control=factor_control,
+            observers=Observers(tracker=self.tracker, display=self.display, pruner=self.pruner),
+            origin=Origin(identity=identity or {"seed": seed}, state=resume_from),
         )
         self.outcome = None
 
@@ -415,8 +415,8 @@ def task():
 def now(monkeypatch):
     """The trainer's clock is this one; the heartbeat beats after every step."""
     now = Now()
-    monkeypatch.setattr(trainer_module, "Clock", partial(Clock, now=now))
-    monkeypatch.setattr(trainer_module, "Heartbeat", partial(Heartbeat, interval=0.0, now=now))
+    monkeypatch.setattr(spent, "Clock", partial(Clock, now=now))
+    monkeypatch.setattr(run_folder, "Heartbeat", partial(Heartbeat, interval=0.0, now=now))
     return now
 
 

@@ -14,11 +14,11 @@ from dataecho.training.auto_factor import (
     PRICE,
     AutoFactor,
     FixedFactor,
-    Measured,
+    WindowTimes,
     advise,
+    core_limit,
     measure,
     next_factor,
-    room,
 )
 from dataecho.training.budget import Budget
 from dataecho.training.ranks import OneRank
@@ -35,7 +35,7 @@ def model(**changes):
 
 
 def measured(**changes):
-    return Measured(**{"upstream_time": 6.0, "downstream_time": 2.0, "room": math.inf, **changes})
+    return WindowTimes(**{"upstream_time": 6.0, "downstream_time": 2.0, "core_limit": math.inf, **changes})
 
 
 @pytest.mark.parametrize(
@@ -46,9 +46,9 @@ def measured(**changes):
         ({"upstream_time": 0.1}, 1.0),
         ({"upstream_time": 100.0}, 16.0),
         ({"downstream_time": 0.0}, 16.0),
-        ({"room": 2.5}, 2.5),
-        ({"room": 7.0}, 3.0),
-        ({"room": -1.0}, 1.0),
+        ({"core_limit": 2.5}, 2.5),
+        ({"core_limit": 7.0}, 3.0),
+        ({"core_limit": -1.0}, 1.0),
     ],
 )
 def test_advised_is_r_between_one_and_the_limit_and_no_more_than_there_is_room_for(changes, expected):
@@ -84,25 +84,25 @@ def window(**changes):
 
 def test_the_room_is_what_the_cores_leave_idle():
     # 4 cores x 6 s a fresh batch, 5 % of it left: 22.8, of which 6 are spent; a step takes 1.
-    assert room(window(), model()) == pytest.approx(2 + 16.8)
-    assert room(window(), model(num_cores=1)) == pytest.approx(max(2 - 0.3, 1 + PRICE * (6 - 1)))
-    assert room(window(cpu_seconds=180.0), model()) == pytest.approx(2 + 4.8)
+    assert core_limit(window(), model()) == pytest.approx(2 + 16.8)
+    assert core_limit(window(), model(num_cores=1)) == pytest.approx(max(2 - 0.3, 1 + PRICE * (6 - 1)))
+    assert core_limit(window(cpu_seconds=180.0), model()) == pytest.approx(2 + 4.8)
     # workers after the echo point belong to the steps: 2 s a step
-    assert room(window(downstream_seconds=20.0), model()) == pytest.approx(2 + 16.8 / 2)
+    assert core_limit(window(downstream_seconds=20.0), model()) == pytest.approx(2 + 16.8 / 2)
     # nobody spends more processor time than there was
-    assert room(window(step_seconds=80.0, input_wait_seconds=0.0), model()) == pytest.approx(2 + (30.4 - 6) / 3)
+    assert core_limit(window(step_seconds=80.0, input_wait_seconds=0.0), model()) == pytest.approx(2 + (30.4 - 6) / 3)
 
 
 def test_where_the_cores_are_full_echo_costs_at_most_its_price():
     # 5 fresh batches, factor 1, all 4 cores: 38 s of decoding and 2 of the step in every 10 s.
     full = Sums(fresh_examples=5 * BATCH, steps=5, step_seconds=10.0, input_wait_seconds=40.0, cpu_seconds=200.0)
-    assert room(full, model()) == pytest.approx(1 + PRICE * 40 / 2)
-    assert (40 + (room(full, model()) - 1) * 2) / 40 == pytest.approx(1 + PRICE)
+    assert core_limit(full, model()) == pytest.approx(1 + PRICE * 40 / 2)
+    assert (40 + (core_limit(full, model()) - 1) * 2) / 40 == pytest.approx(1 + PRICE)
 
 
 def test_room_matters_only_where_cores_are_shared():
-    assert measure(window(), model()).room == math.inf
-    assert measure(window(), model(shares_cores=True)).room == pytest.approx(18.8)
+    assert measure(window(), model()).core_limit == math.inf
+    assert measure(window(), model(shares_cores=True)).core_limit == pytest.approx(18.8)
     assert measure(window(), model()).upstream_time == pytest.approx(6.0)
     assert measure(window(), model()).downstream_time == pytest.approx(1.0)
 

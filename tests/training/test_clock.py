@@ -60,7 +60,8 @@ def test_train_time_goes_on_after_an_error_while_stopped(clock, seconds):
 
 
 def test_a_resumed_clock_adds_to_what_earlier_parts_took(seconds):
-    clock = Clock(now=lambda: seconds[0], wall_time=50.0, train_time=30.0)
+    clock = Clock(now=lambda: seconds[0])
+    clock.load_state_dict({"wall_time": 50.0, "train_time": 30.0})
     assert times(clock) == (50, 30)
     clock.start()
     seconds[0] += 1

@@ -10,7 +10,7 @@ import pytest
 from dataecho.training import checkpoint
 from dataecho.training.budget import Budget
 from dataecho.training.checkpoint import list_checkpoints
-from dataecho.training.disk import is_full, outlast
+from dataecho.training.disk import is_full, retry_while_full
 from dataecho.training.journal import Journal
 from tests.training.conftest import Now
 
@@ -31,7 +31,7 @@ def fails(times, error=FULL, then=lambda: "written"):
 def test_a_full_disk_is_waited_for_and_told_once(tmp_path, caplog):
     now = Now()
     with caplog.at_level(logging.INFO):
-        assert outlast(fails(5), folder=tmp_path, timeout=60, now=now, sleep=now.advance) == "written"
+        assert retry_while_full(fails(5), folder=tmp_path, timeout=60, now=now, sleep=now.advance) == "written"
     assert [f"{tmp_path} is full" in caplog.text, caplog.text.count("is full"), caplog.text.count("room again")] == [
         True,
         1,
@@ -43,16 +43,18 @@ def test_a_full_disk_is_waited_for_and_told_once(tmp_path, caplog):
 def test_it_is_not_waited_for_longer_than_said_nor_where_somebody_waits(tmp_path):
     now = Now()
     with pytest.raises(OSError, match="No space left"):
-        outlast(fails(99), folder=tmp_path, timeout=60, now=now, sleep=now.advance)
+        retry_while_full(fails(99), folder=tmp_path, timeout=60, now=now, sleep=now.advance)
     assert now.seconds - 100 == pytest.approx(60)
     with pytest.raises(OSError, match="No space left"):
-        outlast(fails(99), folder=tmp_path, timeout=60, gives_up=lambda: now.seconds > 162, now=now, sleep=now.advance)
+        retry_while_full(
+            fails(99), folder=tmp_path, timeout=60, gives_up=lambda: now.seconds > 162, now=now, sleep=now.advance
+        )
     assert 162 < now.seconds < 162.3
 
 
 def test_other_errors_are_not_waited_for(tmp_path):
     with pytest.raises(PermissionError):
-        outlast(fails(1, PermissionError(errno.EACCES, "no")), folder=tmp_path, timeout=60)
+        retry_while_full(fails(1, PermissionError(errno.EACCES, "no")), folder=tmp_path, timeout=60)
     assert is_full(OSError(errno.EDQUOT, "quota")) and not is_full(ValueError()) and not is_full(None)
 
 

@@ -57,7 +57,7 @@ def run_two(folder, *, num_examples=21, resume_from=None, **settings):
     return on_every_rank(run)
 
 
-# ---- talking
+# ---- communication
 
 
 def test_a_step_is_the_sum_of_all_but_for_what_rank_0_or_the_largest_says():

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from dataecho.errors import SettingError
-from dataecho.training.spool import FILE_NAME, Entry, Spool, read_spool
+from dataecho.training.spool import FILE_NAME, LoggedMark, Spool, read_spool
 
 
 def write(folder, *steps, position=0):
@@ -21,7 +21,7 @@ def write(folder, *steps, position=0):
 def test_entries_come_back_in_order_with_their_end_positions(tmp_path):
     ends = write(tmp_path, 10, 20, 30)
     assert list(read_spool(tmp_path)) == [
-        Entry(step, 1000 + step, {"loss": step / 10}, end) for step, end in zip((10, 20, 30), ends, strict=True)
+        LoggedMark(step, 1000 + step, {"loss": step / 10}, end) for step, end in zip((10, 20, 30), ends, strict=True)
     ]
     assert ends[-1] == (tmp_path / FILE_NAME).stat().st_size
 

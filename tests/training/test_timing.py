@@ -163,7 +163,7 @@ def times(monkeypatch):
 def test_only_next_is_timed_as_input_wait_the_first_apart_and_a_stop_is_part_of_nothing(times):
     meter = Meter(frozenset({"read", "decode"}))
     meter.add(worked(read=90.0, decode=9.0))  # before the run
-    keeper = Timekeeper(meter, Sums())
+    keeper = Timekeeper(meter, model())
     keeper.start()
     for wait in (20, 10, 10):
         times.seconds += 1  # the step before
@@ -196,7 +196,8 @@ def test_only_next_is_timed_as_input_wait_the_first_apart_and_a_stop_is_part_of_
 
 
 def test_what_is_trained_is_added_from_the_plan():
-    keeper = Timekeeper(Meter(frozenset()), Sums(steps=1, fresh_examples=4))
+    keeper = Timekeeper(Meter(frozenset()), model())
+    keeper.sums = Sums(steps=1, fresh_examples=4)
     keeper.trained(trained(num_fresh=1, num_valid=4, num_duplicates=2, total_lag=7.5))
     keeper.trained(trained(num_fresh=4, num_valid=4, num_duplicates=0, total_lag=0.0))
     assert keeper.sums == Sums(steps=3, fresh_examples=9, repeats=3, duplicates=2, total_lag=7.5)

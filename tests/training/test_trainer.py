@@ -262,7 +262,7 @@ def test_a_run_is_pruned_after_a_mark_with_a_checkpoint_that_goes_on(new_run):
     run = new_run(pruner=PrunesAt(16), scores=[0.1, 0.2, 0.3, 0.4], **settings).run()
     assert run.outcome.pruned and not run.outcome.reached_target and not run.outcome.diverged
     assert [step for step, _ in run.spool] == [8, 16] and len(run.trained) == 4
-    assert run.trainer._pruner.asked == [(8, 0.1, True), (16, 0.2, True)]
+    assert run.pruner.asked == [(8, 0.1, True), (16, 0.2, True)]
     again = new_run(resume_from=run.checkpoint(), scores=[0.3, 0.4], **settings).run()
     assert not again.outcome.pruned and [step for step, _ in again.spool] == [8, 16, 24, 32]
 
@@ -270,9 +270,9 @@ def test_a_run_is_pruned_after_a_mark_with_a_checkpoint_that_goes_on(new_run):
 def test_no_run_is_pruned_that_has_reached_its_target_or_ends_anyway(new_run):
     run = new_run(pruner=PrunesAt(16), target=0.2, scores=[0.1, 0.2]).run()
     assert run.outcome.reached_target and not run.outcome.pruned
-    assert run.trainer._pruner.asked == [(8, 0.1, True)]
+    assert run.pruner.asked == [(8, 0.1, True)]
     last = new_run(pruner=PrunesAt(16), budget=Budget(fresh=16), scores=[0.1, 0.2]).run()
-    assert not last.outcome.pruned and last.trainer._pruner.asked == [(8, 0.1, True)]
+    assert not last.outcome.pruned and last.pruner.asked == [(8, 0.1, True)]
 
 
 # Clocks

@@ -1,4 +1,4 @@
-"""What every backend checks before it takes weights from elsewhere."""
+"""The check of weights from elsewhere that all backends share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def require_same_shapes(given: Shapes, own: Shapes) -> None:
-    """Raise :class:`SettingError` for the first name, in the order of names, that only one of them has or whose shapes
+    """Raise :class:`SettingError` for the first name, in sorted order, that only one side has or whose shapes
     differ."""
     different = sorted(name for name in own.keys() | given.keys() if own.get(name) != given.get(name))
     if not different:

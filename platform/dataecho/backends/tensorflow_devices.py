@@ -1,4 +1,4 @@
-"""Where TensorFlow computes: devices, threads and the strategy that keeps one model on all of them."""
+"""TensorFlow's devices and threads, and the strategy that keeps one model on all devices."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import sys
 
 from dataecho.backends.tensorflow_ranks import launched_ranks, strategy_of_workers
-from dataecho.backends.tensorflow_start import tf, without_greetings
+from dataecho.backends.tensorflow_start import tf, without_start_up_lines
 from dataecho.errors import SettingError, require
 from dataecho.training.contracts import AcceleratorSettings
 
@@ -14,7 +14,7 @@ DEVICES = ("auto", "cpu", "cuda", "mps", "tpu")
 
 
 def device_name(name: str) -> str:
-    """The device to use for the setting ``accelerator``, or an error that lists what is there."""
+    """The device for the setting ``accelerator``. Raises :class:`SettingError` with a list of the devices present."""
     present = ["cpu"]
     if tf.config.list_physical_devices("GPU"):
         present.insert(0, "mps" if sys.platform == "darwin" else "cuda")
@@ -40,7 +40,8 @@ def device_name(name: str) -> str:
 
 
 def set_threads(number: int | None) -> None:
-    """So many for computing; None leaves it to TensorFlow, or to the run before in this process."""
+    """Compute with ``number`` threads; None keeps TensorFlow's default, or the number of an earlier run in this
+    process."""
     if number is None:
         return
     require(number >= 1, "backend.compute_threads", number, allowed=">= 1", cure="Leave it out.")
@@ -57,24 +58,24 @@ def set_threads(number: int | None) -> None:
 
 
 def num_threads() -> int:
-    """How many TensorFlow computes one operation with."""
+    """The number of threads that compute one operation."""
     chosen = tf.config.threading.get_intra_op_parallelism_threads() or int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0))
     return chosen or _num_cores()
 
 
 def set_deterministic(wanted: bool) -> None:
-    """For everything from here on in this process."""
+    """Use only deterministic operations, or any, for the rest of this process."""
     if wanted:
         tf.config.experimental.enable_op_determinism()
     else:
-        from tensorflow.python.framework.config import disable_op_determinism  # there is no public way out
+        from tensorflow.python.framework.config import disable_op_determinism  # no public function switches it off
 
         disable_op_determinism()
 
 
 def new_strategy(name: str, settings: AcceleratorSettings, *, timeout: float) -> tf.distribute.Strategy:
     """One copy of the model on each of ``settings.devices`` devices called ``name``, in every process that
-    ``TF_CONFIG`` names; these wait for each other ``timeout`` seconds.
+    ``TF_CONFIG`` names. The processes wait for each other at most ``timeout`` seconds.
 
     Raises :class:`SettingError` where there are fewer devices.
     """
@@ -88,7 +89,7 @@ def new_strategy(name: str, settings: AcceleratorSettings, *, timeout: float) ->
         return strategy_of_workers(timeout)
     if kind == "CPU":
         _divide_cpu(settings.devices)
-    with without_greetings():  # TensorFlow starts here
+    with without_start_up_lines():  # TensorFlow starts here
         present = len(tf.config.list_logical_devices(kind))
     _require_devices(settings.devices, present, of=f"{name} devices of this machine")
     places = [f"/{kind}:{number}" for number in range(settings.devices)]
@@ -99,7 +100,7 @@ def new_strategy(name: str, settings: AcceleratorSettings, *, timeout: float) ->
 
 
 def _show_devices(kind: str, wanted: int) -> None:
-    """A worker uses all GPUs it sees, or its CPU: let it see as many as are wanted."""
+    """A worker uses all GPUs that it sees, or its CPU: make ``wanted`` devices visible."""
     gpus = tf.config.list_physical_devices("GPU") if kind == "GPU" else []
     present = len(gpus) if gpus else 1
     _require_devices(wanted, present, of="devices that a process of several can have here")
@@ -125,7 +126,7 @@ def _on_tpu(wanted: int) -> tf.distribute.Strategy:
 
 
 def _divide_cpu(wanted: int) -> None:
-    """Make the CPU ``wanted`` devices, so that what is for several can be tried on any machine."""
+    """Divide the CPU into ``wanted`` devices, so that several devices can be tried on any machine."""
     cpu = tf.config.list_physical_devices("CPU")[0]
     if wanted <= len(tf.config.get_logical_device_configuration(cpu) or [cpu]):
         return
@@ -142,11 +143,11 @@ def _divide_cpu(wanted: int) -> None:
 
 
 def _grow_memory() -> None:
-    """Take memory as it is needed: others may use the device, too."""
+    """Allocate memory when it is needed: other programs may use the device, too."""
     for device in tf.config.list_physical_devices("GPU"):
         try:
             tf.config.experimental.set_memory_growth(device, True)
-        except RuntimeError:  # TensorFlow has started in this process: it stays as whoever did that wanted it
+        except RuntimeError:  # TensorFlow has already started in this process, and the setting cannot change
             return
 
 

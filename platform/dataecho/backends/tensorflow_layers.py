@@ -1,4 +1,4 @@
-"""Layers for which the frameworks differ, so defined that all backends agree."""
+"""Layers that the frameworks define differently, in a form that all backends share."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from dataecho.backends.tensorflow_start import keras, tf
 from dataecho.errors import require
 
 
-class BatchNorm(keras.layers.Layer):
-    """Batch normalisation over all axes but the last ([b, ..., c]), in ghost batches if so wished.
+class BatchNorm(keras.layers.Layer):  # type: ignore[misc]  # keras has no types
+    """Batch normalisation over all axes but the last ([b, ..., c]), optionally in ghost batches.
 
-    While training, every ``virtual_batch_size`` rows that follow each other are normalised by their own mean and biased
-    variance (Hoffer et al. 2017, section 4); None: the whole batch of this device. The running statistics go by
-    ``momentum`` towards the mean over the groups of their means and of their unbiased variances. All of it is computed
-    in 32 bit at least. Raises :class:`SettingError` at a batch that the groups do not divide.
+    In training, each group of ``virtual_batch_size`` consecutive rows is normalised by its own mean and biased
+    variance (Hoffer et al. 2017, section 4); None: the whole batch of this device. The running statistics move by
+    ``momentum`` towards the averages of the groups' means and unbiased variances. Everything is computed in at least
+    32 bit. Raises :class:`SettingError` for a batch that the groups do not divide.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class BatchNorm(keras.layers.Layer):
         axes = list(range(1, len(grouped.shape) - 1))
         means, variances = tf.nn.moments(grouped, axes, keepdims=True)
         normalised = tf.reshape(self._normalised(grouped, means, variances), inputs.shape)
-        count = math.prod(grouped.shape[1:-1])  # numbers that a mean is of
+        count = math.prod(grouped.shape[1:-1])  # values per mean
         self._follow(self.running_mean, means)
         self._follow(self.running_var, variances * (count / max(count - 1, 1)))
         return tf.cast(normalised, inputs.dtype)
@@ -83,6 +83,6 @@ def uniform_by_inputs(num_inputs: int) -> dict[str, keras.Initializer]:
 
 
 def channels_first(images: tf.Tensor) -> tf.Tensor:
-    """[b, height, width, c] to [b, c, height, width]: so they are made flat, for the linear layer behind has PyTorch's
+    """Transpose [b, height, width, c] to [b, c, height, width], before flattening for a linear layer that has PyTorch's
     order of inputs."""
     return tf.transpose(images, (0, 3, 1, 2))

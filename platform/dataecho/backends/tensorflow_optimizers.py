@@ -12,7 +12,8 @@ from dataecho.training.contracts import OptimizerSettings
 
 @dataclass(frozen=True)
 class Update:
-    """``slots``: the names of what is remembered for every variable, in its shape, 0 at first."""
+    """``slots``: the names of the optimizer's state for each variable; every slot has the variable's shape and begins
+    at 0."""
 
     settings: OptimizerSettings
 
@@ -27,7 +28,7 @@ class Update:
 
     @property
     def slots(self) -> tuple[str, ...]:
-        """What :meth:`apply` is given, in this order."""
+        """The names of the slots that :meth:`apply` takes."""
         if self.settings.name == "adamw":
             return ("first_moment", "second_moment")
         return ("velocity",) if self.settings.momentum else ()
@@ -64,7 +65,7 @@ class Update:
         num_steps: tf.Tensor,
     ) -> None:
         settings, dtype = self.settings, variable.dtype
-        # In float64: of a beta near 1, 32 bits would leave little of 1 - beta ** t.
+        # In float64: in 32 bits, 1 - beta ** t loses most digits for a beta near 1.
         first_share = 1.0 - tf.constant(settings.momentum, tf.float64) ** num_steps
         second_share = 1.0 - tf.constant(settings.beta_2, tf.float64) ** num_steps
         mean = first.assign(settings.momentum * first + (1 - settings.momentum) * gradient)

@@ -16,7 +16,7 @@ from dataecho.backends.tensorflow_start import tf
 from dataecho.errors import require
 from dataecho.training.ranks import OneRank, RankLost, Ranks
 
-# What TensorFlow says when a peer has gone or does not answer, and never of a computation of its own.
+# TensorFlow raises these when a peer has gone or does not answer, and never for a computation.
 _OTHERS_FAILED = (
     tf.errors.AbortedError,
     tf.errors.CancelledError,
@@ -29,7 +29,7 @@ _OTHERS_FAILED = (
 
 
 def launched_ranks() -> int:
-    """How many workers ``TF_CONFIG`` names, 1 without it."""
+    """The number of workers in ``TF_CONFIG``; 1 without it."""
     jobs = json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {})
     require(
         set(jobs) <= {"worker"},
@@ -43,8 +43,8 @@ def launched_ranks() -> int:
 
 @cache
 def strategy_of_workers(timeout: float) -> tf.distribute.Strategy:
-    """Meet the others, once in a process and before TensorFlow has started; they must later answer within ``timeout``
-    seconds."""
+    """Connect to the other workers, once in a process and before TensorFlow has started. Later they must answer within
+    ``timeout`` seconds."""
     options = tf.distribute.experimental.CommunicationOptions(timeout_seconds=timeout)
     return tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
 
@@ -57,7 +57,7 @@ def ranks_of(strategy: tf.distribute.Strategy) -> Ranks:
 
 
 class TensorflowRanks(Ranks):
-    """Talks with the collective operations that the gradients take, too."""
+    """Communicates with the same collective operations as the gradients."""
 
     def __init__(self, strategy: tf.distribute.Strategy) -> None:
         self._strategy = strategy
@@ -73,31 +73,31 @@ class TensorflowRanks(Ranks):
         return self._num_ranks
 
     def sum(self, values: NDArray[Any]) -> NDArray[Any]:
-        # In few sizes: a new one is a new graph.
+        # Pad to a power of two: every new size is a new graph.
         padded = np.zeros(max(16, 1 << (values.size - 1).bit_length()), dtype=values.dtype)
         padded[: values.size] = values.ravel()
         num_devices = len(self._strategy.extended.worker_devices)
 
         def part(context: tf.distribute.experimental.ValueContext) -> tf.Tensor:
-            speaks = context.replica_id_in_sync_group % num_devices == 0  # one device for this rank
-            return tf.constant(padded if speaks else np.zeros_like(padded))
+            sends = context.replica_id_in_sync_group % num_devices == 0  # one device of this rank
+            return tf.constant(padded if sends else np.zeros_like(padded))
 
-        with talking(self):
+        with lost_ranks_detected(self):
             summed = self._sum(self._strategy.experimental_distribute_values_from_function(part)).numpy()
         array: NDArray[Any] = summed[: values.size].reshape(values.shape)
         return array
 
     def _sum_everywhere(self, values: Any) -> tf.Tensor:
         def total(value: tf.Tensor) -> tf.Tensor:
-            here = tf.identity(value)  # an argument is on no device yet
+            here = tf.identity(value)  # places the argument on a device
             return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, here)
 
         return self._strategy.experimental_local_results(self._strategy.run(total, args=(values,)))[0]
 
 
 @contextmanager
-def talking(ranks: Ranks) -> Iterator[None]:
-    """Whatever goes wrong inside because another rank has gone raises :class:`RankLost`."""
+def lost_ranks_detected(ranks: Ranks) -> Iterator[None]:
+    """Inside, an error because of a lost rank becomes :class:`RankLost`."""
     try:
         yield
     except _OTHERS_FAILED as error:

@@ -1,6 +1,6 @@
-"""TensorFlow and Keras as the backend wants them: to be imported from here, for what counts is who imports them first.
+"""The import of TensorFlow and Keras. All modules import them from here, since their first import decides.
 
-Keras computes with TensorFlow, whatever this machine's Keras configuration prefers, and TensorFlow does not greet.
+Keras uses TensorFlow, regardless of the machine's Keras configuration, and TensorFlow prints no start-up messages.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-#: Lines about a healthy start that TensorFlow's C++ writes whatever its log level is.
-_GREETINGS = (b"before absl::InitializeLog()", b"oneDNN custom operations are on")
+#: Start-up lines that TensorFlow's C++ writes at every log level.
+_START_UP_LINES = (b"before absl::InitializeLog()", b"oneDNN custom operations are on")
 
 
 @contextmanager
-def without_greetings() -> Iterator[None]:
-    """Whatever else is written to the process's standard error inside appears when it ends."""
+def without_start_up_lines() -> Iterator[None]:
+    """Drop TensorFlow's start-up lines. Other lines on the process's standard error appear at the end."""
     sys.stderr.flush()
     terminal = os.dup(2)
     with tempfile.TemporaryFile() as written:
@@ -30,17 +30,17 @@ def without_greetings() -> Iterator[None]:
             os.close(terminal)
             written.seek(0)
             for line in written:
-                if not any(greeting in line for greeting in _GREETINGS):
+                if not any(start in line for start in _START_UP_LINES):
                     os.write(2, line)
 
 
 os.environ["KERAS_BACKEND"] = "tensorflow"  # Keras looks once; TensorFlow imports it
 
-with without_greetings():
+with without_start_up_lines():
     import keras
     import tensorflow as tf
 
-tf.get_logger().setLevel("WARNING")  # it tells of every strategy, and of every sum over the workers that it traces
-keras.config.disable_traceback_filtering()  # it would make a RuntimeError of a SettingError that a layer raises
+tf.get_logger().setLevel("WARNING")  # it logs every strategy, and every sum over the workers that it traces
+keras.config.disable_traceback_filtering()  # filtering turns a SettingError of a layer into a RuntimeError
 
-__all__ = ["keras", "tf", "without_greetings"]
+__all__ = ["keras", "tf", "without_start_up_lines"]

@@ -33,8 +33,7 @@ _NAMES = {
 
 @dataclass(frozen=True)
 class Weight:
-    """A variable whose neutral form has its axes in the order ``axes`` and is then reshaped to ``shape``; None for
-    what stays as it is."""
+    """A variable whose neutral layout has its axes in the order ``axes``, reshaped to ``shape``. None: unchanged."""
 
     variable: keras.Variable
     axes: tuple[int, ...] | None = None
@@ -42,15 +41,15 @@ class Weight:
 
     @property
     def neutral_shape(self) -> tuple[int, ...]:
-        """Of what :meth:`to_neutral` returns."""
+        """The shape of the result of :meth:`to_neutral`."""
         return self.shape or self._turned
 
     def to_neutral(self, values: NDArray[Any]) -> NDArray[Any]:
-        """A copy of the variable's ``values``, or of something else of its shape, in the neutral layout."""
+        """A copy of ``values``, which have the variable's shape, in the neutral layout."""
         return np.array(values.transpose(self._axes).reshape(self.neutral_shape), order="C")
 
     def from_neutral(self, array: NDArray[Any]) -> NDArray[Any]:
-        """The inverse."""
+        """The inverse of :meth:`to_neutral`."""
         return array.reshape(self._turned).transpose(np.argsort(self._axes))
 
     @property
@@ -63,8 +62,8 @@ class Weight:
 
 
 def named_weights(model: keras.Layer, special: Mapping[str, Weight]) -> dict[str, Weight]:
-    """Every weight of ``model`` by its PyTorch name: attributes and numbers with dots between them. ``special`` ones as
-    they say.
+    """Every weight of ``model`` by its PyTorch name: attributes and numbers, joined by dots. ``special``: weights with
+    given names.
 
     Raises :class:`SettingError` for layers without weights yet, and for weights without a name.
     """
@@ -79,7 +78,7 @@ def named_weights(model: keras.Layer, special: Mapping[str, Weight]) -> dict[str
     found = dict(special)
     named = {id(weight.variable) for weight in special.values()}
     for name, weight in _walk(model, ""):
-        if id(weight.variable) not in named:  # what stands in two places has the first name
+        if id(weight.variable) not in named:  # a shared weight has its first name
             found[name] = weight
             named.add(id(weight.variable))
     for variable in model.weights:
@@ -119,7 +118,7 @@ def _children(layer: keras.Layer) -> Iterator[tuple[str, keras.Layer]]:
 
 
 def _of_layer(layer: keras.Layer, variable: keras.Variable) -> tuple[str, Weight]:
-    """A variable of the layer itself: name and layout."""
+    """Name and layout of a variable of ``layer``."""
     name, shape = variable.name, tuple(variable.shape)
     last = len(shape) - 1
     if name == "kernel" and isinstance(layer, keras.layers.Dense):

@@ -15,9 +15,11 @@ from torch import Tensor
 
 from dataecho.backends.same_shapes import require_same_shapes
 from dataecho.backends.torch_copies import SideStreamCopies, use_on_current_stream
+from dataecho.backends.torch_forward import ForwardModule
 from dataecho.backends.torch_layers import stride_before_narrow_convolutions
 from dataecho.backends.torch_model import TorchModel
-from dataecho.backends.torch_parallel import PARALLEL, Entry, in_parallel, talking
+from dataecho.backends.torch_parallel import ENGINES, parallelize
+from dataecho.backends.torch_rank_errors import lost_ranks_detected
 from dataecho.backends.torch_ranks import join_ranks, launched_ranks, local_rank
 from dataecho.errors import SettingError, require
 from dataecho.pipeline.batch import ALIGNMENT, Batch
@@ -30,17 +32,17 @@ PRECISIONS = ("32", "bf16", "64")
 _WEIGHTS = "/weights"  # no field has this name
 _NOISE = "backend.torch.noise"
 
-_OWN_CHOICE_OF_THREADS = torch.get_num_threads()  # before any run of this process has set another number
+_DEFAULT_THREADS = torch.get_num_threads()  # before a run of this process sets another number
 
 
 @dataclass(frozen=True)
 class _Placed:
     fields: dict[str, Tensor]
     weights: Tensor
-    arrived: torch.cuda.Event | None = None  # on CUDA the copy goes on while the step before is computed
+    arrived: torch.cuda.Event | None = None  # on CUDA the copy overlaps the previous step
 
     def ready(self) -> _Placed:
-        """To be called before it is used."""
+        """Wait, on the device, for the copy. Call before use."""
         if self.arrived is not None:
             use_on_current_stream([*self.fields.values(), self.weights], self.arrived)
         return self
@@ -48,11 +50,11 @@ class _Placed:
 
 class TorchBackend(Backend):
     """``compile``: trace the loss with ``torch.compile``; ``deterministic``: only deterministic algorithms;
-    ``compute_threads``: of this process on the CPU, None for PyTorch's own choice; ``parallel``: where ``torchrun``
-    started several processes, ``ddp`` (every one has the whole model) or ``fsdp`` (every one has a part of it), and
-    they wait for each other at most ``timeout`` seconds.
+    ``compute_threads``: CPU threads of this process, None for PyTorch's default; ``parallel``: with several processes
+    of ``torchrun``, ``ddp`` (each has the whole model) or ``fsdp`` (each has a part of it); ``timeout``: seconds that
+    the processes wait for each other.
 
-    Raises :class:`SettingError` for a device or precision that is not there.
+    Raises :class:`SettingError` for a device or precision that is not available.
     """
 
     def __init__(
@@ -65,18 +67,18 @@ class TorchBackend(Backend):
         parallel: str = "ddp",
         timeout: float = 600.0,
     ) -> None:
-        if deterministic:  # cuBLAS looks once, when CUDA starts, and PyTorch refuses to be deterministic without it
+        if deterministic:  # cuBLAS reads it once, when CUDA starts; PyTorch refuses determinism without it
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         self._device = _device(context.accelerator)
         _check(context.accelerator, self._device, compute_threads=compute_threads, parallel=parallel, timeout=timeout)
-        torch.set_num_threads(compute_threads or _OWN_CHOICE_OF_THREADS)
+        torch.set_num_threads(compute_threads or _DEFAULT_THREADS)
         if self._device.type == "cuda":  # "32" means 32 bit: TF32 has 19
             torch.cuda.set_device(self._device)
             torch.set_float32_matmul_precision("highest")
             torch.backends.cudnn.allow_tf32 = False
         torch.use_deterministic_algorithms(deterministic)
         self._ranks = join_ranks(self._device, timeout=timeout)
-        # The same weights on every rank, whatever drew random numbers before.
+        # The same weights on every rank, independent of earlier random numbers.
         torch.manual_seed(KeyStream(context.seed, "backend.torch").key(0) >> 1)
         self._model = context.new_model()
         if not isinstance(self._model, TorchModel):
@@ -92,8 +94,8 @@ class TorchBackend(Backend):
         self._dtype = torch.float64 if precision == "64" else torch.float32
         self._model.to(self._device, self._dtype)
         self._copies = SideStreamCopies(self._device) if self._device.type == "cuda" else None
-        self._entry = Entry(self._model, compile=compile)
-        self._trained, self._parts = in_parallel(self._entry, self._ranks, parallel)
+        self._forward = ForwardModule(self._model, compile=compile)
+        self._trained, self._sharding = parallelize(self._forward, self._ranks, parallel)
         self._optimizer = _optimizer(self._model, context.optimizer)
         self._bf16 = precision == "bf16"
         self._identity = {
@@ -127,8 +129,8 @@ class TorchBackend(Backend):
         if self._copies is not None:
             placed, arrived = self._copies.start({**batch.arrays, _WEIGHTS: batch.weights})
             return _Placed(placed, placed.pop(_WEIGHTS), arrived)
-        # From pageable memory `to` returns when the copy is done; on the CPU nothing is copied but what must be moved.
-        fields = {name: _in_its_place(values).to(self._device) for name, values in batch.arrays.items()}
+        # From pageable memory `to` returns after the copy; on the CPU only misaligned arrays are copied.
+        fields = {name: _aligned(values).to(self._device) for name, values in batch.arrays.items()}
         return _Placed(fields, self._weights_of(batch))
 
     def train_step(self, placed: _Placed, *, learning_rate: float) -> None:
@@ -136,13 +138,13 @@ class TorchBackend(Backend):
         self._seed_noise()
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
-        if not self._model.training:  # it walks through all modules
+        if not self._model.training:  # `train` walks through all modules
             self._model.train()
-        with talking(self._ranks):
+        with lost_ranks_detected(self._ranks):
             with self._precision():
                 losses = self._trained(self._fields(placed), evaluates=False).to(self._dtype)
             shares = self._shares(placed.weights)
-            losses.backward(shares)  # of their weighted sum, without the detour over it
+            losses.backward(shares)  # the gradients of the weighted sum of losses
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         self._loss_sum += torch.dot(losses.detach(), shares)
@@ -162,7 +164,7 @@ class TorchBackend(Backend):
     def eval_step(self, placed: _Placed) -> dict[str, NDArray[Any]]:
         self._model.eval()
         with self._precision():
-            outputs = self._entry(self._fields(placed.ready()), evaluates=True)
+            outputs = self._forward(self._fields(placed.ready()), evaluates=True)
         return {name: values.to(self._dtype).cpu().numpy() for name, values in outputs.items()}
 
     def synchronize(self) -> None:
@@ -171,7 +173,7 @@ class TorchBackend(Backend):
         elif self._device.type == "mps":
             torch.mps.synchronize()
         if self._ranks.num_ranks > 1:
-            self._even_out()
+            self._average_statistics()
 
     def state(self) -> tuple[Arrays, dict[str, Any]]:
         arrays = {f"{MODEL}{name}": values for name, values in self.weights().items()}
@@ -180,9 +182,8 @@ class TorchBackend(Backend):
         for number, slots in self._optimizer.state_dict()["state"].items():
             for slot, value in slots.items():
                 if value is not None:
-                    arrays[f"optimizer/{names[number]}/{slot}"] = self._to_numpy(
-                        torch.atleast_1d(torch.as_tensor(value))
-                    )
+                    tensor = torch.as_tensor(value)
+                    arrays[f"optimizer/{names[number]}/{slot}"] = self._to_numpy(tensor.reshape(tensor.shape or (1,)))
         values = {"num_losses": self._num_losses, "num_steps": self._num_steps, "noise_seed": self._noise_seed}
         return arrays, values
 
@@ -196,7 +197,7 @@ class TorchBackend(Backend):
                 name, slot = path.removeprefix("optimizer/").rsplit("/", 1)
                 value = torch.from_numpy(array.copy())
                 slots.setdefault(numbers[name], {})[slot] = (
-                    value.reshape(()) if slot == "step" else self._parts.part(value, like=parameters[name])
+                    value.reshape(()) if slot == "step" else self._sharding.part(value, like=parameters[name])
                 )
         groups = self._optimizer.state_dict()["param_groups"]
         self._optimizer.load_state_dict({"state": slots, "param_groups": groups})
@@ -216,20 +217,21 @@ class TorchBackend(Backend):
         )
         with torch.no_grad():
             for name, value in own.items():
-                value.copy_(self._parts.part(torch.from_numpy(weights[name].copy()), like=value))
+                value.copy_(self._sharding.part(torch.from_numpy(weights[name].copy()), like=value))
 
     def _weights_of(self, batch: Batch) -> Tensor:
-        """Nearly always ones, which are there already: whatever lets go of Python's lock may wait for it again."""
+        """The row weights on the device. They are nearly always ones, which are kept: a copy releases Python's lock and
+        may wait for it."""
         if not batch.weights.all():
-            return _in_its_place(batch.weights).to(self._device)
+            return _aligned(batch.weights).to(self._device)
         if len(self._ones) != len(batch):
             self._ones = torch.ones(len(batch), device=self._device)
             self._equal_shares = torch.full_like(self._ones, 1 / len(batch), dtype=self._dtype)
         return self._ones
 
     def _shares(self, weights: Tensor) -> Tensor:
-        """What each row counts for: gradients are averaged over the ranks; together they are those of the mean over all
-        rows. One rank knows it beforehand, unless a row is broken."""
+        """The share of each row in the loss. Gradients are averaged over the ranks, so that together they are those of
+        the mean over all rows. For one rank without broken rows the shares are constant."""
         if weights is self._ones and self._ranks.num_ranks == 1:
             return self._equal_shares
         weights = weights.to(self._dtype)
@@ -244,11 +246,11 @@ class TorchBackend(Backend):
         }
 
     def _to_numpy(self, tensor: Tensor) -> NDArray[Any]:
-        array: NDArray[Any] = self._parts.whole(tensor.detach()).cpu().numpy().copy()
+        array: NDArray[Any] = self._sharding.whole(tensor.detach()).cpu().numpy().copy()
         return array
 
     def _seed_noise(self) -> None:
-        """What dropout draws is a function of seed, step and rank: it needs no state, and no other run disturbs it."""
+        """Seed the generator of dropout from seed, step and rank: no state is needed, and no other run interferes."""
         generator = torch.default_generator
         if self._device.type == "cuda":
             generator = torch.cuda.default_generators[self._device.index]
@@ -256,10 +258,10 @@ class TorchBackend(Backend):
             generator = torch.mps._get_default_mps_generator()
         generator.manual_seed(self._noise.key(self._num_steps, self._ranks.rank) >> 1)
 
-    def _even_out(self) -> None:
-        """Running statistics become their means over the ranks. They are linear in what they were made of, so that is
-        what one process with all the rows would have, whenever it is done."""
-        with talking(self._ranks):
+    def _average_statistics(self) -> None:
+        """Average running statistics over the ranks. They are linear in the statistics of the batches, so the result is
+        that of one process with all rows, at any time."""
+        with lost_ranks_detected(self._ranks):
             for buffer in self._model.buffers():
                 if buffer.is_floating_point():
                     torch.distributed.all_reduce(buffer)
@@ -274,10 +276,10 @@ class TorchBackend(Backend):
         return torch.autocast(self._device.type, dtype=torch.bfloat16) if self._bf16 else nullcontext()
 
 
-def _in_its_place(values: NDArray[Any]) -> torch.Tensor:
-    """As torch's own tensors lie: contiguous, from an address that is a multiple of 64 bytes on, and with the usual
-    strides where an axis has length 1 and could have any (torch takes some for "channels last"). Otherwise the last
-    bits of a result differ, and they must not depend on how a batch was made."""
+def _aligned(values: NDArray[Any]) -> torch.Tensor:
+    """A tensor in the layout of torch's own tensors: contiguous, 64-byte aligned, and with the usual strides on axes of
+    length 1 (torch takes some other strides for "channels last"). In another layout the last bits of results differ,
+    and these must not depend on how a batch was made."""
     tensor = torch.from_numpy(values)
     if tensor.data_ptr() % ALIGNMENT or not tensor.is_contiguous():
         tensor = tensor.clone(memory_format=torch.contiguous_format)
@@ -294,7 +296,7 @@ def _has_usual_strides(tensor: torch.Tensor) -> bool:
 
 
 def _device(settings: AcceleratorSettings) -> torch.device:
-    """The device of this process; of several, the one with its number."""
+    """The device of this process; of several devices, the one with its local rank."""
     name = _available(settings.name)
     require(
         settings.devices == 1,
@@ -345,10 +347,10 @@ def _check(
         cure="Leave it out.",
     )
     require(
-        parallel in PARALLEL,
+        parallel in ENGINES,
         "backend.parallel",
         parallel,
-        allowed=", ".join(PARALLEL),
+        allowed=", ".join(ENGINES),
         cure="Use backend.parallel=ddp.",
     )
     require(timeout > 0, "backend.timeout", timeout, allowed="seconds > 0", cure="600 is the default.")
@@ -362,7 +364,7 @@ def _check(
 
 
 def _available(name: str) -> str:
-    """The device to use, or an error that lists what is there."""
+    """The device for the setting ``accelerator``. Raises :class:`SettingError` with a list of the devices present."""
     present = ["cpu"]
     if torch.cuda.is_available():
         present.insert(0, "cuda")

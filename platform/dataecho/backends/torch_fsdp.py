@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from typing import final
+
 from torch import Tensor
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from dataecho.backends.torch_parallel import Entry, Parts
+from dataecho.backends.torch_forward import ForwardModule
+from dataecho.backends.torch_sharding import Sharding
 
 
-def shard(entry: Entry) -> Parts:
-    """Divide the weights of ``entry``, in place."""
-    for unit in entry.model.units():
+def shard(forward: ForwardModule) -> Sharding:
+    """Divide the weights of ``forward`` over the ranks, in place."""
+    for unit in forward.model.units():
         fully_shard(unit)
-    fully_shard(entry)
-    return _ShardParts()
+    fully_shard(forward)
+    return _Sharded()
 
 
-class _ShardParts(Parts):
+@final
+class _Sharded(Sharding):
     def whole(self, tensor: Tensor) -> Tensor:
         return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 

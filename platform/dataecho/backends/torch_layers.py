@@ -1,4 +1,4 @@
-"""Layers for which the frameworks differ, so defined that all backends agree."""
+"""Layers that the frameworks define differently, in a form that all backends share."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from dataecho.errors import require
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation over all axes but the second ([b, c, ...]), in ghost batches if so wished.
+    """Batch normalisation over all axes but the second ([b, c, ...]), optionally in ghost batches.
 
-    While training, every ``virtual_batch_size`` rows that follow each other are normalised by their own mean and biased
+    In training, each group of ``virtual_batch_size`` consecutive rows is normalised by its own mean and biased
     variance (Hoffer et al. 2017, section 4; the paper's ResNet-50 has 32, its SSD 128); None: the whole batch of this
-    device. The running statistics go by ``momentum`` towards the mean over the groups of their means and of their
-    unbiased variances. Raises :class:`SettingError` at a batch that the groups do not divide.
+    device. The running statistics move by ``momentum`` towards the averages of the groups' means and unbiased
+    variances. Raises :class:`SettingError` for a batch that the groups do not divide.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class BatchNorm(nn.Module):
         return self._by_groups(inputs, num_rows // size, size)
 
     def _by_groups(self, inputs: Tensor, num_groups: int, size: int) -> Tensor:
-        """Groups become channels: one call of the framework's own normalisation does them all."""
+        """Make channels of the groups, so that one call of the framework normalises all of them."""
         num_features = inputs.shape[1]
         grouped = inputs.reshape(num_groups, size, *inputs.shape[1:]).transpose(0, 1)
         grouped = grouped.reshape(size, num_groups * num_features, *inputs.shape[2:])
@@ -83,17 +83,17 @@ class BatchNorm(nn.Module):
         return normalised.reshape(size, num_groups, *inputs.shape[1:]).transpose(0, 1).reshape(inputs.shape)
 
 
-#: From so many input channels on, oneDNN's strided 1 x 1 convolution is sound.
+#: oneDNN's strided 1 x 1 convolution is correct from this number of input channels on.
 NARROW = 8
 
 
 def stride_before_narrow_convolutions(model: nn.Module) -> None:
-    """Let every strided 1 x 1 convolution with fewer than :data:`NARROW` input channels take every n-th pixel first and
-    go on with stride 1: the same function of the same weights.
+    """Replace the stride of every 1 x 1 convolution with fewer than :data:`NARROW` input channels by a hook that takes
+    every n-th pixel of its input: the same function of the same weights.
 
-    On processors without AVX-512, oneDNN (as in PyTorch 2.13) writes outside its memory in the backward pass of such a
-    convolution where the channels lie last, which ``torch.compile`` sees to by itself. Modules only: what a model does
-    by ``torch.nn.functional.conv2d`` is not seen.
+    On processors without AVX-512, oneDNN (as in PyTorch 2.13) writes outside of its memory in the backward pass of such
+    a convolution with channels last, which ``torch.compile`` chooses by itself. Only modules are changed, not calls of
+    ``torch.nn.functional.conv2d``.
     """
     for module in model.modules():
         if (
@@ -101,14 +101,14 @@ def stride_before_narrow_convolutions(model: nn.Module) -> None:
             and module.in_channels < NARROW
             and module.kernel_size == (1, 1)
             and max(module.stride) > 1
-            and module.padding in ("valid", (0, 0))  # padding takes another path, which is sound
+            and module.padding in ("valid", (0, 0))  # padding takes another path, which is correct
         ):
             module.register_forward_pre_hook(_EveryNth(*module.stride), with_kwargs=True)
             module.stride = (1, 1)
 
 
 class _EveryNth:
-    """A hook that leaves every ``down``-th row and every ``right``-th column of a convolution's input."""
+    """A hook that keeps every ``down``-th row and every ``right``-th column of a convolution's input."""
 
     def __init__(self, down: int, right: int) -> None:
         self._down, self._right = down, right

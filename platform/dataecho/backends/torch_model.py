@@ -1,4 +1,4 @@
-"""What a task's PyTorch model offers to the PyTorch backend."""
+"""The interface of a task's PyTorch model."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class TorchModel(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def outputs(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """What the task's evaluator needs, tensors whose first axis is the row."""
+        """The tensors that the task's evaluator needs; their first axis is the row."""
 
     def units(self) -> Sequence[nn.Module]:
-        """With ``backend.parallel=fsdp``: modules whose weights are brought together one module at a time, when it is
-        called. By default all weights at once."""
+        """With ``backend.parallel=fsdp``: modules whose weights are gathered separately, when the module is called. By
+        default all weights are gathered at once."""
         return ()

@@ -16,17 +16,17 @@ from dataecho.training.ranks import OneRank, RankLost, Ranks
 
 
 def launched_ranks() -> int:
-    """How many processes the launcher started, 1 without one."""
+    """The number of processes that the launcher started; 1 without a launcher."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def local_rank() -> int:
-    """Which of this machine's processes this is: the number of its device."""
+    """The number of this process on its machine, and of its device."""
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def join_ranks(device: torch.device, *, timeout: float) -> Ranks:
-    """Meet the others; they must come, and later answer, within ``timeout`` seconds."""
+    """Connect to the other processes, which must come, and later answer, within ``timeout`` seconds."""
     if launched_ranks() == 1:
         return OneRank()
     if not dist.is_initialized():
@@ -35,12 +35,12 @@ def join_ranks(device: torch.device, *, timeout: float) -> Ranks:
 
 
 def _meet(engine: str, timeout: timedelta) -> None:
-    # After a restart torchrun hands out the same store, and a rank could find there the address of a process that is
-    # dead: every attempt has keys of its own.
+    # After a restart torchrun reuses the store, in which a rank could find the address of a dead process: every attempt
+    # has separate keys.
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     try:
         store, rank, num_ranks = next(rendezvous("env://", timeout=timeout))
-        store = dist.PrefixStore(f"dataecho/{attempt}", store)
+        store = dist.PrefixStore(f"dataecho/{attempt}", store)  # type: ignore[attr-defined]
         dist.init_process_group(engine, store=store, rank=rank, world_size=num_ranks, timeout=timeout)
     except (RuntimeError, ValueError) as error:
         raise SettingError(
@@ -53,7 +53,7 @@ def _meet(engine: str, timeout: timedelta) -> None:
 
 
 class TorchRanks(Ranks):
-    """Talks over gloo, from host memory, beside whatever the gradients take."""
+    """Communicates over gloo, from host memory, separately from the gradients."""
 
     def __init__(self, *, timeout: float) -> None:
         self._group = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout))

@@ -1,13 +1,13 @@
 """From measurements to advice: R of every echo point, the time model, what to echo and how often. Pure functions.
 
-The time model (DESIGN section 6; paper, section 2). Per fresh batch every stage up to the echo point is run once, every
-later one and the step e times. Threads that fetch, workers, the training loop and, where the step is computed on the
-workers' cores, these cores work side by side; the slowest decides::
+The time model (paper, section 2). Per fresh batch, every stage up to the echo point runs once; later stages and the
+step run e times. Four resources work in parallel: fetching threads, workers, the training loop and, where the step
+computes on the workers' cores, these cores. The slowest decides::
 
-    time(e) = max over them of (seconds up to the echo point + e * seconds after it)
+    time(e) = max over the resources of (seconds up to the echo point + e * seconds after it)
 
-Where each of them is on one side of the echo point only, that is max(t_up, e * t_down). Workers are on both sides of an
-echo before augmentation, so there the sum is above that maximum; at e = 1 all echo points agree, as they must.
+If each resource is on one side of the echo point, that is max(t_up, e * t_down). Workers are on both sides of an echo
+before augmentation, so that there the time is above this maximum. At e = 1 all echo points agree.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from dataecho.diagnose.measured import Measured, Side, resources
+from dataecho.diagnose.measurements import Measurements, Side, resources
 from dataecho.pipeline.stage import BATCH
 from dataecho.training.auto_factor import DEFAULT_MAX_FACTOR, PRICE
 
 FACTORS = tuple(range(1, 17))
-LEAST_FACTOR = 1.1  # below it is noise
+LEAST_FACTOR = 1.1  # smaller gains are noise
 _EQUALLY_GOOD = 4.0  # repeats up to here are nearly as good as fresh examples (Muennighoff et al., 2023)
 _ENOUGH = 0.5
 
-#: How the echo point is chosen, for people.
+#: The rule of choice among echo points, in words.
 RULE = (
     f"The earliest echo point that has at least half of the best speed-up, counting factors up to {_EQUALLY_GOOD:g}: "
     "the earlier the echo, the more a repeat is worth. Of points with no random stage between them, whose repeats are "
@@ -35,8 +35,8 @@ RULE = (
 @dataclass(frozen=True, kw_only=True)
 class Point:
     """An echo after the stage ``name``. ``upstream_time`` of a fresh batch and ``downstream_time`` of a step in
-    seconds, with the other side running; ``ratio`` is R, ``ratio_alone`` the same of sides that rested while the other
-    was measured. ``factor``: how often is free, 1 where nothing is; ``speed_up``: at most, at this factor.
+    seconds, measured while the other side runs; ``ratio`` is R; ``ratio_alone`` is R from measurements while the other
+    side rests. ``factor``: the largest free factor, 1 if none is; ``speed_up``: an upper bound at this factor.
     ``predicted``: seconds per fresh example for each of :data:`FACTORS`."""
 
     name: str
@@ -51,8 +51,8 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True)
 class Advice:
-    """``after`` a stage, ``factor`` times; ``setting``: the same on the command line; ``speed_up``: steps in the time
-    of one step without echo, which bounds the speed-up of training."""
+    """Echo after the stage ``after`` with ``factor``. ``setting``: the same on the command line; ``speed_up``: steps in
+    the time of one step without echo, which bounds the speed-up of training."""
 
     after: str
     factor: float
@@ -62,8 +62,8 @@ class Advice:
 
 @dataclass(frozen=True, kw_only=True)
 class Diagnosis:
-    """``bottleneck``: the stage, or the step, that decides the pace without echo. ``advice`` is None where echoing will
-    not save time; ``verdict`` says it in words."""
+    """``bottleneck``: the stage, or the step, that limits the speed without echo. ``advice`` is None where echoing will
+    not save time; ``verdict``: the result in words."""
 
     points: tuple[Point, ...]
     bottleneck: str
@@ -71,8 +71,8 @@ class Diagnosis:
     verdict: str
 
 
-def diagnose(measured: Measured) -> Diagnosis:
-    """What the measurements mean."""
+def diagnose(measured: Measurements) -> Diagnosis:
+    """Derive echo points, bottleneck and advice from the measurements."""
     points = tuple(_point(measured, name) for name in measured.stages)
     slowest = bottleneck(measured)
     chosen = _choose(measured, points)
@@ -85,22 +85,21 @@ def diagnose(measured: Measured) -> Diagnosis:
     )
 
 
-def bottleneck(measured: Measured) -> str:
-    """Of what is slowest, the stage that takes most of it."""
+def bottleneck(measured: Measurements) -> str:
+    """The slowest stage of the slowest resource."""
     times = resources(measured.model_side, measured.num_workers)
     slowest = max(times.values(), key=lambda by_stage: sum(by_stage.values()))
     return max(slowest, key=lambda stage: slowest[stage])
 
 
-def predict(measured: Measured, after: str, factor: float) -> float:
+def predict(measured: Measurements, after: str, factor: float) -> float:
     """Seconds per fresh batch with an echo after this stage."""
     return max(up + factor * down for up, down in _sums(measured, _model(measured), after))
 
 
-def free_factor(measured: Measured, after: str) -> float:
-    """The factor up to which the extra steps cost next to nothing: R, and where both sides share the cores no more than
-    these have room for at :data:`PRICE` of the time without echo. Rounded down to tenths; 1 where that is too little
-    to matter."""
+def free_factor(measured: Measurements, after: str) -> float:
+    """The largest factor whose extra steps are nearly free: R, and where both sides share the cores at most the factor
+    that costs :data:`PRICE` of the time without echo. Rounded down to tenths; 1 below :data:`LEAST_FACTOR`."""
     factor = min(_ratio(*_upstream_downstream(measured, measured.both, after)), DEFAULT_MAX_FACTOR)
     if measured.shares_cores:
         ((up, down),) = _sums(measured, {"cores": _cores(measured)}, after)
@@ -110,13 +109,13 @@ def free_factor(measured: Measured, after: str) -> float:
     return factor if factor >= LEAST_FACTOR else 1.0
 
 
-def speed_up(measured: Measured, after: str, factor: float) -> float:
+def speed_up(measured: Measurements, after: str, factor: float) -> float:
     """Steps in the time of one step without echo."""
     return factor * predict(measured, after, 1) / predict(measured, after, factor)
 
 
-def echo_setting(measured: Measured, after: str) -> str:
-    """What a user types to echo after this stage."""
+def echo_setting(measured: Measurements, after: str) -> str:
+    """The command-line setting that echoes after this stage."""
     names = measured.stages
     randoms = [number for number, name in enumerate(names) if name in measured.random_stages]
     if after == BATCH:
@@ -130,7 +129,7 @@ def echo_setting(measured: Measured, after: str) -> str:
     return f"echo=stage echo.after={after}"
 
 
-def _point(measured: Measured, name: str) -> Point:
+def _point(measured: Measurements, name: str) -> Point:
     up, down = _upstream_downstream(measured, measured.both, name)
     factor = free_factor(measured, name)
     return Point(
@@ -145,11 +144,11 @@ def _point(measured: Measured, name: str) -> Point:
     )
 
 
-def _choose(measured: Measured, points: tuple[Point, ...]) -> Point | None:
+def _choose(measured: Measurements, points: tuple[Point, ...]) -> Point | None:
     """See :data:`RULE`."""
     groups: list[Point] = []
     for point in points:
-        # A random stage makes a repeat after it worth less, and so does repeating whole batches.
+        # Repeats after a random stage are worth less, and so are repeats of whole batches.
         if not groups or point.name in measured.random_stages or point.name == BATCH:
             groups.append(point)
         else:
@@ -163,7 +162,7 @@ def _choose(measured: Measured, points: tuple[Point, ...]) -> Point | None:
     return next((point for point, gain in gains if gain >= _ENOUGH * best), None)
 
 
-def _verdict(measured: Measured, points: tuple[Point, ...], slowest: str, chosen: Point | None) -> str:
+def _verdict(measured: Measurements, points: tuple[Point, ...], slowest: str, chosen: Point | None) -> str:
     if chosen is not None:
         return (
             f"Training waits for its input, most of all for {slowest!r}. Echoing after {chosen.name!r} "
@@ -191,7 +190,7 @@ def _verdict(measured: Measured, points: tuple[Point, ...], slowest: str, chosen
     )
 
 
-def _upstream_downstream(measured: Measured, side: Side, after: str) -> tuple[float, float]:
+def _upstream_downstream(measured: Measurements, side: Side, after: str) -> tuple[float, float]:
     sums = _sums(measured, resources(side, measured.num_workers), after)
     return max(up for up, _ in sums), max(down for _, down in sums)
 
@@ -200,8 +199,8 @@ def _ratio(up: float, down: float) -> float:
     return up / down if down else math.inf
 
 
-def _sums(measured: Measured, times: dict[str, dict[str, float]], after: str) -> list[tuple[float, float]]:
-    """For everything that runs side by side: seconds up to the echo point, and after it."""
+def _sums(measured: Measurements, times: dict[str, dict[str, float]], after: str) -> list[tuple[float, float]]:
+    """For each resource: seconds up to the echo point, and after it."""
     names = measured.stages
     upstream = frozenset(names[: names.index(after) + 1])
     return [
@@ -213,10 +212,10 @@ def _sums(measured: Measured, times: dict[str, dict[str, float]], after: str) ->
     ]
 
 
-def _model(measured: Measured) -> dict[str, dict[str, float]]:
+def _model(measured: Measurements) -> dict[str, dict[str, float]]:
     times = resources(measured.model_side, measured.num_workers)
     return {**times, "cores": _cores(measured)} if measured.shares_cores else times
 
 
-def _cores(measured: Measured) -> dict[str, float]:
+def _cores(measured: Measurements) -> dict[str, float]:
     return {stage: seconds / measured.num_cores for stage, seconds in measured.cpu_seconds.items()}

@@ -1,4 +1,4 @@
-"""Records in memory: what a pipeline would do if reading took no time."""
+"""Records in memory: a pipeline whose reads take no time."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from dataecho.errors import DataError
 from dataecho.pipeline.source import Source
 from dataecho.pipeline.stage import Broken, Chunk, as_examples, own
 
-_LENGTH = 1 << 20  # far more than a diagnosis uses, however few records there are
+_LENGTH = 1 << 20  # more examples than a diagnosis uses
 
 
 class CachedSource(Source):
-    """The records of ``chunks`` (as :meth:`Source.read` gives them), again and again, as 2**20 examples. Broken ones
-    are left out; raises :class:`DataError` where no other is there."""
+    """Cycles through the records of ``chunks`` (results of :meth:`Source.read`) for 2**20 examples. Leaves out broken
+    records; raises :class:`DataError` if all are broken."""
 
     def __init__(self, chunks: Sequence[Chunk]) -> None:
         dictionaries = [chunk for chunk in chunks if isinstance(chunk, dict)]
-        # Arrays stay arrays: cut into examples they would cost more than the source itself takes.
+        # Keep arrays whole: examples of their own would cost more than the source itself.
         self._arrays = (
             {name: np.concatenate([chunk[name] for chunk in dictionaries]) for name in dictionaries[0]}
             if dictionaries and len(dictionaries) == len(chunks)

@@ -1,17 +1,17 @@
-"""What to try before echoing: what costs nothing but a setting. Pure functions."""
+"""Fixes to try before echoing that cost only a setting. Pure functions."""
 
 from __future__ import annotations
 
-from dataecho.diagnose.measured import Measured, resources
+from dataecho.diagnose.measurements import Measurements, resources
 from dataecho.pipeline.stage import READ
 
-_IDLE = 0.75  # cores that are busier than this have nothing left for more workers
-_GOOD_SCALING = 0.5  # of the speed-up that more workers could bring
-_BURSTS = 0.1  # of the time is spent waiting, although the input side is faster in the mean
+_IDLE = 0.75  # busier cores have no time left for more workers
+_GOOD_SCALING = 0.5  # share of the possible speed-up by more workers
+_BURSTS = 0.1  # share of time spent in waiting although the input side is faster on average
 
 
-def cheap_fixes(measured: Measured, bottleneck: str) -> tuple[str, ...]:
-    """One sentence each, the most promising first; empty where the input keeps up."""
+def cheap_fixes(measured: Measurements, bottleneck: str) -> tuple[str, ...]:
+    """One sentence per fix, the most promising first; empty where the input keeps up."""
     input_times, loop = _input_and_loop(measured)
     if input_times <= loop:
         return _against_bursts(measured)
@@ -20,14 +20,14 @@ def cheap_fixes(measured: Measured, bottleneck: str) -> tuple[str, ...]:
     return _for_workers(measured, bottleneck)
 
 
-def _input_and_loop(measured: Measured) -> tuple[float, float]:
+def _input_and_loop(measured: Measurements) -> tuple[float, float]:
     times = {
         name: sum(by_stage.values()) for name, by_stage in resources(measured.model_side, measured.num_workers).items()
     }
     return max(times["transfer"], times["workers"]), times["loop"]
 
 
-def _against_bursts(measured: Measured) -> tuple[str, ...]:
+def _against_bursts(measured: Measurements) -> tuple[str, ...]:
     if measured.input_wait_fraction <= _BURSTS:
         return ()
     ahead = " and pipeline.read_ahead" if measured.reads_apart else ""
@@ -37,7 +37,7 @@ def _against_bursts(measured: Measured) -> tuple[str, ...]:
     )
 
 
-def _for_reading(measured: Measured) -> tuple[str, ...]:
+def _for_reading(measured: Measurements) -> tuple[str, ...]:
     if measured.reads_apart:
         return (
             "Reading is the bottleneck: keep the data on a local disk, or give the source a cache_dir, which makes "
@@ -53,7 +53,7 @@ def _for_reading(measured: Measured) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _for_workers(measured: Measured, bottleneck: str) -> tuple[str, ...]:
+def _for_workers(measured: Measurements, bottleneck: str) -> tuple[str, ...]:
     scaling = measured.scaling
     possible = min(scaling.num_workers, measured.num_cores)
     scales = scaling.speed_up >= 1 + _GOOD_SCALING * (possible - 1)
@@ -72,5 +72,5 @@ def _for_workers(measured: Measured, bottleneck: str) -> tuple[str, ...]:
     return ()
 
 
-def _workers(measured: Measured) -> str:
+def _workers(measured: Measurements) -> str:
     return "pipeline.num_processes" if measured.uses_processes else "pipeline.num_threads"

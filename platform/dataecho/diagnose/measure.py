@@ -1,8 +1,8 @@
-"""Measures one pipeline and one model: each side alone, then both; real, cached and synthetic batches.
+"""Measures one pipeline and one model: each side alone, then both; with real, cached and synthetic batches.
 
-The differential method: what training on real batches takes, more than training on one resident batch (synthetic), is
-the input; what the input takes, more than with its records in memory (cached), is reading. Nothing is kept: the weights
-do not even change.
+The differential method: the time of the input is the difference between training on real batches and on one resident
+batch (synthetic). The time of reading is the difference between real records and records in memory (cached). The
+weights do not change.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dataecho.diagnose.cached_source import CachedSource
-from dataecho.diagnose.measured import STEP, Measured, Scaling, Side
+from dataecho.diagnose.measurements import STEP, Measurements, Scaling, Side
 from dataecho.pipeline.accounting.meter import Reading
 from dataecho.pipeline.batch import Batch
 from dataecho.pipeline.feed import Feed
@@ -25,14 +25,14 @@ from dataecho.plan.batch import PlannedBatch
 from dataecho.training.contracts import Backend
 from dataecho.training.timing import TimeModel
 
-#: Told again and again what is being measured, and the share of the whole that is done.
-Show = Callable[[str, float], None]
+#: Called often with the part that is being measured, and the finished share of the whole.
+ReportProgress = Callable[[str, float], None]
 
 _SHARES = {"step": 0.15, "device": 0.05, "input": 0.3, "both": 0.3, "cached": 0.12, "scaling": 0.08}
-_LEAST = 3  # batches, however long they take
-_BUFFER = 4  # batches: a diagnosis needs no good shuffle, and one of a million examples would have to be read first
-# The weights stay as they are. What a step takes does not depend on them, as long as none becomes a denormal number,
-# which is what training on one batch for seconds ends with.
+_LEAST = 3  # batches, regardless of time
+_BUFFER = 4  # batches: a diagnosis needs no good shuffle, and a large buffer would have to be filled first
+# The weights stay as they are. The time of a step does not depend on them, unless they become denormal numbers, as they
+# do in seconds of training on one batch.
 _RATE = 0.0
 
 
@@ -47,15 +47,15 @@ def measure(
     settings: PipelineSettings,
     seconds: float,
     emulated: dict[str, float],
-    show: Show,
-) -> Measured:
-    """Everything that :class:`Measured` holds, in about ``seconds``; longer where three batches take longer than
-    their share. ``backend`` trains with a learning rate of 0, and is of no further use. Raises what feed and backend
-    raise."""
+    show: ReportProgress,
+) -> Measurements:
+    """Take all :class:`Measurements` in about ``seconds``; longer where three batches take longer than their share.
+    ``backend`` trains with a learning rate of 0, and must not be used afterwards. Raises the errors of feed and
+    backend."""
     clock = _Schedule(seconds, show)
     num_workers = settings.num_workers
     bench = _Bench(backend, batch_size)
-    settings = replace(settings, loop_helps=False)  # the question is what the workers can do
+    settings = replace(settings, loop_helps=False)  # measure the workers alone
     with Feed(
         source,
         stages,
@@ -79,14 +79,14 @@ def measure(
     other = 1 if num_workers > 1 else 2
     few_or_many = _cached(bench, cached_source, stages, seed, _with_workers(settings, other), clock.until("scaling"))
     names = stage_names(stages)
-    # Of the machine, and of who computes where, the trainer's time model thinks alike.
+    # The same facts of the machine as in the trainer's time model.
     model = TimeModel(
         batch_size=batch_size,
         num_workers=num_workers,
         shares_cores=backend.shares_cores,
         workers_are_upstream=True,
     )
-    return Measured(
+    return Measurements(
         stages=names,
         random_stages=frozenset(stage.name for stage in stages if stage.random),
         batch_size=batch_size,
@@ -122,8 +122,8 @@ def measure(
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Stretch:
-    """Per batch, in seconds; ``planned``: the last batch."""
+class _Interval:
+    """Times per batch, in seconds; ``planned``: the last batch."""
 
     seconds: float
     cpu_seconds: float
@@ -136,27 +136,27 @@ class _Stretch:
 
 
 class _Schedule:
-    """Shares ``seconds`` among what is measured, one after the other."""
+    """Divides ``seconds`` among the parts that are measured one after the other."""
 
-    def __init__(self, seconds: float, show: Show) -> None:
+    def __init__(self, seconds: float, show: ReportProgress) -> None:
         self._seconds, self._show = seconds, show
         self._begun = 0.0
 
     def until(self, part: str) -> _Deadline:
-        """The end of this part, which begins when it is first asked."""
+        """The deadline of ``part``, which begins with its first question."""
         before, self._begun = self._begun, self._begun + _SHARES[part]
         return _Deadline(self._seconds * _SHARES[part], lambda share: self._show(part, before + share * _SHARES[part]))
 
 
 class _Deadline:
-    """Some batches, at least three, for about ``seconds``."""
+    """Allows batches for about ``seconds``, and at least three."""
 
     def __init__(self, seconds: float, show: Callable[[float], None]) -> None:
         self._seconds, self._show = seconds, show
         self._started: float | None = None
 
     def goes_on(self, num_batches: int) -> bool:
-        """Whether another batch is to be measured; asked before each."""
+        """Whether to measure another batch; called before each."""
         now = time.perf_counter()
         if self._started is None:
             self._started = now
@@ -166,23 +166,23 @@ class _Deadline:
 
 
 class _Bench:
-    """What is done to batches while the time is taken."""
+    """The measured operations on batches."""
 
     def __init__(self, backend: Backend, batch_size: int) -> None:
         self._backend, self.batch_size = backend, batch_size
 
     def place(self, batch: Batch, deadline: _Deadline) -> tuple[float, float]:
-        """Wall and processor seconds of bringing a batch to the device."""
+        """Wall and processor seconds of a copy to the device."""
         return _repeated(lambda: self._place(batch), deadline)
 
     def step(self, batch: Batch, deadline: _Deadline) -> tuple[float, float]:
-        """Wall and processor seconds of a step on a batch that is there already."""
+        """Wall and processor seconds of a step on a resident batch."""
         placed = self._place(batch)
-        for _ in range(_LEAST):  # memory is allocated, code compiled
+        for _ in range(_LEAST):  # warm up: allocate memory, compile
             self._step(placed)
         return _repeated(lambda: self._step(placed), deadline)
 
-    def drain(self, feed: Feed, deadline: _Deadline) -> _Stretch:
+    def drain(self, feed: Feed, deadline: _Deadline) -> _Interval:
         """The input side alone."""
         before, started, cpu = feed.meter.read(), time.perf_counter(), time.process_time()
         num_batches = 0
@@ -190,10 +190,10 @@ class _Bench:
             batch = next(feed)
             batch.release()
             num_batches += 1
-        return self._stretch(feed, before, started, cpu, num_batches, batch.planned)
+        return self._interval(feed, before, started, cpu, num_batches, batch.planned)
 
-    def train(self, feed: Feed, deadline: _Deadline) -> _Stretch:
-        """Both sides, as in training."""
+    def train(self, feed: Feed, deadline: _Deadline) -> _Interval:
+        """Input and training together."""
         before, started, cpu = feed.meter.read(), time.perf_counter(), time.process_time()
         num_batches = 0
         waited = placing = stepping = 0.0
@@ -210,7 +210,7 @@ class _Bench:
             placing += was_placed - got
             stepping += time.perf_counter() - was_placed
         return replace(
-            self._stretch(feed, before, started, cpu, num_batches, batch.planned),
+            self._interval(feed, before, started, cpu, num_batches, batch.planned),
             wait_seconds=waited / num_batches,
             place_seconds=placing / num_batches,
             step_seconds=stepping / num_batches,
@@ -225,12 +225,12 @@ class _Bench:
         self._backend.train_step(placed, learning_rate=_RATE)
         self._backend.synchronize()
 
-    def _stretch(
+    def _interval(
         self, feed: Feed, before: Reading, started: float, cpu: float, num_batches: int, planned: PlannedBatch
-    ) -> _Stretch:
+    ) -> _Interval:
         seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu
         after = feed.meter.read()
-        return _Stretch(
+        return _Interval(
             seconds=seconds / num_batches,
             cpu_seconds=(cpu_seconds + after.worker_cpu_seconds - before.worker_cpu_seconds) / num_batches,
             worker_seconds=_worker_seconds(before, after, self.batch_size),
@@ -249,9 +249,10 @@ def _repeated(work: Callable[[], object], deadline: _Deadline) -> tuple[float, f
 
 
 def _worker_seconds(before: Reading, after: Reading, batch_size: int) -> dict[str, float]:
-    """By stage, per batch: divided by the examples that went through it, for batches are under way at both ends."""
+    """Seconds per batch, by stage. Divided by the examples of each stage, since some batches are incomplete at both
+    ends."""
     seconds = {name: spent - before.stage_seconds.get(name, 0.0) for name, spent in after.stage_seconds.items()}
-    # Reads of threads of their own are among the stages' times, but not among the workers'.
+    # Reads of separate threads are part of the stages' times, but not of the workers'.
     by_workers = after.upstream_seconds + after.downstream_seconds - before.upstream_seconds - before.downstream_seconds
     seconds[READ] = max(0.0, by_workers - sum(spent for name, spent in seconds.items() if name != READ))
     counts = {name: count - before.stage_examples.get(name, 0) for name, count in after.stage_examples.items()}
@@ -259,13 +260,13 @@ def _worker_seconds(before: Reading, after: Reading, batch_size: int) -> dict[st
 
 
 def _settle(feed: Feed, num_batches: int) -> None:
-    """What was prepared under other circumstances goes."""
+    """Discard batches that were prepared before the measurement."""
     for _ in range(num_batches):
         next(feed).release()
 
 
 def _records(source: Source, planned: PlannedBatch) -> list[Chunk]:
-    """The records of one batch, read once more."""
+    """Read the records of one batch again."""
     items = np.unique(np.stack([planned.shard, planned.k], axis=1)[: planned.num_valid], axis=0)
     return [source.read(items[:, 0], items[:, 1])]
 
@@ -278,15 +279,15 @@ def _with_workers(settings: PipelineSettings, number: int) -> PipelineSettings:
 
 def _cached(
     bench: _Bench, source: Source, stages: Sequence[Stage], seed: int, settings: PipelineSettings, deadline: _Deadline
-) -> _Stretch:
+) -> _Interval:
     with Feed(source, stages, batch_size=bench.batch_size, shuffle_buffer=0, seed=seed, settings=settings) as feed:
         _settle(feed, settings.look_ahead)
         return bench.drain(feed, deadline)
 
 
-def _cpu_by_stage(real: _Stretch, cached: _Stretch) -> dict[str, float]:
-    """Processor seconds per batch. What the input takes with records in memory is shared out by the time of its stages;
-    what it takes more in truth is reading."""
+def _cpu_by_stage(real: _Interval, cached: _Interval) -> dict[str, float]:
+    """Processor seconds per batch, by stage. The time with records in memory is divided in proportion to the times of
+    the stages; the rest of the real time is reading."""
     working = {name: spent for name, spent in cached.worker_seconds.items() if name != READ}
     total = sum(working.values())
     reading = max(0.0, real.cpu_seconds - cached.cpu_seconds)

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dataecho.diagnose.advice import FACTORS, RULE, Diagnosis
-from dataecho.diagnose.measured import STEP, Measured
+from dataecho.diagnose.measurements import STEP, Measurements
 from dataecho.pipeline.stage import DEVICE, READ
 
 FILE_NAME = "diagnose.json"
@@ -24,9 +24,9 @@ _SHOWN_FACTORS = (1, 2, 4, 8, 16)
 
 
 def write_json(
-    folder: Path, measured: Measured, diagnosis: Diagnosis, fixes: Sequence[str], about: Mapping[str, Any]
+    folder: Path, measured: Measurements, diagnosis: Diagnosis, fixes: Sequence[str], about: Mapping[str, Any]
 ) -> Path:
-    """``diagnose.json`` in ``folder``, whole or not at all: all times in seconds, what is infinite null."""
+    """Write ``diagnose.json`` in ``folder`` atomically: times in seconds, infinite values as null."""
     found = {
         **about,
         "emulated_source": measured.emulated or None,
@@ -47,9 +47,9 @@ def write_json(
 
 
 def print_tables(
-    measured: Measured, diagnosis: Diagnosis, fixes: Sequence[str], *, files: Sequence[Path], console: Console
+    measured: Measurements, diagnosis: Diagnosis, fixes: Sequence[str], *, files: Sequence[Path], console: Console
 ) -> None:
-    """Stages, echo points, and what follows from them."""
+    """Print stages, echo points and advice."""
     console.print(_stages(measured, diagnosis.bottleneck))
     console.print(_three_batches(measured))
     console.print()
@@ -66,20 +66,20 @@ def print_tables(
         console.print(f"{path}", soft_wrap=True)
 
 
-def emulation(measured: Measured) -> str:
-    """What everybody who sees the results must know; empty for a source that is as slow as it is."""
+def emulation(measured: Measurements) -> str:
+    """A notice that the source is slowed down on purpose; empty if it is not."""
     limits = ", ".join(f"{name}={value:g}" for name, value in measured.emulated.items())
     return f"The slow source is emulated: pipeline.throttle with {limits}." if limits else ""
 
 
 def milliseconds(seconds: float) -> str:
-    """Three digits."""
+    """Milliseconds with three digits."""
     value = seconds * 1000
     digits = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3
     return f"{value:.{digits}f}"
 
 
-def _stages(measured: Measured, bottleneck: str) -> Table:
+def _stages(measured: Measurements, bottleneck: str) -> Table:
     table = _table(f"Milliseconds per batch of {measured.batch_size}, all workers at it")
     for name in ("", "alone", "both running", "done by"):
         table.add_column(name, justify="left" if name in ("", "done by") else "right")
@@ -94,7 +94,7 @@ def _stages(measured: Measured, bottleneck: str) -> Table:
     return table
 
 
-def _done_by(measured: Measured, stage: str) -> str:
+def _done_by(measured: Measurements, stage: str) -> str:
     if stage in (DEVICE, STEP):
         return "the training loop"
     if stage == READ and measured.reads_apart:
@@ -102,7 +102,7 @@ def _done_by(measured: Measured, stage: str) -> str:
     return f"{measured.num_workers} {'processes' if measured.uses_processes else 'threads'}"
 
 
-def _three_batches(measured: Measured) -> str:
+def _three_batches(measured: Measurements) -> str:
     return (
         f"Wall time of a batch: {milliseconds(measured.training_seconds)} ms in training "
         f"({measured.input_wait_fraction:.0%} of it waiting, {measured.busy_share:.0%} of {measured.num_cores} cores "
@@ -112,7 +112,7 @@ def _three_batches(measured: Measured) -> str:
     )
 
 
-def _points(measured: Measured, diagnosis: Diagnosis) -> Table:
+def _points(measured: Measurements, diagnosis: Diagnosis) -> Table:
     table = _table("Echo points: R, and predicted milliseconds per fresh batch for factors of")
     table.add_column("after")
     for name in ("t_up", "t_down", "R", "R alone", "free to", *map(str, _SHOWN_FACTORS)):
@@ -133,7 +133,7 @@ def _points(measured: Measured, diagnosis: Diagnosis) -> Table:
 
 
 def _table(title: str) -> Table:
-    """Narrow enough for a terminal of eighty columns."""
+    """A table for a terminal of eighty columns."""
     return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
 
 

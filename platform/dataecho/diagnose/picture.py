@@ -1,4 +1,4 @@
-"""A diagnosis as a picture."""
+"""The picture of a diagnosis."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dataecho.diagnose.advice import FACTORS, Diagnosis, predict
-from dataecho.diagnose.measured import Measured
+from dataecho.diagnose.measurements import Measurements
 from dataecho.diagnose.output import emulation
 
 FILE_NAME = "diagnose.png"
 
 
-def draw(folder: Path, measured: Measured, diagnosis: Diagnosis, *, title: str) -> Path:
+def draw(folder: Path, measured: Measurements, diagnosis: Diagnosis, *, title: str) -> Path:
     """``diagnose.png`` in ``folder``. Left: the time of every stage, alone and with the other side running. Right:
     predicted time per fresh example against the factor, for every echo point; a star marks what is advised."""
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     left, right = figure.subplots(1, 2)
     _bars(left, measured, diagnosis.bottleneck)
     _curves(right, measured, diagnosis)
-    told = emulation(measured)
-    figure.suptitle(f"{title}\n{told}" if told else title, color="firebrick" if told else "black")
+    notice = emulation(measured)
+    figure.suptitle(f"{title}\n{notice}" if notice else title, color="firebrick" if notice else "black")
     path = folder / FILE_NAME
     figure.savefig(path, dpi=120)
     return path
 
 
-def _bars(axes: Axes, measured: Measured, bottleneck: str) -> None:
+def _bars(axes: Axes, measured: Measurements, bottleneck: str) -> None:
     rows = measured.rows
     sides = (("alone", measured.alone, "C0", -0.2), ("both running", measured.both, "C1", 0.2))
     for label, side, color, offset in sides:
@@ -48,7 +48,7 @@ def _bars(axes: Axes, measured: Measured, bottleneck: str) -> None:
     axes.legend()
 
 
-def _curves(axes: Axes, measured: Measured, diagnosis: Diagnosis) -> None:
+def _curves(axes: Axes, measured: Measurements, diagnosis: Diagnosis) -> None:
     for number, point in enumerate(diagnosis.points):
         width = 1 + 4 * (1 - (number + 1) / len(diagnosis.points))  # curves that coincide stay visible
         axes.plot(

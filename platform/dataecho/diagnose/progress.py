@@ -1,4 +1,4 @@
-"""What a person sees while it is measured."""
+"""The progress of a diagnosis."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from dataecho.diagnose.measure import Show
+from dataecho.diagnose.measure import ReportProgress
 
 _SECONDS_BETWEEN_UPDATES = 0.1
 _WORDS = {
@@ -25,9 +25,9 @@ _WORDS = {
 
 
 @contextmanager
-def showing(kind: str) -> Iterator[Show]:
-    """``rich``: a live bar; ``plain``: a line for everything that is measured; ``none``: nothing; ``auto``: rich on a
-    terminal, plain elsewhere."""
+def showing(kind: str) -> Iterator[ReportProgress]:
+    """``rich``: a live bar; ``plain``: a line per part; ``none``: nothing; ``auto``: rich on a terminal, plain
+    elsewhere."""
     if kind == "none":
         yield lambda part, share: None
     elif kind == "rich" or (kind == "auto" and sys.stdout.isatty()):
@@ -52,7 +52,7 @@ class _Bar:
         self._next_update = 0.0
 
     def show(self, part: str, share: float) -> None:
-        """At most ten times a second: it must not take time from what is measured."""
+        """Update at most ten times a second, so as not to disturb the measurement."""
         if time.monotonic() >= self._next_update:
             self._next_update = time.monotonic() + _SECONDS_BETWEEN_UPDATES
             self._bar.update(self._line, completed=share, description=_WORDS[part])
@@ -63,7 +63,7 @@ class _Lines:
         self._part = ""
 
     def show(self, part: str, share: float) -> None:
-        """Once for each part."""
+        """Print a line for each new part."""
         if part != self._part:
             self._part = part
             print(f"{share:>4.0%}  {_WORDS[part]}", flush=True)

@@ -21,10 +21,10 @@ from dataecho.report.summary import print_start, print_summary, write_summary
 from dataecho.settings import Node
 from dataecho.training.checkpoint import FOLDER as CHECKPOINTS
 from dataecho.training.checkpoint import list_checkpoints
-from dataecho.training.disk import DiskFull, is_full, outlast
+from dataecho.training.disk import DiskFull, is_full, retry_while_full
 from dataecho.training.interruption import Interrupted
 from dataecho.training.skips import read_skips
-from dataecho.training.trainer import Outcome, Trainer
+from dataecho.training.trainer import RunResult, Trainer
 
 _LOG = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def train(config: Node, *, folder: Path | None, project: Path) -> float:
             "final_factor": f"{outcome.metrics['factor']:g}",
         }
         artifacts.append(
-            outlast(
+            retry_while_full(
                 lambda: _write_summary(run, trainer, outcome),
                 folder=run.folder,
                 timeout=run.workload.settings.checkpoints.disk_timeout,
@@ -112,7 +112,7 @@ def _train_along(run: TrainingRun, trainer: Trainer) -> float:
     return _cost(outcome.metrics)
 
 
-def _predictions(run: TrainingRun, outcome: Outcome) -> list[Path]:
+def _predictions(run: TrainingRun, outcome: RunResult) -> list[Path]:
     """What the model makes of held-out examples, in files of rank 0. All ranks take part; what fails is told, and takes
     nothing from the run. None of a model that has diverged: its outputs are no numbers."""
     workload, settings = run.workload, run.workload.settings
@@ -155,7 +155,7 @@ def _parts(run: TrainingRun) -> str:
     return f"Batch of {workload.task.batch_size} rows: {num_ranks} processes x {devices} devices x {rows} rows"
 
 
-def _write_summary(run: TrainingRun, trainer: Trainer, outcome: Outcome) -> Path:
+def _write_summary(run: TrainingRun, trainer: Trainer, outcome: RunResult) -> Path:
     settings, reading = run.workload.settings, trainer.reading
     return write_summary(
         run.folder,

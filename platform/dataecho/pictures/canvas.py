@@ -1,4 +1,4 @@
-"""A picture that is laid out in pixels, from its upper left corner."""
+"""A picture with a layout in pixels, from its upper left corner."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ GREY, DARK, RED, GREEN, BLUE = "#777777", "#222222", "#c62828", "#2e7d32", "#156
 
 
 class Canvas:
-    """``width`` x ``height`` pixels of white. Text is taken as it is: no formulas; what the font lacks is a frame."""
+    """``width`` x ``height`` white pixels. Text is drawn literally, without formulas; letters that the font lacks are
+    frames."""
 
     def __init__(self, width: float, height: float) -> None:
         self.size = round(width), round(height)
@@ -32,16 +33,17 @@ class Canvas:
 
     @property
     def words(self) -> list[str]:
-        """Every text so far."""
+        """All texts so far."""
         return [text.get_text() for text in self._axes.texts]
 
     @property
     def images(self) -> list[NDArray[np.uint8]]:
-        """Every image so far, as it was given."""
+        """All images so far, as they were given."""
         return [np.asarray(image.get_array()) for image in self._axes.images]
 
     def image(self, pixels: NDArray[np.uint8], x: float, y: float, width: float, height: float) -> tuple[float, ...]:
-        """Fit ``pixels`` into the middle of this rectangle: its left, its top, and what a pixel of it has become."""
+        """Fit ``pixels`` into the middle of this rectangle; returns the left and top edge of the image and its
+        scale."""
         rows, columns = pixels.shape[:2]
         scale = min(width / columns, height / rows)
         left, top = x + (width - scale * columns) / 2, y + (height - scale * rows) / 2
@@ -58,17 +60,17 @@ class Canvas:
         return left, top, scale
 
     def text(self, words: str, x: float, y: float, *, size: float = SMALL, color: str = DARK, **style: Any) -> None:
-        """One line, with its upper left corner here; ``style`` as matplotlib has it."""
+        """Draw a line of text with its upper left corner here; ``style``: matplotlib's."""
         baseline = y + size * _PIXELS_PER_POINT * _ASCENT
         style = {"va": "baseline", "parse_math": False, **style}
         self._axes.text(x, baseline, words, fontsize=size, color=color, **style)
 
     def rectangle(self, x: float, y: float, width: float, height: float, **style: Any) -> None:
-        """An outline, or with ``facecolor`` a surface; ``style`` as matplotlib has it."""
+        """Draw an outline, or with ``facecolor`` a surface; ``style``: matplotlib's."""
         self._axes.add_patch(Rectangle((x, y), width, height, **{"facecolor": "none", **style}))
 
     def save(self, path: Path) -> Path:
-        """As a PNG."""
+        """Write a PNG."""
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Glyph .* missing from font")
             self._figure.savefig(path, dpi=_DPI)
@@ -76,7 +78,7 @@ class Canvas:
 
 
 def shortened(words: str, width: float) -> str:
-    """Small ``words`` in about ``width`` pixels; the middle is left out where they are longer."""
+    """``words`` in small letters in about ``width`` pixels, shortened in the middle."""
     most = max(4, int(width / (0.9 * LETTER)))
     if len(words) <= most:
         return words

@@ -1,4 +1,4 @@
-"""Held-out examples, and what the model of a backend makes of them."""
+"""Held-out examples with the predictions of a backend's model."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from dataecho.training.shown import Shown
 
 
 def show_held_out(task: Task, source: Source, backend: Backend, *, num_examples: int, devices: int) -> list[Shown]:
-    """At most ``num_examples`` of ``source`` with predictions, always the same ones. All ranks call it, and all have
-    the result; the rows of a step are a multiple of ``devices``. Raises what reading raises, on every rank."""
+    """At most ``num_examples`` of ``source`` with predictions, always the same examples. Collective, with the result on
+    every rank; batches have a multiple of ``devices`` rows. Raises an error of reading, on every rank."""
     examples, error = None, None
     try:
         examples = _examples(task, source, num_examples)
     except Exception as failed:
         error = failed
-    # Nobody may ask the model alone: the others would wait for ever.
+    # Predictions are collective: a rank that failed must stop the others.
     num_failed = int(backend.ranks.gather([float(examples is None)]).sum())
     if examples is None or num_failed:
         raise error or RuntimeError(f"{num_failed} other processes could not read held-out examples")
@@ -39,7 +39,7 @@ def show_held_out(task: Task, source: Source, backend: Backend, *, num_examples:
 
 
 def _examples(task: Task, source: Source, num_examples: int) -> Arrays:
-    """What the stages for evaluation make of some examples; broken ones are left out."""
+    """Some examples after the stages for evaluation, without broken ones."""
     chunk = source.read(*_positions(source, num_examples))
     for stage in task.eval_stages():
         chunk = run_stage(stage, chunk, None)
@@ -47,8 +47,8 @@ def _examples(task: Task, source: Source, num_examples: int) -> Arrays:
 
 
 def _positions(source: Source, num_examples: int) -> tuple[np.ndarray, np.ndarray]:
-    """Shards and positions: anywhere, where that is cheap, for neighbours are often of one class; else the first ones
-    of the first shard."""
+    """Shards and positions of the examples: random where that is cheap, since neighbours are often of one class; else
+    the first ones of the first shard."""
     if not source.random_access or source.num_fetches > 0:
         ks = np.arange(min(num_examples, source.num_examples(0)))
         return np.zeros_like(ks), ks

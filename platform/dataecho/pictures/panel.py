@@ -1,4 +1,4 @@
-"""One :class:`Shown` in its place on a canvas."""
+"""The drawing of one :class:`Shown` on a canvas."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _PADDING = 4.0  # of a text
 
 
 def draw_panel(canvas: Canvas, shown: Shown, x: float, y: float, width: float, height: float) -> None:
-    """In ``width`` x ``height`` pixels, or in the middle of them, with the caption in :data:`CAPTION_HEIGHT` more. A
-    prediction is red where it is wrong, and green where it is right."""
+    """Draw ``shown`` in the middle of ``width`` x ``height`` pixels, with its caption in :data:`CAPTION_HEIGHT` more. A
+    wrong prediction is red, a right one green."""
     bottom = y + height
     color = DARK if shown.is_right is None else GREEN if shown.is_right else RED
     if shown.image is not None:
@@ -35,12 +35,12 @@ def draw_panel(canvas: Canvas, shown: Shown, x: float, y: float, width: float, h
 
 
 def num_lines(shown: Shown, width: float) -> int:
-    """Of a panel's text."""
+    """The number of lines of a panel's text."""
     return _runs(shown, width - 2 * _PADDING, DARK)[-1].row + 1
 
 
 class _Run(NamedTuple):
-    """Letters of one colour, from this row and column on."""
+    """Letters of one colour, from a row and column on."""
 
     row: int
     column: int
@@ -49,15 +49,15 @@ class _Run(NamedTuple):
 
 
 def _runs(shown: Shown, width: float, color: str) -> list[_Run]:
-    """The text, and right after it its continuation, in lines of at most ``width`` pixels."""
+    """The text, directly followed by its continuation, in lines of at most ``width`` pixels."""
     lines = wrapped(shown.text, width)
     lines[-1] += " " * (len(shown.text) - len(shown.text.rstrip(" ")))
     runs = [_Run(row, 0, line, color) for row, line in enumerate(lines)]
     if shown.continuation:
-        room = max(0, int(width / LETTER) - len(lines[-1]))
+        free = max(0, int(width / LETTER) - len(lines[-1]))
         first, _, rest = shown.continuation.partition("\n")
-        runs.append(_Run(len(lines) - 1, len(lines[-1]), first[:room], BLUE))
-        more = [text for text in (first[room:], rest) if text]
+        runs.append(_Run(len(lines) - 1, len(lines[-1]), first[:free], BLUE))
+        more = [text for text in (first[free:], rest) if text]
         below = (line for text in more for line in wrapped(text, width))
         runs += [_Run(row, 0, line, BLUE) for row, line in enumerate(below, start=len(lines))]
     return runs
@@ -74,7 +74,7 @@ def _draw_text(canvas: Canvas, shown: Shown, x: float, y: float, width: float, h
 
 
 def _inside(box: Box, height: int, width: int) -> Box:
-    """What of a box is on the image."""
+    """The part of a box that is on the image."""
     left, right = (min(max(side, 0.0), width) for side in (box.left, box.right))
     top, bottom = (min(max(side, 0.0), height) for side in (box.top, box.bottom))
     return replace(box, left=left, top=top, right=right, bottom=bottom)
@@ -93,7 +93,7 @@ def _draw_box(canvas: Canvas, box: Box, left: float, top: float, scale: float) -
         linewidth=1.5,
         linestyle="-" if is_true else "--",
     )
-    # At the foot of a true box, at the head of a predicted one: where both agree, both can be read.
+    # At the bottom of a true box and the top of a predicted one: both are legible where the boxes agree.
     words = box.label if is_true else f"{box.label} {box.score:.2f}"
     at = scale * (box.bottom - box.top)
     surface = {"facecolor": color, "edgecolor": "none", "pad": 0.8}

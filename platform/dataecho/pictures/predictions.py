@@ -1,4 +1,4 @@
-"""What a model makes of held-out examples: a picture, and words where there is text to read."""
+"""The picture of a model's predictions on held-out examples, and its text form where there is text."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _MOST_LINES = 12  # of a text
 
 
 def draw_predictions(shown: Sequence[Shown], *, title: str) -> Canvas:
-    """Images in a grid, texts one below the other."""
+    """Images in a grid, or texts below each other."""
     return _draw_texts(shown, title) if has_text(shown) else _draw_images(shown, title)
 
 
 def has_text(shown: Sequence[Shown]) -> bool:
-    """Whether something is to be read rather than looked at."""
+    """Whether an example is text rather than an image."""
     return any(one.image is None for one in shown)
 
 
 def in_words(shown: Sequence[Shown]) -> Iterator[str]:
-    """The same, line by line; what the model wrote begins with ``>``."""
+    """The examples as lines of text; lines of the model begin with ``>``."""
     for number, one in enumerate(shown, start=1):
         yield f"{number}. {one.caption}".rstrip()
         yield from (f"  {line}" for line in one.text.splitlines())
@@ -36,7 +36,7 @@ def in_words(shown: Sequence[Shown]) -> Iterator[str]:
 
 
 def explained(shown: Sequence[Shown]) -> str:
-    """What there is to see, in a line."""
+    """The legend, in a line."""
     if any(one.continuation for one in shown):
         return "Black: held-out text. Blue: what the model writes on, drawn among its likeliest tokens."
     judged = [one.is_right for one in shown if one.is_right is not None]

@@ -1,4 +1,4 @@
-"""What a pipeline and its echo do to a few examples: a picture, and words where there is text to read."""
+"""The picture of a few examples on their way through a pipeline and its echo, and its text form where there is text."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _LEAST_WIDTH = 640.0
 
 
 def draw_preview(trace: Trace, *, title: str) -> Canvas:
-    """A row for every example. Left: once through the stages up to the echo point. Right of the bar: for every stage
-    after it the repeats side by side, each with the step that trains on it."""
+    """A row per example. Left of the bar: the stages up to the echo point, once. Right of it: for every later stage the
+    repeats side by side, each with the step that trains on it."""
     layout = _Layout(trace)
     canvas = Canvas(layout.width, layout.height)
     canvas.text(title, _MARGIN, 12, size=LARGE, weight="bold")
@@ -42,7 +42,7 @@ def draw_preview(trace: Trace, *, title: str) -> Canvas:
 
 
 def explained(trace: Trace) -> str:
-    """What there is to see, in a line."""
+    """The legend, in a line."""
     if not trace.repeated:
         return "No echo: every example goes through all stages once an epoch."
     if trace.random & set(trace.repeated):
@@ -51,12 +51,12 @@ def explained(trace: Trace) -> str:
 
 
 def has_text(trace: Trace) -> bool:
-    """Whether something is to be read rather than looked at."""
+    """Whether an example is text rather than an image."""
     return any(shown.image is None for example in trace.examples for shown in example.once)
 
 
 def in_words(trace: Trace) -> Iterator[str]:
-    """The same, line by line."""
+    """The examples as lines of text."""
     for example in trace.examples:
         uses = f" ({_uses(example)})" if trace.repeated else ""
         yield f"{example.name}{uses}"
@@ -69,7 +69,7 @@ def in_words(trace: Trace) -> Iterator[str]:
 
 
 class _Layout:
-    """Where things are, in pixels."""
+    """Positions, in pixels."""
 
     def __init__(self, trace: Trace) -> None:
         self.cell_width = _TEXT_WIDTH if has_text(trace) else _IMAGE_SIDE
@@ -81,11 +81,11 @@ class _Layout:
         self.height = _HEAD + len(trace.examples) * self.row_height + _MARGIN - _GAP
 
     def top(self, row: int) -> float:
-        """Of an example's row."""
+        """The top edge of an example's row."""
         return _HEAD + row * self.row_height
 
     def left(self, stage: int, repeat: int = 0) -> float:
-        """Of the panel of this stage, counted over all, and repeat."""
+        """The left edge of the panel of a stage, numbered over all stages, and a repeat."""
         num_repeated = max(0, stage - self._num_once)
         column = stage + num_repeated * (self._most_repeats - 1) + repeat
         bars = (_BAR if stage >= self._num_once else 0) + num_repeated * _GAP
@@ -109,7 +109,7 @@ def _draw_row(canvas: Canvas, layout: _Layout, trace: Trace, example: Traced, y:
 
 
 def _several_batches(trace: Trace) -> list[list[int]]:
-    """Under batch echo: the rows of every batch."""
+    """The rows of each batch, under batch echo; else empty."""
     batches = [example.batch for example in trace.examples]
     if len(set(batches)) == 1:
         return []

@@ -1,4 +1,4 @@
-"""A few examples of a plan's first batch, after every stage, and every use that the plan makes of them."""
+"""A few examples of a plan's first batch after every stage, with their uses in the plan."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _MOST_BUFFERS = 8  # of a buffer's length: a use that waits for longer is one of
 
 @dataclass(frozen=True)
 class Repeat:
-    """One use of an example: the ``step`` that trains on it, from 1, and what is there after each repeated stage."""
+    """One use of an example: the ``step`` that trains on it, from 1, and the example after each repeated stage."""
 
     step: int
     shown: tuple[Shown, ...]
@@ -35,8 +35,8 @@ class Repeat:
 
 @dataclass(frozen=True)
 class Traced:
-    """One example: where it is, in which of the ``batch``es that were looked at (from 1), how often it is used, what is
-    there after each stage that it goes through once, and its first ``repeats``."""
+    """One example: its name, the number of its ``batch`` (from 1), its number of uses, the example after each stage
+    that runs once, and its first ``repeats``."""
 
     name: str
     batch: int
@@ -48,7 +48,7 @@ class Traced:
 @dataclass(frozen=True)
 class Trace:
     """``once``: the stages up to the echo point; ``repeated``: those after it, or ``batch`` or ``device`` if there is
-    none; empty without echo. ``random``: those of all that are random."""
+    none; empty without echo. ``random``: the random ones among all."""
 
     once: tuple[str, ...]
     repeated: tuple[str, ...]
@@ -70,8 +70,8 @@ def trace(
 ) -> Trace:
     """``num_examples`` of the first batch, each with its first ``num_repeats`` uses; under batch echo of the first two
     batches. Plan, stages and keys are those of a run with these settings. A use that does not come within a few lengths
-    of the buffer is left out, for each step has to be planned. ``on_shard`` is told the length of every shard that was
-    asked for it. Raises :class:`SettingError` for what cannot be."""
+    of the buffer is left out, since each step has to be planned. ``on_shard`` is called with the length of every shard
+    that is opened. Raises :class:`SettingError` for settings that cannot be planned."""
 
     stages = task.stages()
     after = BATCH if echo_after is None else echo_point(echo_after, stages)
@@ -129,7 +129,7 @@ def trace(
 def _planned(
     plan: Plan, lengths: dict[int, int], source: Source, on_shard: Callable[[int], None]
 ) -> Iterator[PlannedBatch]:
-    """One by one: the source may have to be asked for every further shard."""
+    """The planned batches, one by one, since the source may have to open further shards."""
     while True:
         event = plan.next_event()
         if isinstance(event, NeedsLength):
@@ -141,7 +141,7 @@ def _planned(
 
 @dataclass(frozen=True)
 class _Use:
-    """A row of the batch of ``step``, of an item that was chosen from ``batch``; the rest as in
+    """A row of the batch of ``step``, whose item was chosen from ``batch``; the other fields as in
     :class:`PlannedBatch`."""
 
     batch: int
@@ -185,7 +185,7 @@ def _use(planned: PlannedBatch, row: int, step: int, batch_of: Mapping[int, int]
 
 
 def _after_every_stage(work: Work, uses: Sequence[_Use], show: Callable[[Any], Shown]) -> dict[str, list[Shown]]:
-    """By stage, ``read`` first: what is there of every use."""
+    """The examples of all uses after each stage, ``read`` first."""
     columns = np.array(
         [(use.ordinal, use.epoch, use.shard, use.k, use.repeat, use.num_repeats) for use in uses], dtype=np.int64
     ).T

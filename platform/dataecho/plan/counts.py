@@ -1,4 +1,4 @@
-"""What has been trained, counted exactly (DESIGN section 5)."""
+"""What has been trained, counted exactly."""
 
 from __future__ import annotations
 

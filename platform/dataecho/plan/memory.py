@@ -1,4 +1,4 @@
-"""How many results and records a plan keeps alive, before anything runs (DESIGN section 1, "Reading")."""
+"""How many results and records a plan keeps alive, before anything runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``mode=report``: finished runs side by side, as a table and a picture."""
+"""``mode=report``: a comparison of finished runs, as a table and a picture."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from dataecho.moved import current_name
 from dataecho.report.console import new_console
 from dataecho.report.curves import learning_curves
 from dataecho.report.summary import FILE_NAME
+from dataecho.training.metrics import METRICS
 
 _COLUMNS = ("fresh_examples_to_target", "steps_to_target", "train_time_to_target", "wall_time_to_target")
 
@@ -52,7 +53,7 @@ def compare_runs(patterns: Sequence[str], folder: Path) -> None:
     ]
     table = Table("run", *(name.replace("_", " ") for name in _COLUMNS))
     for path, summary in runs.items():
-        cells = [_cell(summary[name]) for name in _COLUMNS]
+        cells = [_cell(name, summary[name]) for name in _COLUMNS]
         table.add_row(labels[path], *cells)
         lines.append(f"| {labels[path]} | " + " | ".join(cells) + " |")
     first = next(iter(runs.values()))
@@ -71,7 +72,7 @@ def compare_runs(patterns: Sequence[str], folder: Path) -> None:
 
 
 def _matching(pattern: str) -> list[Path]:
-    """What is there by just this name, whatever brackets it has; else what the wildcards match."""
+    """The path with exactly this name, brackets included; else the paths that match its wildcards."""
     return [Path(pattern)] if Path(pattern).exists() else [Path(path) for path in sorted(glob.glob(pattern))]
 
 
@@ -86,14 +87,15 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _labels(runs: dict[Path, dict[str, Any]]) -> dict[Path, str]:
-    """Echo and factor; where that is not enough to tell runs apart, the seed too; and if need be the folder."""
+    """Echo and factor; where these are equal, also the seed, and where that is equal, the folder."""
     labels = {}
     for path, summary in runs.items():
         config = summary["config"]
         labels[path] = config["echo"]["name"] + _factor(config["factor"])
-    for add in (lambda path: f" seed {runs[path]['seed']}", lambda path: f" {path}"):
+    seeds = {path: f" seed {summary['seed']}" for path, summary in runs.items()}
+    for more in (seeds, {path: f" {path}" for path in runs}):
         seen = list(labels.values())
-        labels = {path: label + (add(path) if seen.count(label) > 1 else "") for path, label in labels.items()}
+        labels = {path: label + (more[path] if seen.count(label) > 1 else "") for path, label in labels.items()}
     return labels
 
 
@@ -103,7 +105,7 @@ def _factor(setting: float | str | None) -> str:
     return f" {setting:g}" if setting is not None else ""
 
 
-def _cell(value: float | None) -> str:
+def _cell(name: str, value: float | None) -> str:
     if value is None:
         return "never"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.2f} s"
+    return f"{value:.2f} s" if METRICS[name].unit == "s" else f"{value:,}"

@@ -1,4 +1,4 @@
-"""Where people read: text is printed as it is, so that a path with brackets or colons is the path."""
+"""Consoles that print text literally, also paths with brackets or colons."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from rich.text import Text
 
 
 def new_console(*, stderr: bool = False) -> Console:
-    """A console that takes no markup out of what it is given: neither ``[red]`` nor ``:smile:``."""
+    """A console without markup: neither ``[red]`` nor ``:smile:`` is special."""
     return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
 
 
 def styled(style: str, text: str, rest: str = "") -> Text:
-    """``text`` in a style of rich's, and ``rest`` in none."""
+    """``text`` in a style of rich, and ``rest`` without style."""
     return Text.assemble((text, style), rest)

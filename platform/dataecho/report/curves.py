@@ -18,8 +18,8 @@ def learning_curves(
 ) -> Path:
     """A PNG at ``path``: ``metric`` over fresh examples for every (label, run folder) of ``runs``.
 
-    Dotted lines: where a run first reached the target. The worst seventh of the values is cut off, for it is the start
-    of training and would flatten the rest.
+    Dotted lines mark where runs first reached the target. The worst seventh of the values, from the start of training,
+    is cut off, since it would flatten the rest.
     """
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
@@ -42,7 +42,7 @@ def learning_curves(
     axes.annotate(
         f"target {target:g}",
         (0.01, target),
-        xytext=(0, -3 if higher_is_better else 3),  # off the edge of the picture
+        xytext=(0, -3 if higher_is_better else 3),  # away from the edge of the picture
         textcoords="offset points",
         xycoords=("axes fraction", "data"),
         va="top" if higher_is_better else "bottom",

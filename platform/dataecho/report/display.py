@@ -1,4 +1,4 @@
-"""Progress while training: a live line on a terminal, plain lines elsewhere."""
+"""The progress of training: a live line on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ import math
 import sys
 import time
 
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as LiveProgress
 
 from dataecho.report.console import new_console
-from dataecho.training import contracts
+from dataecho.training.contracts import Display, NoDisplay, Progress
 
 _SECONDS_BETWEEN_LINES = 1.0
-_SECONDS_BETWEEN_NOTICES = 5.0  # of the same thing
+_SECONDS_BETWEEN_NOTICES = 5.0
 _SECONDS_BETWEEN_UPDATES = 0.1
 
 
-def new_display(kind: str, metric: str) -> contracts.Display:
+def new_display(kind: str, metric: str) -> Display:
     """``rich``, ``plain`` or ``none``; ``auto`` is rich on a terminal and plain elsewhere."""
     if kind == "none":
         return NoDisplay()
@@ -25,28 +26,9 @@ def new_display(kind: str, metric: str) -> contracts.Display:
     return PlainDisplay()
 
 
-class NoDisplay(contracts.Display):
-    """Shows nothing."""
-
-    def start(self, *, metric: str, target: float, title: str) -> None:
-        pass
-
-    def filling(self, *, num_read: int, num_needed: int) -> None:
-        pass
-
-    def update(self, progress: contracts.Progress) -> None:
-        pass
-
-    def mark(self, progress: contracts.Progress) -> None:
-        pass
-
-    def stop(self) -> None:
-        pass
-
-
-class PlainDisplay(contracts.Display):
-    """A line per evaluation, at most one a second; the last one always. A line every few seconds before the first
-    batch."""
+class PlainDisplay(Display):
+    """A line per evaluation, at most one per second, and always the last one. Before the first batch, a line every few
+    seconds."""
 
     def __init__(self) -> None:
         self._metric, self._target = "", 0.0
@@ -63,10 +45,10 @@ class PlainDisplay(contracts.Display):
             self._next_notice = time.monotonic() + _SECONDS_BETWEEN_NOTICES
             print(f"Filling the shuffle buffer: {_filled(num_read, num_needed)}", flush=True)
 
-    def update(self, progress: contracts.Progress) -> None:
+    def update(self, progress: Progress) -> None:
         pass
 
-    def mark(self, progress: contracts.Progress) -> None:
+    def mark(self, progress: Progress) -> None:
         line = (
             f"{progress.fresh_examples:>10,} fresh examples  loss {progress.train_loss:.4f}  "
             f"{self._metric} {progress.metric:.4f} (target {self._target:g})  "
@@ -84,11 +66,11 @@ class PlainDisplay(contracts.Display):
             print(self._held_back, flush=True)
 
 
-class RichDisplay(contracts.Display):
+class RichDisplay(Display):
     """One live line: share of the budget, fresh examples, loss, metric against target, input wait."""
 
     def __init__(self) -> None:
-        self._bar = Progress(
+        self._bar = LiveProgress(
             TextColumn("[bold]{task.fields[fresh]}[/] fresh"),
             BarColumn(bar_width=10),
             TextColumn("{task.percentage:>3.0f}%"),
@@ -102,7 +84,7 @@ class RichDisplay(contracts.Display):
         )
         self._metric, self._target = "", 0.0
         self._next_update = 0.0
-        self._line = None
+        self._line: TaskID | None = None
 
     def start(self, *, metric: str, target: float, title: str) -> None:
         self._metric, self._target = metric, target
@@ -114,11 +96,11 @@ class RichDisplay(contracts.Display):
         assert self._line is not None
         self._bar.update(self._line, metric=f"filling the shuffle buffer: {_filled(num_read, num_needed)}")
 
-    def update(self, progress: contracts.Progress) -> None:
+    def update(self, progress: Progress) -> None:
         if time.monotonic() >= self._next_update:
             self.mark(progress)
 
-    def mark(self, progress: contracts.Progress) -> None:
+    def mark(self, progress: Progress) -> None:
         self._next_update = time.monotonic() + _SECONDS_BETWEEN_UPDATES
         assert self._line is not None
         self._bar.update(

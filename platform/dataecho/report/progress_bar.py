@@ -1,4 +1,4 @@
-"""A bar for work that takes a while before anything else can be seen."""
+"""A progress bar for work before the first result."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from rich.progress import MofNCompleteColumn, Progress
 
 from dataecho.report.console import new_console
 
-#: Tells how much more has been done.
-Tell = Callable[[float], None]
+#: Adds an amount of finished work.
+Advance = Callable[[float], None]
 
 
 @contextmanager
-def progress_bar(title: str, *, total: float | None) -> Iterator[Tell]:
-    """Shows on a terminal, and nowhere else, how much of ``total`` (None: nobody knows) was told of; gone when it is
-    done."""
+def progress_bar(title: str, *, total: float | None) -> Iterator[Advance]:
+    """Show the finished part of ``total`` (None: unknown) on a terminal, and nothing elsewhere. The bar disappears at
+    the end."""
     console = new_console(stderr=True)
     with Progress(
         *Progress.get_default_columns(),

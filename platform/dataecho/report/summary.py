@@ -1,4 +1,4 @@
-"""How a run ended: ``summary.json`` for programs, a short table and its meaning for people."""
+"""The result of a run: ``summary.json`` for programs, a short table for people."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from dataecho.pipeline.batch import Skipped
 from dataecho.report.console import new_console, styled
 from dataecho.training.contracts import Task
 from dataecho.training.skips import FILE_NAME as SKIPS
-from dataecho.training.trainer import Outcome
+from dataecho.training.trainer import RunResult
 
 FILE_NAME = "summary.json"
 _NUM_NAMED = 10
 
 
 def write_summary(folder: Path, summary: Mapping[str, Any]) -> Path:
-    """``summary.json`` in ``folder``, whole or not at all. What is not finite is null: a cost that is null was never
-    paid off, and counts as infinite."""
+    """Write ``summary.json`` in ``folder`` atomically. Values that are not finite become null; the cost null, of a
+    target that was not reached, counts as infinite."""
     path = folder / FILE_NAME
     draft = path.with_suffix(f".{os.getpid()}")
     draft.write_text(json.dumps(_finite(summary), indent=2, allow_nan=False) + "\n")
@@ -34,7 +34,7 @@ def write_summary(folder: Path, summary: Mapping[str, Any]) -> Path:
 
 
 def print_start(memory: Memory, emulated: Mapping[str, float], *, parts: str) -> None:
-    """How a batch is divided, what the input side will take, and what is not real about it, before training begins."""
+    """Print, before training, the division of batches, the predicted memory, and a notice of an emulated source."""
     console = new_console()
     if parts:
         console.print(parts)
@@ -44,7 +44,7 @@ def print_start(memory: Memory, emulated: Mapping[str, float], *, parts: str) ->
 
 
 def print_summary(
-    outcome: Outcome,
+    outcome: RunResult,
     *,
     task: Task,
     folder: Path,
@@ -52,7 +52,7 @@ def print_summary(
     skipped: Sequence[Skipped],
     emulated: Mapping[str, float],
 ) -> None:
-    """The run in a dozen lines, and where to look next."""
+    """Print the run in a dozen lines, with its folder and dashboard."""
     metrics = outcome.metrics
     if outcome.diverged:
         rest = ": the training loss is no number any more, or far above where it began. "
@@ -85,7 +85,7 @@ def print_summary(
 
 
 def print_evaluation(metrics: Mapping[str, float], *, task: Task, checkpoint: Path, counts: Mapping[str, int]) -> None:
-    """Held-out metrics of a checkpoint."""
+    """Print held-out metrics of a checkpoint."""
     console = new_console()
     console.print(f"{checkpoint}", soft_wrap=True)
     console.print(f"after {counts['fresh_examples']:,} fresh examples, {counts['steps']:,} steps:")

@@ -1,6 +1,6 @@
-"""How MLflow is reached: which URIs are allowed, its environment, a client of its own, the experiment.
+"""The connection to MLflow: allowed URIs, environment, client and experiment.
 
-MLflow is imported in the functions only: its import costs 2 seconds, and belongs in the sender's thread.
+Functions import MLflow themselves: the import takes 2 seconds, and belongs in the sender's thread.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 URI_VARIABLE, EXPERIMENT_VARIABLE = "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"
 ALLOWED = "sqlite:////absolute/path.db, http(s)://host:port, or the URI of another server or database that MLflow knows"
 _CURE = "Use for example tracking.tracking_uri=sqlite:////absolute/path/mlflow.db."
-# Bounded, so that a server that hangs holds a thread for seconds, not minutes. No retries inside MLflow: it repeats
-# creations too, whose answer may only have been lost; the sender looks first and then repeats.
+# Bounded, so that a hanging server blocks a thread for seconds, not minutes. No retries inside MLflow: it would repeat
+# creations whose answer was lost; the sender checks first and then repeats.
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
@@ -41,7 +41,7 @@ _OF_A_FOLDER = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.EEXI
 
 
 class DeletedExperiment(Exception):
-    """An experiment that was deleted, and takes no runs."""
+    """The experiment was deleted and accepts no runs."""
 
     def __init__(self, name: str, experiment_id: str) -> None:
         super().__init__(f"the experiment {name!r} was deleted")
@@ -49,15 +49,15 @@ class DeletedExperiment(Exception):
 
 
 def from_environment(name: str) -> str | None:
-    """What MLflow's own variable of that name says, None where it is unset or empty."""
+    """The value of MLflow's environment variable ``name``; None where it is unset or empty."""
     return os.environ.get(name, "").strip() or None
 
 
 def check_settings(
     *, tracking_uri: str, experiment: str, artifact_root: str | None, uri_key: str = "tracking.tracking_uri"
 ) -> None:
-    """Raise :class:`SettingError`, without credentials in its text, unless these can be used. Opens nothing.
-    ``uri_key``: who said where."""
+    """Raise :class:`SettingError`, without credentials in its text, unless the settings are valid. Opens nothing.
+    ``uri_key``: the setting or variable that holds the URI."""
     _check_uri(tracking_uri, key=uri_key)
     require(
         bool(experiment.strip()),
@@ -81,7 +81,7 @@ def _check_uri(uri: str, *, key: str) -> None:
     try:
         scheme = urlsplit(uri).scheme
         shown = without_credentials(uri)
-    except ValueError:  # not quoted: what cannot be taken apart cannot be cleaned
+    except ValueError:  # not shown: credentials cannot be removed from an invalid URI
         raise SettingError(key, "(no URI)", allowed=ALLOWED, cure=_CURE) from None
     is_file_store = "://" not in uri or scheme == "file"
     require(
@@ -102,25 +102,25 @@ def _check_uri(uri: str, *, key: str) -> None:
 
 
 def sqlite_path(uri: str) -> Path | None:
-    """The file of a sqlite URI; None for every other URI."""
+    """The file of a sqlite URI; None for other URIs."""
     found = re.fullmatch(r"sqlite(?:\+\w+)?://(?:/(?P<path>[^?]*))?(?:\?.*)?", uri)
     return Path(found["path"] or "") if found else None
 
 
 def dashboard(uri: str, *, experiment_id: str, run_id: str) -> str:
-    """What a person does to see the run: a command, or an address without credentials."""
+    """A command, or an address without credentials, that shows the run."""
     path, shown = sqlite_path(uri), without_credentials(uri)
     if path is not None and path == Path.cwd() / "mlflow.db":
-        return "make dashboard"  # which opens just this file
+        return "make dashboard"  # which opens this file
     if uri.startswith(("http://", "https://")):
         return f"{shown.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}" if run_id else shown
     return "databricks" if uri.startswith("databricks") else f"mlflow server --backend-store-uri {shlex.quote(shown)}"
 
 
 def open_client(uri: str) -> MlflowClient:
-    """A client of its own: MLflow's global URI and active run stay untouched. Creates a missing sqlite database.
+    """A separate client: MLflow's global URI and active run stay unchanged. Creates a missing sqlite database.
 
-    Sets the environment that MLflow reads, except what the user has set. With ``MLFLOW_HTTP_REQUEST_MAX_RETRIES``
+    Sets MLflow's environment variables, except those that the user has set. With ``MLFLOW_HTTP_REQUEST_MAX_RETRIES``
     above 0 MLflow itself may repeat the creation of a run.
     """
     for name, value in _ENVIRONMENT.items():
@@ -132,7 +132,7 @@ def open_client(uri: str) -> MlflowClient:
 
 
 def _creation_lock(uri: str) -> AbstractContextManager[object]:
-    # MLflow does not guard the creation: of several processes on a new file all but one die in a migration.
+    # MLflow does not guard the creation: of several processes with a new file, all but one fail in a migration.
     path = sqlite_path(uri)
     if path is None:
         return nullcontext()
@@ -143,8 +143,8 @@ def _creation_lock(uri: str) -> AbstractContextManager[object]:
 def experiment_id(client: MlflowClient, *, uri: str, name: str, artifact_root: str | None) -> str:
     """The experiment's id; creates it if it is missing, with the view of :mod:`dataecho.tracking.view`.
 
-    A new experiment of a sqlite store keeps its artifacts in a folder of its own in ``artifact_root``, by default
-    ``mlruns`` beside the database. A server decides for itself.
+    A new experiment of a sqlite store keeps its artifacts in a separate folder in ``artifact_root``, by default
+    ``mlruns`` beside the database. A server chooses the place itself.
     """
     found: Experiment | None = client.get_experiment_by_name(name)
     if found is None:
@@ -156,7 +156,7 @@ def experiment_id(client: MlflowClient, *, uri: str, name: str, artifact_root: s
 
 
 def cure(error: BaseException, *, uri: str) -> str:
-    """What helps where waiting does not, empty for what may pass by itself. ``uri``: where it was raised."""
+    """The cure for ``error`` of the server at ``uri`` where waiting does not help; empty for transient errors."""
     shown, text = without_credentials(uri), str(error)
     code = getattr(error, "error_code", "")
     if isinstance(error, DeletedExperiment):
@@ -195,7 +195,7 @@ def _create(client: MlflowClient, *, uri: str, name: str, artifact_root: str | N
     try:
         return client.create_experiment(name, artifact_location=location)
     except MlflowException:
-        found = client.get_experiment_by_name(name)  # another process was faster, or the answer was lost
+        found = client.get_experiment_by_name(name)  # another process created it, or the answer was lost
         if found is None:
             raise
         return found.experiment_id

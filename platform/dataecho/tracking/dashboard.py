@@ -1,4 +1,4 @@
-"""``make dashboard``: MLflow's page for the runs that ``train.py`` tracks, and where in it they are."""
+"""``make dashboard``: MLflow's page for the runs that ``train.py`` tracks, with their addresses."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _SLIM = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETR
 
 
 def addresses(uri: str, *, page: str) -> list[str]:
-    """Lines that say where in MLflow's ``page`` the runs are: one for each experiment of a sqlite store that has runs
-    of ours, whatever its number."""
+    """Lines with the address of each experiment with runs of dataecho in MLflow's ``page``; only for a sqlite
+    store."""
     path = sqlite_path(uri)
     if path is None or not path.exists():
         return []

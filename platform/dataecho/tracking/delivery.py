@@ -1,6 +1,6 @@
-"""What is sent to MLflow, and how a repeated attempt sends nothing twice. Knows no thread, no clock and no retry.
+"""The calls that send a run to MLflow, without duplicates after repeated attempts. No threads, clocks or retries.
 
-Every step may raise at any call, and may be called again: it first finds out what has arrived, where that is unknown.
+Every step may raise at any call, and may be called again: it first checks what has arrived, where that is unknown.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, final
 from dataecho.tracking.connection import experiment_id, open_client
 from dataecho.tracking.family import PARENT_UUID_TAG, UUID_TAG, adopt_children, join_parent
 from dataecho.tracking.record import NOTHING_SENT, RecordFile
-from dataecho.training.spool import Entry, read_spool
+from dataecho.training.spool import LoggedMark, read_spool
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -29,7 +29,7 @@ logger = logging.getLogger("dataecho.tracking")
 
 MLFLOW_STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
 
-# Enough for a call to be worth its cost, few enough for training not to notice one: 25 ms of one core.
+# A call with this many metrics takes 25 ms of one core: large enough to be efficient, too small to delay training.
 _METRICS_A_GROUP = 250
 # MLflow's limits; older servers take 5000 characters in a tag.
 _METRICS_A_CALL = 1000
@@ -38,15 +38,15 @@ _NAME_LENGTH, _PARAM_LENGTH, _TAG_LENGTH, _DIGEST_LENGTH = 250, 6000, 5000, 36
 
 
 class Stopped(Exception):
-    """The delivery was asked to stop: nothing more is sent or written."""
+    """The delivery was stopped: it sends and writes nothing more."""
 
 
 @dataclass(frozen=True)
 class _Group:
-    """Successive entries that go to the server together, and the bytes of the spool that they are."""
+    """Successive marks that are sent together, and the bytes of the spool that they occupy."""
 
     start: int
-    entries: tuple[Entry, ...]
+    entries: tuple[LoggedMark, ...]
 
     @property
     def end(self) -> int:
@@ -55,7 +55,7 @@ class _Group:
 
 @final
 class Delivery:
-    """The sending of one run. ``check`` is called before every call to the server, and may raise :class:`Stopped`."""
+    """Sends one run. ``check`` is called before every call to the server, and may raise :class:`Stopped`."""
 
     def __init__(self, folder: Path, file: RecordFile, *, tracking_uri: str, check: Callable[[], None]) -> None:
         self._folder = folder
@@ -64,18 +64,18 @@ class Delivery:
         self._check = check
         self._opened: MlflowClient | None = None
         self._is_open = False
-        self._agreed = False  # whether the entry at `sent` was found in the spool as it was sent
+        self._agreed = False  # whether the spool still holds what was sent from it
         self._history: dict[str, dict[int, set[int]]] = {}
 
-    def doubt(self) -> None:
-        """A call failed: forget what the server was known to have, the run included."""
+    def forget_server(self) -> None:
+        """A call failed: forget what is known of the server's state, the run included."""
         self._history.clear()
         self._is_open = False
 
     # ---- the run
 
     def open(self) -> None:
-        """Connect, find or create the run, set it running and describe it; at once if that has been done."""
+        """Connect, find or create the run, set it running and describe it. Returns at once if that has been done."""
         if self._is_open:
             return
         if not (self._file.now.run_id and self._continue_run()):
@@ -115,18 +115,18 @@ class Delivery:
         self._file.update(experiment_id=found)
         run_id = self._find_run() if now.creating else ""
         if not run_id:
-            self._file.update(creating=True)  # on disk before the call: a crash between the two must be seen
+            self._file.update(creating=True)  # on disk before the call, so that a crash between the two is noticed
             tags = {"mlflow.runName": now.name, "mlflow.source.type": "LOCAL", UUID_TAG: now.uuid}
             tags |= {PARENT_UUID_TAG: now.parent_uuid} if now.parent_uuid else {}
             run = self._client().create_run(found, start_time=now.start_time_ms, tags=tags, run_name=now.name)
             run_id = run.info.run_id
-            if now.creating:  # the first attempt may have arrived while the second was made
+            if now.creating:  # the first attempt may have arrived during the second
                 run_id = self._find_run() or run_id
         self._file.update(run_id=run_id, creating=False)
 
     def _find_run(self) -> str:
-        """The run with this record's uuid, empty if there is none. Of several all but one are deleted: they are empty,
-        as nothing is sent before one is chosen."""
+        """The id of the run with this record's uuid, empty if there is none. Deletes all but one of several: these are
+        empty, since nothing is sent before one is chosen."""
         now = self._file.now
         runs = self._client().search_runs([now.experiment_id], filter_string=f"tags.`{UUID_TAG}` = '{now.uuid}'")
         run_ids = sorted(run.info.run_id for run in runs)
@@ -173,8 +173,8 @@ class Delivery:
     # ---- metrics
 
     def send_some(self, position: int) -> bool:
-        """Send the first entries, some 250 metrics, of the spool that have not arrived and end at or before
-        ``position``; return whether others are left."""
+        """Send the first marks of the spool, some 250 metrics, that have not arrived and end at or before ``position``;
+        return whether more are left."""
         if position > self._file.now.sent and not self._agreed:
             self._agree()
         start = self._file.now.sent
@@ -194,8 +194,8 @@ class Delivery:
             self._client().log_batch(now.run_id, metrics=chunk)
         self._file.update(sent=group.end, sent_entry=_identity(group.entries[-1]))
 
-    def _missing(self, entry: Entry, *, doubtful: bool) -> Iterator[Metric]:
-        """The entry's metrics, without those that the server has, where that is in doubt."""
+    def _missing(self, entry: LoggedMark, *, doubtful: bool) -> Iterator[Metric]:
+        """The metrics of a mark; where it is unknown what has arrived, without those that the server has."""
         from mlflow.entities import Metric
 
         rewound = entry.step <= self._file.now.rewound_to_step
@@ -207,7 +207,7 @@ class Delivery:
             yield Metric(key, float(value), entry.time_ms, entry.step)
 
     def _points(self, key: str) -> dict[int, set[int]]:
-        """What the server has of a metric: the times at each step."""
+        """The server's points of a metric: the times at each step."""
         if key not in self._history:
             points: dict[int, set[int]] = {}
             for point in self._client().get_metric_history(self._file.now.run_id, key):
@@ -216,8 +216,8 @@ class Delivery:
         return self._history[key]
 
     def _agree(self) -> None:
-        """Check that the spool still is what was sent from it. If it was cut below that, everything is compared again
-        from the start, and a step of which the server has a point gets no second one."""
+        """Check that the spool still holds what was sent from it. If it was cut below that, compare everything from the
+        start, and send no second point for a step that has one."""
         now = self._file.now
         was_sent = {now.sent: now.sent_entry, now.sending: now.sending_entry}
         was_sent.pop(0, None)
@@ -237,11 +237,11 @@ class Delivery:
     # ---- the end
 
     def close(self) -> None:
-        """Send artifacts, final tags and status. An artifact that fails holds back neither the others nor the status;
-        its error is raised at the end."""
+        """Send artifacts, final tags and status. An artifact that fails stops neither the others nor the status; its
+        error is raised at the end."""
         failed = self._send_artifacts()
         if self._file.now.final_tags:
-            self._send_tags(self._file.now.final_tags)  # the same again leaves no trace
+            self._send_tags(self._file.now.final_tags)  # a repetition changes nothing
         now = self._file.now
         if not now.terminated:
             status = MLFLOW_STATUS.get(now.status, "FAILED")
@@ -271,13 +271,13 @@ class Delivery:
         return failed
 
 
-def _identity(entry: Entry) -> tuple[int, int]:
+def _identity(entry: LoggedMark) -> tuple[int, int]:
     return entry.step, entry.time_ms
 
 
-def _groups(entries: Iterable[Entry], start: int) -> Iterator[_Group]:
-    """Successive entries with together at most 250 metrics; an entry with more is a group of its own."""
-    waiting: list[Entry] = []
+def _groups(entries: Iterable[LoggedMark], start: int) -> Iterator[_Group]:
+    """Groups of successive marks with at most 250 metrics together; a mark with more is a group by itself."""
+    waiting: list[LoggedMark] = []
     num_metrics = 0
     for entry in entries:
         if waiting and num_metrics + len(entry.metrics) > _METRICS_A_GROUP:
@@ -296,13 +296,13 @@ def _chunks(items: Sequence[Any], size: int) -> Iterator[list[Any]]:
 
 
 def _name(text: str) -> str:
-    """``text`` as a name that MLflow takes: letters, digits and ``_-. :/``, and no path that can be shortened."""
+    """``text`` as a name that MLflow accepts: letters, digits and ``_-. :/``, and no path that can be shortened."""
     name = re.sub(r"[^\w\-. :/]" if os.name != "nt" else r"[^\w\-. /]", "_", text)[:_NAME_LENGTH]
     is_short = name == os.path.normpath(name).replace(os.sep, "/") and not name.startswith(("/", ".."))
     return name if is_short and name != "." else name.replace("/", "_").strip(".") or "_"
 
 
 def _with_mlflow_names(tags: Mapping[str, str]) -> dict[str, str]:
-    """``tags``, and the commit under the name that MLflow's page shows as the run's source version."""
+    """``tags``, with the commit also under MLflow's name for the source version."""
     commit = tags.get("git_revision")
     return {**tags, **({"mlflow.source.git.commit": commit} if commit else {})}

@@ -1,4 +1,4 @@
-"""Tracking with MLflow, which may be slow, failing or absent: the run folder keeps what has not been sent."""
+"""Tracking with MLflow. The run folder keeps what a slow, failing or absent server has not received."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from typing import Any, final
 from filelock import FileLock, Timeout
 
 from dataecho.errors import SettingError, require
+from dataecho.masking import masked_text
 from dataecho.tracking.connection import check_settings, cure, dashboard, experiment_id, open_client
 from dataecho.tracking.delivery import MLFLOW_STATUS
+from dataecho.tracking.destination import Destination
 from dataecho.tracking.family import PARENT_UUID_TAG, UUID_TAG
-from dataecho.tracking.place import Place
 from dataecho.tracking.record import FILE_NAME, NOTHING_SENT, Record, RecordFile, read_record
-from dataecho.tracking.redact import masked, masked_error, masked_text, without_credentials
+from dataecho.tracking.redact import masked, masked_error, without_credentials
 from dataecho.tracking.sender import Sender
 from dataecho.training import spool
 from dataecho.training.contracts import RunInfo, Tracker
@@ -29,7 +30,7 @@ from dataecho.training.spool import read_spool
 
 logger = logging.getLogger("dataecho.tracking")
 
-_TRIES = 3  # to reach another place, before a run is sent there
+_TRIES = 3  # to reach another server, before a run is sent there
 _TAKEN = (UUID_TAG, PARENT_UUID_TAG, "mlflow.runName")
 _LOCK_NAME = "tracking.lock"
 _SECONDS_FOR_ANOTHER_PROCESS_TO_LEAVE = 5.0
@@ -40,20 +41,20 @@ class MLflowTracker(Tracker):
     """Sends a run's metrics, in order and each once, from its spool to MLflow, in a background thread.
 
     ``tracking_uri``: an absolute sqlite URL, or the URI of a server; its credentials are neither logged nor stored.
-    None for where the run was, if it is continued, else for ``MLFLOW_TRACKING_URI``, else for ``default_uri``. None for
-    ``experiment`` is the same with ``MLFLOW_EXPERIMENT_NAME`` and ``dataecho``.
-    ``artifact_root``: where a new experiment of a sqlite store keeps its artifacts; by default ``mlruns`` beside the
-    database. ``start_timeout``: how long :meth:`start` waits for MLflow, so that its import and the creation of a
-    database do not take the cores from training. ``finish_timeout``: :meth:`finish` gives up when nothing has arrived
-    for so long. ``send_interval``: metrics are collected for so long. All times in seconds.
-    ``max_share``: the part of a processor's time, above 0 and at most 1, that sending may take while training, which
-    shares the interpreter with it. A run that marks often, in short steps, is behind in MLflow until its end.
-    ``run_name``: instead of the run's own. ``tags``: more of them; they count before the run's own.
-    ``parent_uuid``: the tag ``dataecho.uuid`` of the run that this one is shown below, as soon as both are there;
-    ``has_children``: whether other runs name this one so.
+    None: the server of the run that is resumed, else ``MLFLOW_TRACKING_URI``, else ``default_uri``. ``experiment``:
+    None likewise stands for the experiment of the resumed run, ``MLFLOW_EXPERIMENT_NAME``, or ``dataecho``.
+    ``artifact_root``: the folder for artifacts of a new experiment of a sqlite store; by default ``mlruns`` beside the
+    database. ``start_timeout``: seconds that :meth:`start` waits for MLflow, whose import and creation of a database
+    would otherwise take the cores from training. ``finish_timeout``: seconds without an arrival after which
+    :meth:`finish` gives up. ``send_interval``: seconds for which metrics are collected.
+    ``max_share``: the share of one processor's time, above 0 and at most 1, that sending may take during training, in
+    the same interpreter. A run with frequent marks and short steps lags behind in MLflow until its end.
+    ``run_name`` replaces the name of the run. ``tags``: additional tags, which take precedence over those of the run.
+    ``parent_uuid``: the tag ``dataecho.uuid`` of the parent run, below which MLflow shows this one as soon as both
+    exist; ``has_children``: whether other runs have this one as their parent.
 
     Use one tracker for one run: ``start`` once, ``covered`` any number of times, ``finish`` once. ``covered`` comes
-    after the spool was cut at the checkpoint's position. What was not sent by the end is sent by :func:`send_later`.
+    after the spool was cut at the checkpoint's position. :func:`send_later` sends what is left after the end.
     """
 
     def __init__(
@@ -73,8 +74,8 @@ class MLflowTracker(Tracker):
         parent_uuid: str | None = None,
         has_children: bool = False,
     ) -> None:
-        self._place = Place(tracking_uri=tracking_uri, experiment=experiment, default_uri=default_uri)
-        self._place.check(artifact_root)
+        self._destination = Destination(tracking_uri=tracking_uri, experiment=experiment, default_uri=default_uri)
+        self._destination.check(artifact_root)
         times = {"start_timeout": start_timeout, "finish_timeout": finish_timeout, "retry_interval": retry_interval}
         for name, value in times.items():
             _require_time(name, value)
@@ -94,7 +95,7 @@ class MLflowTracker(Tracker):
         )
         _check_own(tags or {}, parent_uuid)
         _require_mlflow()
-        self._uri, self._experiment = self._place.of(None)
+        self._uri, self._experiment = self._destination.of(None)
         self._artifact_root = artifact_root
         self._start_timeout = start_timeout
         self._finish_timeout = finish_timeout
@@ -112,26 +113,26 @@ class MLflowTracker(Tracker):
 
     @property
     def uuid(self) -> str:
-        """What children name as their ``parent_uuid``; empty if the run is not tracked. Known after :meth:`start`,
-        whatever the server does."""
+        """The ``parent_uuid`` of child runs; empty if the run is not tracked. Known after :meth:`start`, even without a
+        server."""
         return self._file.now.uuid if self._file else ""
 
     @property
     def cure(self) -> str:
-        """What has to be done before MLflow takes anything, empty where nothing is known; while the run is recorded."""
+        """The cure for a failure that waiting does not help, while the run is recorded; empty if there is none."""
         return self._sender.cure if self._sender is not None else ""
 
     @property
     def where(self) -> str:
-        """What shows the run: ``make dashboard``, another command, or an address. Holds no credentials."""
+        """``make dashboard``, another command, or an address that shows the run, without credentials."""
         now = self._file.now if self._file else None
         return dashboard(self._uri, experiment_id=now.experiment_id if now else "", run_id=now.run_id if now else "")
 
     def start(self, run: RunInfo) -> None:
-        """Begin, or continue, the record of ``run``; returns when MLflow is ready, fails, or after ``start_timeout``.
+        """Begin, or continue, the record of ``run``. Returns when MLflow is ready or fails, or after ``start_timeout``.
 
-        Parameters, the run's tags and dataset are those of the first start. If another process is recording the folder,
-        or it cannot be written, the run goes on untracked, with a warning.
+        Parameters, tags and dataset of the run are those of the first start. If another process records the folder, or
+        it cannot be written, the run continues untracked, with a warning.
         """
         self._folder = run.folder
         try:
@@ -153,13 +154,13 @@ class MLflowTracker(Tracker):
         self._sender.start(timeout=self._start_timeout)
 
     def covered(self, position: int) -> None:
-        """Let the spool's first ``position`` bytes be sent. Takes microseconds, whatever the server does."""
+        """Allow the first ``position`` bytes of the spool to be sent. Takes microseconds, with any server."""
         if self._sender is not None:
             self._sender.covered(position)
 
     def finish(self, *, status: str, artifacts: Sequence[Path], tags: Mapping[str, str]) -> None:
-        """Send the rest; after ``finish_timeout`` without an arrival keep it, and say how it is sent later. A status
-        other than ``finished`` and ``interrupted`` counts as ``failed``."""
+        """Send the rest. After ``finish_timeout`` seconds without an arrival, keep it and log how to send it later. A
+        status other than ``finished`` and ``interrupted`` counts as ``failed``."""
         if self._sender is None or self._file is None:
             return
         sender, self._sender = self._sender, None
@@ -179,7 +180,7 @@ class MLflowTracker(Tracker):
         self._release()
 
     def leave(self) -> None:
-        """Stop recording, but end nothing: in MLflow the run stays as it is, and a later start continues it."""
+        """Stop recording without ending the run: a later start continues it."""
         if self._sender is not None:
             self._sender.stop()
             self._sender = None
@@ -200,7 +201,7 @@ class MLflowTracker(Tracker):
             os.replace(run.folder / FILE_NAME, broken)
             logger.warning("%s. It is kept as %s; the whole run is sent to a new one.", error, broken)
             record = None
-        self._uri, self._experiment = self._place.of(record)
+        self._uri, self._experiment = self._destination.of(record)
         return self._new_record(run) if record is None else self._continued(record)
 
     def _new_record(self, run: RunInfo) -> Record:
@@ -220,7 +221,7 @@ class MLflowTracker(Tracker):
 
     def _continued(self, record: Record) -> Record:
         changes: dict[str, Any] = {"status": "", "end_time_ms": 0, "terminated": False, "complete": False}
-        # A checkpoint older than the last one may have cut the spool below what was covered.
+        # A resume from an older checkpoint may have cut the spool below the covered position.
         changes["covered"] = min(record.covered, _size(self._folder / spool.FILE_NAME))
         own = {
             "tags": {**record.tags, **self._tags},
@@ -261,19 +262,19 @@ def send_later(
     timeout: float = 300.0,
     retry_interval: float = 1.0,
 ) -> bool:
-    """Send what an ended run in ``folder`` has not sent; return whether MLflow now has everything.
+    """Send the rest of an ended run in ``folder``; return whether MLflow now has everything.
 
-    Without ``tracking_uri`` and ``experiment`` it goes where the run was recorded; credentials are not stored, so they
-    come with ``tracking_uri`` or ``MLFLOW_TRACKING_URI``. Another place gets the whole run, as a new one. ``position``:
-    the spool's bytes that the last checkpoint covers, by default what was last known to the tracker. A run that was
-    killed is recorded as ``interrupted``; it can still be resumed. If the run is still going on, nothing is sent and
-    the result is False.
+    The default for ``tracking_uri`` and ``experiment`` is the record of the run; credentials are not stored, and come
+    from ``tracking_uri`` or ``MLFLOW_TRACKING_URI``. Another server or experiment gets the whole run, as a new one.
+    ``position``: the bytes of the spool that the last checkpoint covers, by default the tracker's last position. A
+    killed run is recorded as ``interrupted``, and can still be resumed. While the run is still in progress, nothing is
+    sent and the result is False.
 
-    Raises :class:`SettingError` if the folder was never tracked, or another place does not take runs now.
+    Raises :class:`SettingError` if the folder was never tracked, or another server does not accept runs now.
     """
     _require_time("retry_interval", retry_interval)
     record = _record_to_send(folder)
-    tracking_uri, experiment = Place(tracking_uri=tracking_uri, experiment=experiment).of(record)
+    tracking_uri, experiment = Destination(tracking_uri=tracking_uri, experiment=experiment).of(record)
     check_settings(tracking_uri=tracking_uri, experiment=experiment, artifact_root=None)
     is_elsewhere = (without_credentials(tracking_uri), experiment) != (record.tracking_uri, record.experiment)
     if record.complete and not is_elsewhere:
@@ -320,7 +321,7 @@ def _record_to_send(folder: Path) -> Record:
 
 
 def _require_answer(tracking_uri: str, experiment: str, *, retry_interval: float) -> None:
-    """Before a run forgets where it was: the other place is there."""
+    """Raise :class:`SettingError` unless the server accepts runs now; call before a run is sent elsewhere."""
     error: Exception | None = None
     for left in reversed(range(_TRIES)):
         try:
@@ -340,7 +341,7 @@ def _require_answer(tracking_uri: str, experiment: str, *, retry_interval: float
 
 
 def _moved(record: Record, folder: Path, *, tracking_uri: str, experiment: str) -> Record:
-    """``record`` in that place, where nothing has been sent if it is another one."""
+    """``record`` with this server and experiment. Nothing has been sent yet, if they are new."""
     here = without_credentials(tracking_uri)
     if (here, experiment) == (record.tracking_uri, record.experiment):
         return record
@@ -365,7 +366,7 @@ def _ended(folder: Path, record: Record, position: int | None) -> Record:
 
 
 def _lock(folder: Path, *, timeout: float) -> FileLock:
-    """Holds ``folder`` for one sender; the system releases it when the process dies. Raises Timeout."""
+    """Lock ``folder`` for one sender; the system releases the lock when the process dies. Raises Timeout."""
     lock = FileLock(folder / _LOCK_NAME, thread_local=False)
     lock.acquire(timeout=timeout)
     return lock
@@ -400,7 +401,7 @@ def _require_mlflow() -> None:
 
 
 def _inside(path: Path, folder: Path) -> str:
-    """``path`` relative to ``folder``, so that the folder can be moved; absolute if it lies elsewhere."""
+    """``path`` relative to ``folder``, so that the folder can be moved; absolute if it is outside."""
     path, folder = Path(path).absolute(), folder.absolute()
     return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
 

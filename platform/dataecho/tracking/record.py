@@ -1,4 +1,4 @@
-"""``tracking.json`` in a run folder: what a tracking server was told about the run, and what is left to tell."""
+"""``tracking.json`` in a run folder: what a tracking server has received of the run, and what is left to send."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FILE_NAME = "tracking.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """One state of the file. Nothing in it is secret.
+    """One state of the file. It holds no secrets.
 
     ``uuid`` is chosen by the client and becomes the run's tag ``dataecho.uuid``; ``creating`` means that a run with it
     may exist although ``run_id`` is unknown; ``described`` that parameters, tags and dataset have arrived.
@@ -63,7 +63,7 @@ class Record:
     complete: bool = False
 
 
-# What a run that nothing is known to have been sent of begins with.
+# The fields of a run of which nothing has been sent, as far as is known.
 NOTHING_SENT: Mapping[str, Any] = {
     "experiment_id": "",
     "run_id": "",
@@ -81,7 +81,7 @@ NOTHING_SENT: Mapping[str, Any] = {
 
 
 def read_record(folder: Path) -> Record | None:
-    """The record in ``folder``, None if there is none. Raises ValueError if the file is not one."""
+    """The record in ``folder``; None if there is none. Raises ValueError for another file of that name."""
     try:
         text = (folder / FILE_NAME).read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -95,13 +95,13 @@ def read_record(folder: Path) -> Record | None:
 
 
 def tracked_folders(root: Path) -> list[Path]:
-    """``root`` and the folders below it that have a record, in order of their names."""
+    """The folders with a record, ``root`` and those below it, sorted by name."""
     return sorted(path.parent for path in root.rglob(FILE_NAME))
 
 
 @final
 class RecordFile:
-    """The record in ``folder``, and its only writer. Safe to use from several threads."""
+    """The only writer of the record in ``folder``. Thread-safe."""
 
     def __init__(self, folder: Path, record: Record) -> None:
         self._path = folder / FILE_NAME
@@ -115,14 +115,14 @@ class RecordFile:
         return self._record
 
     def update(self, **changes: Any) -> None:
-        """Change fields and write the file, whole or not at all. Without changes the file is written too."""
+        """Change fields and write the file atomically, also without changes."""
         with self._lock:
             self._record = dataclasses.replace(self._record, **changes)
             if not self._released:
                 self._write()
 
     def release(self) -> None:
-        """Never write again: from here on the file may belong to somebody else."""
+        """Stop writing: from now on another process may own the file."""
         with self._lock:
             self._released = True
 
@@ -131,5 +131,5 @@ class RecordFile:
         with open(beside, "w", encoding="utf-8") as file:
             json.dump(dataclasses.asdict(self._record), file, indent=1)
             file.flush()
-            os.fsync(file.fileno())  # a rename alone may leave an empty file after a power cut
+            os.fsync(file.fileno())  # without it, a power cut may leave an empty file
         os.replace(beside, self._path)

@@ -1,4 +1,4 @@
-"""When things are sent to MLflow: one background thread, which waits, tries again and stops. Training never waits."""
+"""The background thread that sends a run to MLflow, with retries. Training never waits for it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from dataecho.tracking.redact import masked_error, without_credentials
 logger = logging.getLogger("dataecho.tracking")
 
 _LONGEST_RETRY_INTERVAL = 30.0
-_SECONDS_BETWEEN_WORDS = 5.0  # while a person waits for the end
+_SECONDS_BETWEEN_MESSAGES = 5.0  # at the end of a run
 _SECONDS_TO_LEAVE = 0.5  # for a thread that has nothing left to do
 
 
 @final
-class Trouble:
-    """Says once that a trouble begins and once that it ends, not at every attempt. Used by two threads. ``cure``: what
-    helps, where waiting does not; empty where it may pass."""
+class Outage:
+    """Logs the begin and the end of an outage once each, not every attempt. Used by two threads. ``cure``: the cure
+    where waiting does not help; empty where the outage may be transient."""
 
     def __init__(self, folder: Path, *, tracking_uri: str) -> None:
         self._folder = folder
@@ -53,7 +53,7 @@ class Trouble:
         self.begin(masked_error(error, uri=self._uri), cure=cure_of(error, uri=self._uri))
 
     def end(self) -> None:
-        """Everything that was asked for has been sent."""
+        """Everything so far has been sent."""
         with self._lock:
             if self._is_on:
                 logger.info("MLflow at %s answers; everything has been sent.", without_credentials(self._uri))
@@ -62,13 +62,12 @@ class Trouble:
 
 @final
 class Sender:
-    """Sends one run in a daemon thread. After a failure it tries again, at intervals that double from
-    ``retry_interval`` to 30 seconds as long as nothing arrives; where waiting does not help, at once every 30 seconds,
-    and at the end once.
+    """Sends one run in a daemon thread. After a failure it retries, at intervals that double from ``retry_interval`` to
+    30 seconds while nothing arrives. Where waiting does not help, it retries every 30 seconds, and once at the end.
 
-    While training, it rests after every success, so that of the time it takes no more than ``max_share`` on a
-    processor, which is what training may lose by it: the interpreter runs one thread at a time. It rests for
-    ``send_interval`` seconds at least. What is left at the end is sent by :meth:`finish`, without rest."""
+    During training it pauses after every success for ``send_interval`` seconds, or longer, so that it takes at most
+    ``max_share`` of one processor: the interpreter runs one thread at a time, and training loses as much.
+    :meth:`finish` sends the rest without pauses."""
 
     def __init__(
         self,
@@ -86,7 +85,7 @@ class Sender:
         self._retry_interval = retry_interval
         self._send_interval = send_interval
         self._max_share = max_share
-        self._trouble = Trouble(folder, tracking_uri=tracking_uri)
+        self._outage = Outage(folder, tracking_uri=tracking_uri)
         self._delivery = Delivery(folder, file, tracking_uri=tracking_uri, check=self._check)
         self._thread = threading.Thread(target=self._run, name="dataecho-mlflow", daemon=True)
         self._wake = threading.Condition()
@@ -100,35 +99,35 @@ class Sender:
         self._next_attempt = 0.0
         self._num_failures = 0
         # The thread's own:
-        self._taken = 0.0  # seconds on a processor, by the last sending
+        self._taken = 0.0  # processor seconds of the last sending
 
     @property
     def position(self) -> int:
-        """The bytes of the spool that :meth:`covered` was called with, 0 if it was not."""
+        """The last argument of :meth:`covered`; 0 before the first call."""
         return self._position
 
     @property
     def cure(self) -> str:
-        """What has to be done before anything arrives, empty where nothing is known."""
-        return self._trouble.cure
+        """The cure for a failure that waiting does not help; empty if there is none."""
+        return self._outage.cure
 
     def start(self, *, timeout: float) -> None:
         """Start the thread; return when the run is open on the server, cannot be opened now, or after ``timeout``
         seconds."""
         self._thread.start()
         if not self._attempted.wait(timeout):
-            self._trouble.begin(f"no answer within {timeout:g} seconds")
+            self._outage.begin(f"no answer within {timeout:g} seconds")
 
     def covered(self, position: int) -> None:
-        """Let the thread send up to ``position``."""
+        """Allow the thread to send up to ``position``."""
         with self._wake:
             self._position = max(self._position, position)
             self._has_work = True
             self._wake.notify()
 
     def finish(self, *, timeout: float) -> bool:
-        """Send everything that is left, then :meth:`stop`; return whether all was sent. Gives up after ``timeout``
-        seconds in which nothing arrived."""
+        """Send the rest, then :meth:`stop`; return whether everything was sent. Gives up after ``timeout`` seconds
+        without an arrival."""
         with self._wake:
             self._finishing = self._has_work = True
             self._next_attempt = 0.0
@@ -142,7 +141,7 @@ class Sender:
 
     def _wait_for_the_end(self, timeout: float) -> None:
         seen, since = self._file.now, time.monotonic()
-        while not self._ended.wait(min(timeout, _SECONDS_BETWEEN_WORDS)):
+        while not self._ended.wait(min(timeout, _SECONDS_BETWEEN_MESSAGES)):
             now = self._file.now
             if now != seen:
                 seen, since = now, time.monotonic()
@@ -151,8 +150,7 @@ class Sender:
                 return
 
     def stop(self) -> None:
-        """Send nothing more. The record is no longer written, though a call that hangs keeps its thread until it
-        returns."""
+        """Send nothing more, and write the record no more. A hanging call keeps its thread until it returns."""
         self._file.release()
         with self._wake:
             self._stopped = True
@@ -163,9 +161,9 @@ class Sender:
         logger.warning(
             "MLflow did not get everything (%s). Nothing is lost: it is in %s. %sSend it later with: "
             "python train.py mode=sync %s%s",
-            self._trouble.reason,
+            self._outage.reason,
             self._folder,
-            f"{self._trouble.cure} " if self._trouble.cure else "",
+            f"{self._outage.cure} " if self._outage.cure else "",
             setting("resume", self._folder),
             "" if without_credentials(self._uri) == self._uri else " tracking.tracking_uri=... (with your credentials)",
         )
@@ -202,21 +200,21 @@ class Sender:
         except Stopped:
             raise
         except Exception as error:
-            self._delivery.doubt()
-            self._trouble.fail(error)
-            if self._trouble.cure and finishing:
+            self._delivery.forget_server()
+            self._outage.fail(error)
+            if self._outage.cure and finishing:
                 raise Stopped from error
             with self._wake:
                 self._has_work = True
                 self._num_failures = 1 if self._file.now != before else self._num_failures + 1
                 interval = min(self._retry_interval * 2 ** (self._num_failures - 1), _LONGEST_RETRY_INTERVAL)
-                if self._trouble.cure:
+                if self._outage.cure:
                     interval = _LONGEST_RETRY_INTERVAL
-                # A failure of an attempt that began before finish() must not make finish() wait.
+                # A failed attempt from before finish() must not delay finish().
                 self._next_attempt = time.monotonic() + interval if finishing == self._finishing else 0.0
         else:
             if not has_more:
-                self._trouble.end()
+                self._outage.end()
             with self._wake:
                 self._num_failures = 0
                 self._has_work |= has_more
@@ -225,13 +223,13 @@ class Sender:
         self._attempted.set()
 
     def _send(self, position: int, *, finishing: bool) -> bool:
-        """Send all if ``finishing``, else some; return whether there is more up to ``position``."""
-        # What an earlier process left is not sent before this one says what its checkpoint covers: it may be less.
+        """Send everything if ``finishing``, else some; return whether more is left up to ``position``."""
+        # The rest of an earlier process is sent only when this one knows what its checkpoint covers: it may be less.
         if position not in (0, self._file.now.covered):
             self._file.update(covered=position)
         self._delivery.open()
         if not finishing:
-            begin = time.thread_time()  # not of the opening: that comes once, and before training as a rule
+            begin = time.thread_time()  # without the opening, which happens once, usually before training
             has_more = self._delivery.send_some(position)
             self._taken = time.thread_time() - begin
             return has_more

@@ -1,4 +1,4 @@
-"""The columns that matter, as a view that MLflow's page of an experiment opens with: ``?viewStateShareKey=dataecho``.
+"""The columns of an experiment's page in MLflow, as a shared view: ``?viewStateShareKey=dataecho``.
 
 MLflow (3.17) keeps a shared view in a tag of the experiment. A server that does not know it shows its own columns.
 """
@@ -21,6 +21,6 @@ _COLUMNS = (
 
 
 def ensure_view(client: MlflowClient, experiment: Experiment) -> None:
-    """Give the experiment its view, unless it has one: it may have been changed."""
+    """Give the experiment its view, unless it has one, which a user may have changed."""
     if TAG not in experiment.tags:
         client.set_experiment_tag(experiment.experiment_id, TAG, json.dumps({"selectedColumns": _COLUMNS}))

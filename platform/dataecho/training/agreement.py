@@ -1,4 +1,4 @@
-"""What all ranks know of a step before it is trained, so that all decide alike."""
+"""The facts of a step that all ranks share before they train it, so that all decide alike."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Step:
 
     @classmethod
     def of(cls, batch: Batch, *, train_time: float, factor: float, num_reads: int) -> Step:
-        """This rank's part."""
+        """The part of this rank."""
         return cls(
             num_fresh=batch.num_fresh,
             num_delivered=batch.num_delivered,
@@ -48,7 +48,8 @@ _OF_FIRST, _LARGEST = ("train_time", "factor"), ("epochs_entered", "signal")
 
 
 def agree(ranks: Ranks, mine: Step) -> Step:
-    """The same on every rank: counts are summed, rank 0's clock and factor count, one signal is enough."""
+    """Combine the parts of all ranks, with the same result on every rank: counts are summed, clock and factor are those
+    of rank 0, and one signal is enough."""
     if ranks.num_ranks == 1:
         return mine
     rows = ranks.gather(dataclasses.astuple(mine))

@@ -1,16 +1,15 @@
 """``factor=auto``: measure, echo what is free, and follow slow changes.
 
-The rule. Up to e = R the extra steps of echoing are done while the input is waited for (paper, section 2), so the
-factor is R, from 1 to ``max_factor``. Where both sides share the cores that is not the whole truth: a step that is done
-while the network is waited for is free, a step that takes a core from decoding is not. There the factor is also at most
-what the cores have room for (:func:`room`): echo takes what they leave idle, and beyond that costs at most
-:data:`PRICE` of the time per fresh example.
+The rule. Up to e = R the extra steps of echoing fit into the time that training waits for input (paper, section 2), so
+the factor is R, from 1 to ``max_factor``. Where both sides share the cores, a step during a wait for the network is
+free, and a step that takes a core from decoding is not. There the factor is also at most :func:`core_limit`: echoing
+uses the idle time of the cores, and beyond that costs at most :data:`PRICE` of the time per fresh example.
 
-When. A grid in fresh batches, because they are what is measured; evaluations may be far apart. After the start, and
-after every change, what was planned before is waited for. Then decisions come after 4, 8, 16 and 32 fresh batches, each
-about all that was measured so far, and may be of any size: a short run must not spend its budget on measuring. From
-then on every 32 fresh batches count as much as everything before, and a decision changes the factor by at most a
-quarter. A factor that is right within 10 % stays.
+The times of decisions. Decisions are made on a grid of fresh batches, since evaluations may be rare. After the start,
+and after every change, the control first waits until batches that were planned before it have been trained. It then
+decides after 4, 8, 16 and 32 fresh batches, each time from all measurements so far and with any size of change: a short
+run must not spend its budget on measuring. From then on the last 32 fresh batches count as much as everything before,
+and a decision changes the factor by at most a quarter. A factor that is right within 10 % stays.
 """
 
 from __future__ import annotations
@@ -33,43 +32,44 @@ DEFAULT_MAX_FACTOR = 16.0
 HYSTERESIS = 0.1
 LARGEST_CHANGE = 1.25
 PRICE = 0.05
-_IDLE_SHARE = 0.05  # cores that are busier than this leaves are full: what is measured there is contention
-_START = 2  # fresh batches: threads, caches and the framework warm up
+_IDLE_SHARE = 0.05  # cores with less idle time are full: measurements there show contention
+_START = 2  # fresh batches in which threads, caches and the framework warm up
 _WARM_UP = (4, 8, 16, 32)
 _WINDOW = _WARM_UP[-1]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
-    """``upstream_time`` in seconds per fresh batch and ``downstream_time`` in seconds per step (DESIGN section 5);
-    ``room``: see :func:`room`."""
+class WindowTimes:
+    """``upstream_time`` in seconds per fresh batch and ``downstream_time`` in seconds per step, as in
+    :mod:`dataecho.training.metrics`;
+    ``core_limit``: see :func:`core_limit`."""
 
     upstream_time: float
     downstream_time: float
-    room: float
+    core_limit: float
 
-    def averaged(self, other: Measured) -> Measured:
-        """The mean of two."""
-        return Measured(**{name: (value + getattr(other, name)) / 2 for name, value in asdict(self).items()})
+    def averaged(self, other: WindowTimes) -> WindowTimes:
+        """The mean of both, field by field."""
+        return WindowTimes(**{name: (value + getattr(other, name)) / 2 for name, value in asdict(self).items()})
 
 
-def measure(window: Sums, model: TimeModel) -> Measured:
-    """What a stretch with at least one step and one fresh example tells."""
+def measure(window: Sums, model: TimeModel) -> WindowTimes:
+    """The times of a window with at least one step and one fresh example."""
     metrics = model.metrics(window)
-    return Measured(
+    return WindowTimes(
         upstream_time=metrics["upstream_time"],
         downstream_time=metrics["downstream_time"],
-        room=room(window, model) if model.shares_cores else math.inf,
+        core_limit=core_limit(window, model) if model.shares_cores else math.inf,
     )
 
 
-def room(window: Sums, model: TimeModel) -> float:
-    """The factor up to which the shared cores do the extra steps.
+def core_limit(window: Sums, model: TimeModel) -> float:
+    """The factor up to which the shared cores can do the extra steps.
 
-    The larger of two. One: the steps that were done, and those that the cores' idle time would have held; negative
-    where the cores were full, so that a factor that is too high goes down. Two: the factor at which a fresh example
-    takes :data:`PRICE` more processor time than without echo. The loop's and the workers' time after the echo point,
-    but no more than the processor time there was, stands for the steps' processor time.
+    The larger of two bounds. The first: the steps that were done, plus those that fit into the cores' idle time;
+    negative where the cores were full, so that a factor that is too high goes down. The second: the factor at which a
+    fresh example takes :data:`PRICE` more processor time than without echo. The processor time of a step is estimated
+    by the time of loop and workers after the echo point, and at most by all processor time.
     """
     fresh_batches = window.fresh_examples / model.batch_size
     steps = window.steps / fresh_batches
@@ -83,38 +83,39 @@ def room(window: Sums, model: TimeModel) -> float:
     return max(steps + idle / per_step, 1 + PRICE * without_echo / per_step)
 
 
-def advise(measured: Measured, *, max_factor: float) -> float:
-    """The factor that is free, 1 where none is."""
+def advise(measured: WindowTimes, *, max_factor: float) -> float:
+    """The largest factor whose extra steps are free; 1 where none are."""
     down = measured.downstream_time
     ratio = measured.upstream_time / down if down else math.inf
-    return max(1.0, min(ratio, measured.room, max_factor))
+    return max(1.0, min(ratio, measured.core_limit, max_factor))
 
 
 def next_factor(factor: float, advised: float, *, largest_change: float) -> float:
-    """``factor`` where it is near enough to what is ``advised``; otherwise as far towards that as is allowed."""
+    """``factor`` if it is near enough to ``advised``; otherwise the nearest factor to ``advised`` that
+    ``largest_change`` allows."""
     if abs(advised / factor - 1) <= HYSTERESIS:
         return factor
     return max(1.0, round(min(max(advised, factor / largest_change), factor * largest_change), 2))
 
 
 class FactorControl(abc.ABC):
-    """What the loop calls to have the factor decided while it trains."""
+    """Decides on the factor while a run trains. The loop calls it."""
 
     @abc.abstractmethod
     def start(self, factors: FactorHistory, keeper: Timekeeper, folder: Path, ranks: Ranks) -> None:
-        """A run in ``folder``, new or resumed, is about to train."""
+        """Called once, before a new or resumed run in ``folder`` trains."""
 
     @abc.abstractmethod
     def trained(self, factor: float) -> None:
-        """A step was done and counted, before which rank 0 had ``factor``; cheap."""
+        """Called after every step has been counted; cheap. ``factor``: that of rank 0 before the step."""
 
     @abc.abstractmethod
     def save(self) -> None:
-        """Write what was decided; called by all ranks together, before every checkpoint."""
+        """Write the history of the factor; collective, called before every checkpoint."""
 
 
 class FixedFactor(FactorControl):
-    """It was decided before the run."""
+    """The factor was set before the run."""
 
     def start(self, factors: FactorHistory, keeper: Timekeeper, folder: Path, ranks: Ranks) -> None:
         pass
@@ -127,12 +128,12 @@ class FixedFactor(FactorControl):
 
 
 class AutoFactor(FactorControl):
-    """Measures with ``time_model``; what is decided goes into the feed's history and ``factor_history.json``. Rank 0
+    """Measures with ``time_model``, and writes decisions into the feed's history and ``factor_history.json``. Rank 0
     decides, the others follow a step later.
 
-    ``settle_steps``: until what was planned before a change, or read again after a resume, has been trained. A resumed
-    run keeps its factor and measures again from the beginning. Raises :class:`SettingError` for a ``max_factor`` below
-    1.
+    ``settle_steps``: steps until batches that were planned before a change, or read again after a resume, have been
+    trained. A resumed run keeps its factor and measures again from the beginning. Raises :class:`SettingError` for a
+    ``max_factor`` below 1.
     """
 
     def __init__(
@@ -159,8 +160,8 @@ class AutoFactor(FactorControl):
         self._due_steps = self._due_fresh = 0
         self._num_windows = 0
         self._begin: Sums | None = None  # None: settling
-        self._collected = Sums()  # of this window, before the present stretch
-        self._so_far: Measured | None = None
+        self._collected = Sums()  # in this window, before the latest change
+        self._so_far: WindowTimes | None = None
 
     def start(self, factors: FactorHistory, keeper: Timekeeper, folder: Path, ranks: Ranks) -> None:
         self._factors, self._keeper, self._folder, self._ranks = factors, keeper, folder, ranks
@@ -176,7 +177,7 @@ class AutoFactor(FactorControl):
         sums = self._keeper.sums
         if sums.steps < self._due_steps or sums.fresh_examples < self._due_fresh:
             return
-        self._keeper.stop()  # brings in what the workers did until now
+        self._keeper.stop()  # adds the work of the workers until now
         self._keeper.start()
         now = Sums(**asdict(sums))
         if self._begin is None:
@@ -201,7 +202,7 @@ class AutoFactor(FactorControl):
             return
         ordinal = self._factors.change(new)
         log.info("factor %g from entry %d on: %s", new, ordinal, measured)
-        if self._ranks.num_ranks == 1:  # of several, the others have not changed theirs yet
+        if self._ranks.num_ranks == 1:  # of several ranks, the others change theirs a step later
             self.save()
         self._settle(steps=self._settle_steps, fresh_batches=0)
 
@@ -212,7 +213,7 @@ class AutoFactor(FactorControl):
         self._due_fresh = sums.fresh_examples + fresh_batches * self._model.batch_size
 
     def _measure_from(self, begin: Sums) -> None:
-        """``begin``: where the window would have begun if it were one stretch."""
+        """``begin``: the sums at which the window would have begun if it were without gaps."""
         self._begin = begin
         num_batches = _WARM_UP[self._num_windows] if self._num_windows < len(_WARM_UP) else _WINDOW
         self._due_fresh = begin.fresh_examples + num_batches * self._model.batch_size

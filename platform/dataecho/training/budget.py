@@ -1,4 +1,4 @@
-"""How long a run may last, in exactly one unit."""
+"""The budget of a run, in exactly one unit."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Budget:
     def forbids(self, *, fresh: int, num_fresh: int, steps: int, seconds: float) -> bool:
         """Whether a batch with ``num_fresh`` fresh rows would exceed the budget after this much was spent.
 
-        In fresh examples a batch without any is always allowed: its examples are paid for.
+        A budget in fresh examples always allows a batch without fresh rows: its examples are paid for.
         """
         if self.fresh is not None:
             return num_fresh > 0 and fresh + num_fresh > self.fresh
@@ -47,7 +47,7 @@ class Budget:
         return seconds >= self.seconds
 
     def spent_fraction(self, *, fresh: int, steps: int, seconds: float) -> float:
-        """The share spent, in [0, 1]."""
+        """The spent share of the budget, in [0, 1]."""
         for spent, total in ((fresh, self.fresh), (steps, self.steps), (seconds, self.seconds)):
             if total is not None:
                 return min(1.0, spent / total)

@@ -1,4 +1,4 @@
-"""Checkpoints: one folder each, safetensors and JSON, whole or not there. No pickle."""
+"""Checkpoints: a folder each, of safetensors and JSON, written atomically. No pickle."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as dump_arrays
 
 from dataecho.errors import SettingError
+from dataecho.training.contracts import RANK, Arrays
 from dataecho.training.ranks import Ranks
 
 log = logging.getLogger(__name__)
@@ -34,19 +35,20 @@ class CheckpointStore:
         self._keep = keep
 
     def save(self, state: dict[str, Any], *, steps: int, best_steps: int | None) -> Path:
-        """Write beside, fsync, rename: a reader sees a whole checkpoint or none. Then drop what is no longer kept, and
-        what is ahead: a resume from an older checkpoint has left it behind, and it belongs to another spool. One that
-        is replaced stays readable, as ``.<name>.old``, until the new one is there. May be repeated after an error."""
+        """Write a draft, fsync, rename: a reader sees a whole checkpoint or none. Then remove checkpoints that are no
+        longer kept, and later ones: a resume from an older checkpoint has abandoned them with their part of the spool.
+        A checkpoint that is replaced stays readable, as ``.<name>.old``, until the new one is there. May be repeated
+        after an error."""
         final = self._folder / f"{_PREFIX}{steps:012d}"
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._drop_drafts()  # first: a process that died while writing may have had this one's id, or filled the disk
+        self._drop_drafts()  # first: drafts of a process that died may have this process's id, or fill the disk
         draft = self._folder / f".{final.name}.{os.getpid()}"
         try:
             _write_draft(draft, state, steps=steps)
         except OSError:
-            shutil.rmtree(draft, ignore_errors=True)  # on a full disk others may need the room
+            shutil.rmtree(draft, ignore_errors=True)  # other files need the space on a full disk
             raise
-        if final.exists():  # damaged, or left behind, or written a moment before a signal
+        if final.exists():  # damaged, abandoned, or written just before a signal
             final.rename(self._folder / f".{final.name}{_REPLACED}")
         draft.rename(final)
         _sync(self._folder)
@@ -54,8 +56,8 @@ class CheckpointStore:
         return final
 
     def newest(self) -> dict[str, Any] | None:
-        """The state of the newest checkpoint that can be read, None where none was written. Those that cannot be read
-        are named in a warning; raises :class:`SettingError` if there is no other, for starting over would lose them."""
+        """The state of the newest readable checkpoint, None where none was written. A warning names unreadable ones;
+        raises :class:`SettingError` if all are unreadable: to start over would lose them."""
         damage: SettingError | None = None
         for path in reversed(list_checkpoints(self._folder)):
             try:
@@ -77,7 +79,7 @@ class CheckpointStore:
 
     def _drop_drafts(self) -> None:
         for path in list_checkpoints(self._folder):
-            if path.name.endswith(_REPLACED):  # its replacement did not come
+            if path.name.endswith(_REPLACED):  # the process died before its replacement was there
                 path.rename(self._folder / f"{_PREFIX}{_steps(path):012d}")
         for draft in self._folder.glob(f".{_PREFIX}*"):
             shutil.rmtree(draft)
@@ -94,8 +96,14 @@ def _write_draft(draft: Path, state: dict[str, Any], *, steps: int) -> None:
     _sync(draft)
 
 
+def split_by_rank(arrays: Arrays, values: dict[str, Any]) -> tuple[dict[str, Any], Arrays]:
+    """A backend's state: the part that all ranks have alike, and the arrays of this rank alone."""
+    own = {name: array for name, array in arrays.items() if name.startswith(RANK)}
+    return {"arrays": {name: array for name, array in arrays.items() if name not in own}, "values": values}, own
+
+
 def gather_states(ranks: Ranks, state: dict[str, Any]) -> dict[str, Any]:
-    """Every rank's ``state``, by its number as text, on every rank."""
+    """The ``state`` of every rank by its number as text; collective, with the same result on every rank."""
     if ranks.num_ranks == 1:
         return {"0": state}
     arrays: dict[str, np.ndarray[Any, Any]] = {}
@@ -108,8 +116,8 @@ def gather_states(ranks: Ranks, state: dict[str, Any]) -> dict[str, Any]:
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints in a run folder's ``checkpoints``, oldest first. Of one that was being replaced when its process
-    died the old one."""
+    """The checkpoints in a run folder's ``checkpoints``, oldest first; the old one where a process died while it
+    replaced one."""
     replaced = [path for path in folder.glob(f".{_PREFIX}*{_REPLACED}") if _digits(path).isdigit()]
     whole = [path for path in folder.glob(f"{_PREFIX}*") if _digits(path).isdigit()]
     found = {_steps(path): path for path in [*replaced, *whole]}
@@ -117,7 +125,7 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """The state in a checkpoint folder. Raises :class:`SettingError` for one that is missing, truncated or altered."""
+    """The state in a checkpoint folder. Raises :class:`SettingError` where it is missing, truncated or altered."""
     try:
         header = json.loads((path / _VALUES).read_bytes())
         blob = (path / _ARRAYS).read_bytes()
@@ -136,7 +144,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def find_checkpoint(path: Path, *, best: bool) -> Path:
-    """A checkpoint folder from its own path or its run folder's: there the best one, or the newest."""
+    """The checkpoint folder at ``path``, or the best or newest one of the run folder at ``path``."""
     path = path.absolute()
     if (path / _VALUES).exists():
         return path
@@ -159,7 +167,7 @@ def _steps(path: Path) -> int:
 
 
 def _digits(path: Path) -> str:
-    """Of the name of a checkpoint, or of one that is being replaced."""
+    """The digits in the name of a checkpoint, or of one that is being replaced."""
     if path.name.startswith("."):
         return path.name.removeprefix(f".{_PREFIX}").removesuffix(_REPLACED)
     return path.name.removeprefix(_PREFIX)
@@ -176,7 +184,7 @@ def _without_arrays(value: Any, path: str, arrays: dict[str, np.ndarray[Any, Any
         return {key: _without_arrays(item, f"{path}/{key}" if path else key, arrays) for key, item in value.items()}
     if isinstance(value, np.ndarray):
         assert path not in arrays, f"two arrays are called {path}"
-        arrays[path] = np.asarray(value, order="C")  # ascontiguousarray would make an array of no axis one of one
+        arrays[path] = np.asarray(value, order="C")  # ascontiguousarray would add an axis to an array without axes
         return {"__array__": path}
     return value
 
@@ -190,7 +198,7 @@ def _with_arrays(value: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
 
 
 def _digest(values: Any, blob: bytes) -> str:
-    """Of both files; JSON that was read is written as it was."""
+    """The digest of both files. JSON is the same text after it was read and written again."""
     digest = hashlib.sha256(json.dumps(values).encode())
     digest.update(blob)
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""A disk that is full: waited for, since somebody may make room, and told."""
+"""Waiting for space on a full disk."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: The exit code of a run that ended because of a full disk: it can go on when there is room.
+#: The exit code of a run that a full disk ended: it can be resumed when there is space.
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h
 _LONGEST_PAUSE = 10.0
 _SECONDS_BETWEEN_LOOKS = 0.2
 
 
 class DiskFull(RuntimeError):
-    """The disk of a run stayed full. Names the folder, what is safe, and how to go on."""
+    """The disk of a run stayed full. Names the folder, the last checkpoint, and how to resume."""
 
 
 def is_full(error: BaseException | None) -> bool:
@@ -28,7 +28,7 @@ def is_full(error: BaseException | None) -> bool:
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
-def outlast(
+def retry_while_full(
     write: Callable[[], T],
     *,
     folder: Path,
@@ -37,8 +37,8 @@ def outlast(
     now: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> T:
-    """What ``write`` returns; it is repeated while the disk of ``folder`` is full, for ``timeout`` seconds or until
-    ``gives_up``. Then its ``OSError`` is raised. ``write`` leaves nothing half written."""
+    """Call ``write``, again while the disk of ``folder`` is full, and return its result. After ``timeout`` seconds, or
+    when ``gives_up()``, raises the ``OSError`` of ``write``, which must leave nothing half written."""
     begun, pause = now(), 0.5
     while True:
         try:

@@ -1,4 +1,5 @@
-"""Held-out metrics: every example once, unaugmented, never an echo. What is broken is left out and named."""
+"""Held-out metrics: every example once, without augmentation or echo. A warning names broken examples, which are left
+out."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def evaluate(task: Task, source: Source, backend: Backend, settings: PipelineSettings) -> dict[str, float]:
-    """The task's metrics over ``source``. Several ranks share the batches, and all have the result."""
+    """The task's metrics over ``source``; collective: the ranks share the batches, and all return the same result."""
     rank, num_ranks = backend.ranks.rank, backend.ranks.num_ranks
     evaluator = task.evaluator()
     skipped: list[Skipped] = []
@@ -45,7 +46,7 @@ def evaluate(task: Task, source: Source, backend: Backend, settings: PipelineSet
 
 
 def _merged(task: Task, mine: Evaluator, backend: Backend) -> Evaluator:
-    """Everything that all ranks have seen, in the order of the ranks: the same everywhere, to the last bit."""
+    """An evaluator of all ranks' batches, combined in rank order: bit-identical on every rank."""
     merged = task.evaluator()
     for blob in backend.ranks.gather_bytes(dump_arrays(mine.seen())):
         merged.add(load_arrays(blob))

@@ -1,6 +1,6 @@
-"""What a killed process had spent: clocks and reads since its last checkpoint, kept about every second.
+"""The clocks and reads of a run, written about every second, so that a resume after a kill knows what was spent.
 
-Counts of what was trained go back to the checkpoint on resume; time and reads do not come back.
+Counts of training go back to the checkpoint on resume; time and reads are spent.
 """
 
 from __future__ import annotations

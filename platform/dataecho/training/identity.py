@@ -1,7 +1,7 @@
-"""What a checkpoint must agree with: the settings that change what is computed, and the data; never where they lie.
+"""The identity of a run, with which a checkpoint must agree: the settings that change results, and the data.
 
-The data are named by the digests of the sources: that of the training source is in the feed's state, that of the
-held-out source is here. What a digest knows of the data, every source says itself.
+Digests identify the data, wherever they lie: that of the training source is in the feed's state, that of the held-out
+source is here. Each source documents which changes its digest covers.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from dataecho.masking import masked_nested
 from dataecho.moved import current_name
 
-#: Settings of the parts of a task (its sources, above all) that say where data lie and how they are brought here.
+#: Settings of the parts of a task, mostly of its sources, that locate data or tune their transfer.
 PLACES = frozenset(
     {
         "annotations",
@@ -40,14 +40,14 @@ _HELD_OUT = "task.eval (digest of its data)"
 
 
 def identity_of(settings: Mapping[str, Any], *, held_out: str) -> dict[str, Any]:
-    """The identity of a run with these ``settings``, by their dotted names, and a held-out source of this digest. No
-    place is in it, and no secret."""
+    """The identity of a run with these ``settings``, by their dotted names, and a held-out source of this digest. It
+    holds no locations and no secrets."""
     return {**_portable(settings), _HELD_OUT: held_out}
 
 
 def portable_state(state: dict[str, Any], *, held_out: str) -> dict[str, Any]:
-    """A checkpoint's ``state``, which may be that of an older version, with its identity as :func:`identity_of` has it:
-    places that it names are left out, and a held-out source that it does not name is the one that is here."""
+    """A checkpoint's ``state``, perhaps of an older version, with an identity in the form of :func:`identity_of`:
+    without locations, and with the present held-out source where it names none."""
     return {**state, "identity": {_HELD_OUT: held_out, **_portable(state["identity"])}}
 
 
@@ -57,11 +57,11 @@ def _portable(settings: Mapping[str, Any]) -> dict[str, Any]:
         if name.endswith("._target_") and isinstance(value, str):
             kept[name] = current_name(value)
     if isinstance(kept.get("factor"), str) and kept["factor"] != "auto":
-        kept["factor"] = "a recorded history"  # wherever it lies: its digest is in the identity of the feed
+        kept["factor"] = "a recorded history"  # its digest is in the identity of the feed
     return kept
 
 
 def _is_place(name: str) -> bool:
     group, *parts = name.split(".")
-    # A task's own settings are facts, and so are its models'; its other parts are sources, and what they read with.
+    # A task's direct settings and those of its models change results; its other parts are sources and their readers.
     return group == "task" and len(parts) > 1 and parts[0] != "models" and not PLACES.isdisjoint(parts[1:])

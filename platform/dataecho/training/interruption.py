@@ -8,18 +8,19 @@ import time
 from collections.abc import Callable
 from types import FrameType, TracebackType
 
-#: Supervisors and terminals send a request twice: what comes so soon after the first is the same request.
+#: Supervisors and terminals may send a request twice: a signal this soon after the first is the same request.
 SECONDS_OF_A_REQUEST = 1.0
 SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)
 )  # Windows has no SIGHUP
 
-# Where it is ignored, somebody asked for that. A shell starts its background jobs with SIGINT ignored: that nobody did.
+# Stay ignored where they are: the user asked for it. A shell ignores SIGINT for its background jobs without being
+# asked.
 _LET_BE = SIGNALS[2:]
 
 
 class Interrupted(Exception):
-    """The run was asked to stop. ``signal_number``: by what."""
+    """A signal asked the run to stop."""
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(signal.Signals(signal_number).name)
@@ -27,13 +28,13 @@ class Interrupted(Exception):
 
 
 class Interruption:
-    """Notes the signal; the loop looks at it before every step and while it waits for one. Nothing is raised from the
-    handler for the first request: it could come between a lock and its release. A second request, later than
-    :data:`SECONDS_OF_A_REQUEST`, raises ``KeyboardInterrupt`` wherever it is.
+    """Notes a signal; the loop checks it before every step and while it waits for a batch. For the first request the
+    handler raises nothing: an exception could come between a lock and its release. A second request, later than
+    :data:`SECONDS_OF_A_REQUEST`, raises ``KeyboardInterrupt`` wherever the program is.
 
-    SIGHUP stays ignored where it is (under ``nohup``). A context manager; outside the main thread, where
-    Python gets no signals, it never sees any. After a request the process is about to end: what is left of the same
-    request does nothing then, and a later one does what it did before."""
+    SIGHUP stays ignored where it is ignored (under ``nohup``). A context manager; outside the main thread, where Python
+    delivers no signals, it sees none. After it, repetitions of the same request do nothing, and a later request has
+    its earlier effect."""
 
     def __init__(self, *, now: Callable[[], float] = time.monotonic) -> None:
         self._signal: int | None = None

@@ -1,4 +1,4 @@
-"""The processes that train one model together, each with its own share of the items (DESIGN, Many ranks)."""
+"""The processes that train one model together, each with its own share of the items."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ class RankLost(RuntimeError):
 
 
 class Ranks(abc.ABC):
-    """This process among the others. Whatever talks is collective: every rank calls it, in the same order. Raises
-    :class:`RankLost` within a bounded time if one does not."""
+    """This process among the others. All methods are collective: every rank calls them, in the same order. They raise
+    :class:`RankLost` within a bounded time if a rank does not."""
 
     @property
     @abc.abstractmethod
     def rank(self) -> int:
-        """0 for the first, which writes and speaks for all."""
+        """The number of this process. Rank 0 writes and prints for all."""
 
     @property
     @abc.abstractmethod
     def num_ranks(self) -> int:
-        """How many there are."""
+        """The number of ranks."""
 
     @abc.abstractmethod
     def sum(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Elementwise over all ranks: an array of the same shape, float64 or int64, on every rank."""
+        """The elementwise sum over all ranks of float64 or int64 ``values`` of one shape, on every rank."""
 
     @property
     def is_first(self) -> bool:
@@ -46,13 +46,13 @@ class Ranks(abc.ABC):
         return self.rank == 0
 
     def gather(self, values: Sequence[float]) -> NDArray[np.float64]:
-        """Every rank's ``values``, in the order of the ranks: [num_ranks, n], on every rank."""
+        """The ``values`` of all ranks, in rank order: [num_ranks, n], on every rank."""
         rows = np.zeros((self.num_ranks, len(values)))
         rows[self.rank] = values
         return self.sum(rows)
 
     def gather_bytes(self, blob: bytes) -> list[bytes]:
-        """Every rank's ``blob``, in the order of the ranks, on every rank."""
+        """The ``blob`` of all ranks, in rank order, on every rank."""
         sizes = self.gather([len(blob)])[:, 0].astype(int).tolist()
         rows = np.zeros((self.num_ranks, -(-max(sizes) // 8)), dtype=np.int64)
         rows[self.rank].view(np.uint8)[: len(blob)] = np.frombuffer(blob, dtype=np.uint8)
@@ -60,12 +60,12 @@ class Ranks(abc.ABC):
         return [row.view(np.uint8)[:size].tobytes() for row, size in zip(summed, sizes, strict=True)]
 
     def from_first(self, text: str) -> str:
-        """What rank 0 says, on every rank."""
+        """The ``text`` of rank 0, on every rank."""
         return self.gather_bytes(text.encode() if self.is_first else b"")[0].decode()
 
 
 class OneRank(Ranks):
-    """One process trains alone."""
+    """A process that trains alone."""
 
     rank = 0
     num_ranks = 1

@@ -10,16 +10,16 @@ from dataecho.errors import require
 
 
 class Schedule(abc.ABC):
-    """Multiplies the base learning rate."""
+    """A factor for the base learning rate."""
 
     @property
     @abc.abstractmethod
     def is_constant(self) -> bool:
-        """Whether the spent fraction does not matter; only such a schedule fits a budget in seconds."""
+        """Whether the factor is the same throughout. A budget in seconds allows no other schedule."""
 
     @abc.abstractmethod
     def factor(self, spent_fraction: float) -> float:
-        """What the base rate is multiplied by after ``spent_fraction`` (in [0, 1]) of the budget."""
+        """The factor for the base rate after ``spent_fraction`` (in [0, 1]) of the budget."""
 
 
 class ConstantSchedule(Schedule):
@@ -54,7 +54,7 @@ class LinearDecay(Schedule):
 class WarmUpDrops(Schedule):
     """From ``start`` up to 1 in a straight line over the first ``warm_up`` of the budget; then 1, times ``drop`` at
     each of ``drops``, shares of the budget (paper, section 2: a warm-up of 3.5 epochs and two drops by 10 for SSD).
-    The first update has the rate ``start``: with 0 the first batch would change nothing."""
+    The first update has the rate ``start``, above 0 so that the first batch counts."""
 
     is_constant = False
 

@@ -1,4 +1,4 @@
-"""What a person gets to see of an example: facts only. How they are drawn is decided in :mod:`dataecho.pictures`."""
+"""The visible content of an example, which :mod:`dataecho.pictures` draws."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, kw_only=True)
 class Box:
-    """A rectangle on an image, in its pixels from the upper left corner. ``score``: of a predicted one, None for one
-    that is true."""
+    """A rectangle on an image, in pixels from its upper left corner. ``score``: of a predicted box; None for a true
+    one."""
 
     left: float
     top: float
@@ -26,8 +26,8 @@ class Box:
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Shown:
     """``image`` uint8 [height, width] or [height, width, 3], RGB, with ``boxes`` on it; or ``text``, and the
-    ``continuation`` that a model has written. ``caption``: a few words below. ``is_right``: whether a prediction is;
-    None where that cannot be said."""
+    ``continuation`` that a model has written. ``caption``: a few words below. ``is_right``: whether a prediction is
+    right; None where that is undefined."""
 
     image: NDArray[np.uint8] | None = None
     boxes: tuple[Box, ...] = ()
@@ -38,14 +38,14 @@ class Shown:
 
 
 def described(example: Any) -> Shown:
-    """An example of which nothing better is known: the fields it has, in words."""
+    """The fields of an example in words, for tasks without a picture of their own."""
     if not isinstance(example, Mapping):
         return Shown(text=_in_words(example))
     return Shown(text="\n".join(f"{name}: {_in_words(value)}" for name, value in example.items()))
 
 
 def in_numbers(outputs: Mapping[str, NDArray[Any]], row: int) -> str:
-    """A model's outputs for one row, as far as each is one number."""
+    """A model's outputs for one row that are single numbers."""
     return ", ".join(f"{name} {values[row]:.3g}" for name, values in outputs.items() if values.ndim == 1)
 
 

@@ -1,4 +1,4 @@
-"""The examples that a run had to leave out, by name: ``skipped.jsonl``."""
+"""``skipped.jsonl``: the examples that failed at their first use."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Skips:
         return self._journal.position
 
     def add(self, skipped: Iterable[Skipped]) -> None:
-        """These were to be used for the first time, and could not."""
+        """Add a line for each."""
         for example in skipped:
             self._journal.append(asdict(example))
 
@@ -40,12 +40,12 @@ class Skips:
 
 
 def gather_skips(ranks: Ranks, skipped: Iterable[Skipped]) -> list[Skipped]:
-    """Those of every rank, in the order of the ranks, on every rank."""
+    """Gather skipped examples from all ranks, in rank order; collective."""
     blob = json.dumps([asdict(example) for example in skipped]).encode()
     return [Skipped(**example) for one in ranks.gather_bytes(blob) for example in json.loads(one)]
 
 
 def read_skips(folder: Path) -> list[Skipped]:
-    """All of them, in the order in which they were met."""
+    """All skipped examples of the run in ``folder``, in the order of training."""
     path = folder / FILE_NAME
     return [Skipped(**json.loads(line)) for line in path.read_text().splitlines()] if path.exists() else []

@@ -1,6 +1,6 @@
 """The local, append-only record of a run's metrics: one JSON line per mark, cut at the checkpoint's position on resume.
 
-It is the truth about a run; trackers send from it, and may be late, slow or absent.
+It is the complete record of a run. Trackers send from it, and may be late, slow or absent.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ FILE_NAME = "metrics.jsonl"
 
 
 @dataclass(frozen=True)
-class Entry:
+class LoggedMark:
     """The metrics of one mark: ``step`` in fresh examples, ``time_ms`` since the Unix epoch, ``end`` the byte position
     in the spool just after this entry."""
 
@@ -50,10 +50,10 @@ class Spool:
         self._journal.close()
 
 
-def read_spool(folder: Path, *, start: int = 0, end: int | None = None) -> Iterator[Entry]:
+def read_spool(folder: Path, *, start: int = 0, end: int | None = None) -> Iterator[LoggedMark]:
     """The entries of ``folder``'s spool between two byte positions that entries begin or end at.
 
-    A torn last line (the process died while writing) is left out.
+    An incomplete last line, of a process that died while writing, is left out.
     """
     path = folder / FILE_NAME
     if not path.exists():
@@ -66,4 +66,4 @@ def read_spool(folder: Path, *, start: int = 0, end: int | None = None) -> Itera
             if not line.endswith(b"\n") or (end is not None and position > end):
                 return
             fields = json.loads(line)
-            yield Entry(fields["step"], fields["time_ms"], fields["metrics"], position)
+            yield LoggedMark(fields["step"], fields["time_ms"], fields["metrics"], position)

@@ -1,10 +1,12 @@
-"""Where the time went, and what the time model makes of it (DESIGN section 6; paper, section 2)."""
+"""Time measurements of training, and the time model (paper, section 2)."""
 
 from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -14,14 +16,14 @@ from dataecho.pipeline.batch import Batch
 
 @dataclass
 class Sums:
-    """Seconds and counts over a stretch of training, evaluation and logging left out.
+    """Seconds and counts of an interval of training, without evaluation and logging.
 
     ``upstream_seconds``: workers' time up to the echo point; ``downstream_seconds``: workers' time after it;
-    ``transfer_seconds``: in which data were fetched or read by threads of their own; ``num_reads``: examples that were
-    read, those for the shuffle buffer among them; ``step_seconds``: the loop's time outside of ``next``;
-    ``input_wait_seconds``: inside of ``next``; ``filling_seconds``: as much of that as was waited for the first batch
-    of a process, while the shuffle buffer was filled and there was nothing to train on; ``cpu_seconds``: of the whole
-    process; ``total_lag``: steps between each repeat and the use before it, summed over ``repeats``.
+    ``transfer_seconds``: time in which separate threads fetched or read data; ``num_reads``: examples read, those for
+    the shuffle buffer included; ``step_seconds``: the loop's time outside of ``next(feed)``; ``input_wait_seconds``:
+    its time inside; ``filling_seconds``: the part of the latter before the first batch of a process, while the shuffle
+    buffer is filled; ``cpu_seconds``: processor time of the whole process; ``total_lag``: steps between each repeat and
+    the use before it, summed over ``repeats``.
     """
 
     upstream_seconds: float = 0.0
@@ -39,22 +41,21 @@ class Sums:
     repeats: int = 0
 
     def minus(self, other: Sums) -> Sums:
-        """What was added since ``other``."""
+        """The difference to the earlier sums ``other``."""
         return Sums(**{name: value - getattr(other, name) for name, value in asdict(self).items()})
 
 
 def _num_cores() -> int:
-    """That this process may use, which may be fewer than there are."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
 class TimeModel:
-    """``upstream_time`` seconds to produce a fresh batch up to the echo point with all workers; ``downstream_time``
-    seconds per step for the rest; both while the other side ran. ``shares_cores``: whether they compete for them.
-    ``workers_are_upstream``: nothing, or a whole batch, is echoed, so all that the workers do is upstream.
-    ``batch_size`` and everything measured are those of one of ``num_ranks`` ranks, a fresh example's time is that of
-    all of them."""
+    """Computes the timing metrics of :mod:`dataecho.training.metrics`. ``shares_cores``: whether training computes on
+    the workers' cores. ``workers_are_upstream``: whether all work of the workers is upstream, because nothing, or whole
+    batches, are echoed. ``batch_size`` and all measurements are those of one of ``num_ranks`` ranks; the time of a
+    fresh example is that of all ranks together."""
 
     batch_size: int
     num_workers: int
@@ -64,20 +65,21 @@ class TimeModel:
     num_cores: int = field(default_factory=_num_cores)
 
     def metrics(self, sums: Sums) -> dict[str, float]:
-        """The timing metrics of a stretch; names as in DESIGN section 5. Empty where nothing was trained."""
+        """The timing metrics of a stretch, by their names in :mod:`dataecho.training.metrics`; empty where nothing was
+        trained."""
         if not sums.steps or not sums.fresh_examples:
             return {}
         fresh_batches = sums.fresh_examples / self.batch_size
         above, below = sums.upstream_seconds / self.num_workers, sums.downstream_seconds / self.num_workers
         if self.workers_are_upstream:
             above, below = above + below, 0.0
-        # Transfers and workers run side by side, each the next one's input: the slower one counts. What is transferred
-        # is counted when it is read: as much as the shuffle buffer holds is read before anything is fresh.
+        # Transfers and workers run in parallel: the slower one counts. Transfers are counted per read, since the
+        # shuffle buffer is read before anything is fresh.
         per_read = sums.transfer_seconds / sums.num_reads if sums.num_reads else 0.0
         upstream = max(above / fresh_batches, per_read * self.batch_size)
-        # Downstream of the echo point the workers and the training step run side by side: the slower one counts.
+        # Downstream of the echo point the workers and the training step run in parallel: the slower one counts.
         downstream = max(sums.step_seconds, below) / sums.steps
-        # Upstream has worked from the beginning, downstream since there was a first batch.
+        # The upstream side works from the beginning, the downstream side from the first batch on.
         predicted = max(above, sums.transfer_seconds, sums.filling_seconds + sums.steps * downstream)
         if self.shares_cores:
             predicted = max(predicted, sums.cpu_seconds / self.num_cores)
@@ -97,28 +99,28 @@ class TimeModel:
 class Timekeeper:
     """Adds up :class:`Sums` while training runs: ``ask`` just before ``next(feed)``, ``got`` just after."""
 
-    def __init__(self, meter: Meter, sums: Sums) -> None:
-        self.sums = sums
-        self._meter = meter
+    def __init__(self, meter: Meter, model: TimeModel) -> None:
+        self.sums, self._window_start = Sums(), Sums()
+        self._meter, self._model = meter, model
         self._last = self._cpu = 0.0
         self._waits: list[float] = []
         self._reading = meter.read()
-        #: Until this process has its first batch.
+        #: Whether this process still waits for its first batch.
         self.has_no_batch_yet = True
 
     def start(self) -> None:
-        """Training goes on: what happened since :meth:`stop` is not part of it."""
+        """Begin, or go on after :meth:`stop`; the time between does not count."""
         self._last, self._cpu = time.perf_counter(), time.process_time()
         self._reading = self._meter.read()
 
     def ask(self) -> None:
-        """The loop asks for a batch: until here it worked."""
+        """The loop asks for a batch: the time until now was step time."""
         now = time.perf_counter()
         self.sums.step_seconds += now - self._last
         self._last = now
 
     def got(self) -> None:
-        """The batch is there: until here the loop waited."""
+        """The loop has its batch: the time until now was input wait."""
         now = time.perf_counter()
         wait, self._last = now - self._last, now
         self.sums.input_wait_seconds += wait
@@ -127,15 +129,33 @@ class Timekeeper:
             self.has_no_batch_yet = False
             self.sums.filling_seconds += wait
 
-    def take_waits(self) -> dict[str, float]:
-        """Mean and 95th percentile of the waits for input since the last call, in seconds; empty if there was none."""
-        waits, self._waits = self._waits, []
+    def metrics(self) -> dict[str, float]:
+        """The timing metrics of the whole run."""
+        return self._model.metrics(self.sums)
+
+    def take_window(self) -> dict[str, float]:
+        """The timing metrics since the last call, and the mean and 95th percentile of the waits for input in this
+        process, in seconds."""
+        window = self._model.metrics(self.sums.minus(self._window_start))
+        waits, self._waits, self._window_start = self._waits, [], Sums(**asdict(self.sums))
         if not waits:
-            return {}
-        return {"input_wait_mean": float(np.mean(waits)), "input_wait_p95": float(np.percentile(waits, 95))}
+            return window
+        return {
+            **window,
+            "input_wait_mean": float(np.mean(waits)),
+            "input_wait_p95": float(np.percentile(waits, 95)),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """The sums now, and when the window began."""
+        return {"sums": asdict(self.sums), "window_start": asdict(self._window_start)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where :meth:`state_dict` was taken."""
+        self.sums, self._window_start = Sums(**state["sums"]), Sums(**state["window_start"])
 
     def trained(self, batch: Batch) -> None:
-        """A step was done."""
+        """Count a step on ``batch``."""
         sums = self.sums
         sums.steps += 1
         sums.fresh_examples += batch.num_fresh
@@ -144,7 +164,7 @@ class Timekeeper:
         sums.total_lag += batch.planned.total_lag
 
     def stop(self) -> None:
-        """Training pauses or ends: bring in what the workers and the processor did."""
+        """Training pauses or ends: add the work of the workers and the processor time."""
         self.ask()
         reading = self._meter.read()
         self.sums.upstream_seconds += reading.upstream_seconds - self._reading.upstream_seconds

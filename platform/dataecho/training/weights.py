@@ -1,5 +1,4 @@
-"""Weights by themselves, in one safetensors file with framework-neutral names: how they get from one run, or one
-framework, to another."""
+"""Weights in a safetensors file with framework-neutral names, which any run in any framework can start from."""
 
 from __future__ import annotations
 
@@ -33,7 +32,7 @@ def checkpoint_weights(path: Path) -> Arrays:
 
 
 def write_weights(path: Path, weights: Arrays) -> Path:
-    """The file, whole or not at all."""
+    """Write the file at ``path`` atomically."""
     draft = path.with_suffix(f".{os.getpid()}")
     save_file(weights, draft)
     draft.replace(path)
@@ -41,7 +40,8 @@ def write_weights(path: Path, weights: Arrays) -> Path:
 
 
 def read_weights(path: Path) -> Arrays:
-    """What :func:`write_weights`, or any program that knows the names, wrote. Raises :class:`SettingError`."""
+    """The weights in a file of :func:`write_weights`, or of any program that uses the same names. Raises
+    :class:`SettingError` for a file that cannot be read."""
     try:
         return load_file(path)
     except (OSError, SafetensorError, TypeError) as error:

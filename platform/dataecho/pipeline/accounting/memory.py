@@ -1,4 +1,4 @@
-"""How much memory the input side will take, before anything runs (DESIGN section 1, "Reading")."""
+"""How much memory the input side will take, before anything runs."""
 
 from __future__ import annotations
 

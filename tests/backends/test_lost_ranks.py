@@ -1,10 +1,10 @@
-"""A lost rank is told from a fault of the model, whatever words either has."""
+"""A lost rank is told from a fault of the model, even if both use the same phrases."""
 
 import pytest
 import torch
 import torch.distributed as dist
 
-from dataecho.backends.torch_parallel import talking
+from dataecho.backends.torch_rank_errors import lost_ranks_detected
 from dataecho.training.ranks import OneRank, RankLost
 from tests.training.conftest import ThreadRanks
 
@@ -24,7 +24,7 @@ def test_a_fault_of_the_model_stays_what_it_is(text):
     def fail():
         raise RuntimeError(text)
 
-    with pytest.raises(RuntimeError) as caught, talking(ThreadRanks.several(2)[0]):
+    with pytest.raises(RuntimeError) as caught, lost_ranks_detected(ThreadRanks.several(2)[0]):
         fail()
     assert caught.type is RuntimeError and str(caught.value) == text
 
@@ -39,23 +39,23 @@ def test_a_fault_in_a_models_backward_stays_what_it_is():
         def backward(context, gradient):
             raise RuntimeError(GLOO)
 
-    with pytest.raises(RuntimeError) as caught, talking(ThreadRanks.several(2)[0]):
+    with pytest.raises(RuntimeError) as caught, lost_ranks_detected(ThreadRanks.several(2)[0]):
         Fails.apply(torch.ones(3, requires_grad=True)).sum().backward()
     assert caught.type is RuntimeError
 
 
 @pytest.mark.parametrize("module", ["torch.nn.parallel.distributed", "torch.distributed.fsdp", "torch.autograd.graph"])
 @pytest.mark.parametrize("text", [GLOO, "Application timeout caused pair closure"])
-def test_what_pytorch_says_when_it_talks_is_a_lost_rank(module, text):
-    with pytest.raises(RankLost, match="waited for the others in vain"), talking(ThreadRanks.several(2)[0]):
+def test_an_error_of_pytorchs_communication_is_a_lost_rank(module, text):
+    with pytest.raises(RankLost, match="waited for the others in vain"), lost_ranks_detected(ThreadRanks.several(2)[0]):
         raised_in(module)(text)
-    with pytest.raises(RuntimeError) as caught, talking(ThreadRanks.several(2)[0]):
+    with pytest.raises(RuntimeError) as caught, lost_ranks_detected(ThreadRanks.several(2)[0]):
         raised_in(module)("Expected to have finished reduction; a parameter of the key store had no gradient")
     assert caught.type is RuntimeError  # of the model, told by PyTorch
 
 
-def test_pytorchs_own_errors_of_talk_are_lost_ranks_where_there_are_others():
-    with pytest.raises(RankLost), talking(ThreadRanks.several(2)[0]):
+def test_errors_of_distributed_pytorch_are_lost_ranks_where_there_are_others():
+    with pytest.raises(RankLost), lost_ranks_detected(ThreadRanks.several(2)[0]):
         raise dist.DistNetworkError("gone")
-    with pytest.raises(dist.DistNetworkError), talking(OneRank()):
+    with pytest.raises(dist.DistNetworkError), lost_ranks_detected(OneRank()):
         raise dist.DistNetworkError("gone")

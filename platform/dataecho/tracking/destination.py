@@ -1,4 +1,5 @@
-"""Where a run is tracked: what is typed wins, then where the run was, then MLflow's own variables, then the default."""
+"""The server and experiment of a run, in order of precedence: settings, the run's record, MLflow's environment
+variables, the default."""
 
 from __future__ import annotations
 
@@ -17,24 +18,23 @@ DEFAULT_EXPERIMENT = "dataecho"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
-    """``tracking_uri`` and ``experiment`` as they are typed, None where they are not; ``default_uri`` for a new run
-    that nobody says anything about."""
+class Destination:
+    """``tracking_uri`` and ``experiment``: the settings, None where they are not set; ``default_uri``: for a new run
+    without any."""
 
     tracking_uri: str | None = None
     experiment: str | None = None
     default_uri: str = ""
 
     def check(self, artifact_root: str | None) -> None:
-        """Raise :class:`SettingError` where a new run could not be tracked so."""
+        """Raise :class:`SettingError` where a new run could not be tracked."""
         uri, experiment = self.of(None)
         is_variable = self.tracking_uri is None and from_environment(URI_VARIABLE) is not None
         key = URI_VARIABLE if is_variable else "tracking.tracking_uri"
         check_settings(tracking_uri=uri, experiment=experiment, artifact_root=artifact_root, uri_key=key)
 
     def of(self, record: Record | None) -> tuple[str, str]:
-        """The URI, with credentials if there are some, and the experiment of the run with this record, None for a new
-        run."""
+        """The URI, with its credentials, and the experiment of the run with this record; None for a new run."""
         variable = from_environment(URI_VARIABLE)
         if record is None:
             uri = self.default_uri if variable is None else variable
