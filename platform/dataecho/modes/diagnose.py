@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dataecho.compose import compose_workload, versions
+from dataecho.compose.run_folder import new_folder
 from dataecho.diagnose.advice import diagnose as advise
 from dataecho.diagnose.fixes import cheap_fixes
 from dataecho.diagnose.measure import measure
@@ -14,7 +15,6 @@ from dataecho.diagnose.progress import showing
 from dataecho.environment import git_revision
 from dataecho.errors import require
 from dataecho.masking import masked_nested
-from dataecho.modes.folder import new_folder
 from dataecho.report.console import new_console
 from dataecho.settings import Node, read_settings
 

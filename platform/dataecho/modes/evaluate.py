@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataecho.compose import compose_workload
+from dataecho.compose.run_folder import chosen_checkpoint
 from dataecho.errors import require
-from dataecho.modes.checkpoint import chosen_checkpoint
 from dataecho.report.summary import print_evaluation
 from dataecho.settings import Node, read_settings
 from dataecho.training.checkpoint import load_checkpoint

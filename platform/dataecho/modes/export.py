@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from dataecho.compose.run_folder import chosen_checkpoint
 from dataecho.errors import setting
-from dataecho.modes.checkpoint import chosen_checkpoint
 from dataecho.settings import Settings
 from dataecho.training.weights import FILE_NAME as WEIGHTS
 from dataecho.training.weights import checkpoint_weights, write_weights

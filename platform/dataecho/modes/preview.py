@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from dataecho.compose import compose_input
+from dataecho.compose.run_folder import new_folder
 from dataecho.errors import shown
-from dataecho.modes.folder import new_folder
 from dataecho.pictures.preview import FILE_NAME, TEXT_FILE_NAME, draw_preview, has_text, in_words
 from dataecho.pictures.trace import trace
 from dataecho.report.progress_bar import progress_bar

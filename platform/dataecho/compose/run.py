@@ -1,0 +1,176 @@
+"""A training run: a workload, its folder and the checkpoint that it continues from."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+from dataecho.build import build
+from dataecho.compose.factor import echoes_no_items, factor_control, factor_name, new_factors
+from dataecho.compose.run_folder import resume_state, run_folder
+from dataecho.compose.workload import Workload, compose_workload
+from dataecho.environment import git_revision
+from dataecho.pipeline.feed import Feed
+from dataecho.settings import Node, flatten, read_settings
+from dataecho.training.budget import Budget
+from dataecho.training.contracts import Display, Hook, HookInfo, NoDisplay, RunInfo
+from dataecho.training.identity import identity_of, portable_state
+from dataecho.training.recipe import Recipe, TrainerSettings
+from dataecho.training.target import Target
+from dataecho.training.timing import TimeModel
+from dataecho.training.trainer import Observers, Origin, Trainer
+from dataecho.training.weights import read_weights
+
+#: Groups and keys that may change when a run is resumed: nothing that is computed depends on them.
+_FREE = frozenset(
+    {
+        "mode",
+        "run_dir",
+        "resume",
+        "checkpoint",
+        "checkpoints",
+        "runs",
+        "display",
+        "stop_at_target",
+        "max_loss_ratio",
+        "pruner",
+        "pipeline",
+        "tracking",
+        "diagnose",
+        "hooks",
+        "preview",
+        "pictures",
+    }
+)
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """Everything ``mode=train`` needs. Nothing is written to ``folder`` before :meth:`new_trainer`."""
+
+    workload: Workload
+    folder: Path
+    info: RunInfo
+    resume_from: dict[str, Any] | None
+    hooks: Sequence[Callable[[HookInfo], None]]
+
+    @cached_property
+    def _temporary_folder(self) -> Path:
+        """A temporary folder for a rank other than 0, removed when this process ends."""
+        folder = tempfile.mkdtemp(prefix="dataecho-rank-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        return Path(folder)
+
+    def new_trainer(self, display: Display) -> Trainer:
+        """The trainer; raises :class:`SettingError` for what cannot be planned, continued or written."""
+        workload, settings, task = self.workload, self.workload.settings, self.workload.task
+        time_model = TimeModel(
+            batch_size=workload.rank_batch_size,
+            num_ranks=workload.backend.ranks.num_ranks,
+            num_workers=workload.executor.num_workers,
+            shares_cores=workload.backend.shares_cores,
+            workers_are_upstream=echoes_no_items(settings, task),
+        )
+        trainer = Trainer(
+            self.folder if workload.backend.ranks.is_first else self._temporary_folder,
+            new_feed=partial(_feed, workload),
+            evaluate=workload.evaluate,
+            backend=workload.backend,
+            recipe=Recipe(
+                budget=Budget(**settings.budget.model_dump()),
+                schedule=workload.schedule,
+                target=Target(task.metric, task.target, task.higher_is_better),
+                settings=TrainerSettings(
+                    learning_rate=settings.optimizer.learning_rate,
+                    eval_interval=task.eval_interval,
+                    checkpoint_interval=settings.checkpoints.interval,
+                    keep_checkpoints=settings.checkpoints.keep,
+                    disk_timeout=settings.checkpoints.disk_timeout,
+                    stop_at_target=settings.stop_at_target,
+                    max_loss_ratio=settings.max_loss_ratio,
+                ),
+            ),
+            time_model=time_model,
+            observers=Observers(
+                tracker=workload.tracker,
+                display=display if workload.backend.ranks.is_first else NoDisplay(),
+                pruner=workload.pruner,
+            ),
+            origin=Origin(identity=_identity(workload), state=self.resume_from),
+            factor_control=factor_control(settings, task, time_model, look_ahead=workload.executor.look_ahead),
+        )
+        for hook, node in zip(self.hooks, settings.hooks, strict=True):
+            trainer.add_hook(hook, every=node.every, of=node.of)
+        return trainer
+
+
+def compose_training(config: Node, *, folder: Path | None, project: Path) -> TrainingRun:
+    """Compose a run in ``folder``; None for ``run_dir``, or a new folder named by the time."""
+    settings = read_settings(config)
+    hooks = [build(dict(node.model_extra or {}), Hook, key=f"hooks.{n}") for n, node in enumerate(settings.hooks)]
+    folder = run_folder(settings, folder)
+    resume_from = resume_state(settings, folder)
+    workload = compose_workload(config)
+    if resume_from is not None:
+        resume_from = portable_state(resume_from, held_out=workload.eval_source.digest)
+    folder = Path(workload.backend.ranks.from_first(str(folder)))  # the others' clocks may say another time
+    if settings.weights is not None and resume_from is None:
+        given = read_weights(Path(settings.weights))
+        workload.backend.load_weights(workload.task.starting_weights(given, workload.backend.weights()))
+    return TrainingRun(workload, folder, _run_info(workload, folder, project), resume_from, hooks)
+
+
+def _feed(workload: Workload, state: dict[str, Any] | None) -> Feed:
+    settings, task, ranks = workload.settings, workload.task, workload.backend.ranks
+    feed = Feed(
+        workload.train_source,
+        task.stages(),
+        batch_size=workload.rank_batch_size,
+        shuffle_buffer=task.shuffle_buffer // ranks.num_ranks,
+        seed=settings.seed,
+        echo_after=settings.echo.after,
+        factor=new_factors(settings, task, rank=ranks.rank),
+        rank=ranks.rank,
+        num_ranks=ranks.num_ranks,
+        batch_shuffle_buffer=settings.echo.shuffle_buffer,
+        settings=workload.executor,
+        state=state,
+    )
+    feed.memory.check(settings.pipeline.max_memory)
+    return feed
+
+
+def _identity(workload: Workload) -> dict[str, Any]:
+    fixed = {name: value for name, value in workload.config.items() if name not in _FREE}
+    return identity_of({**flatten(fixed), **workload.backend.identity}, held_out=workload.eval_source.digest)
+
+
+def _run_info(workload: Workload, folder: Path, project: Path) -> RunInfo:
+    settings, task, source = workload.settings, workload.task, workload.train_source
+    factor = factor_name(settings)
+    return RunInfo(
+        folder=folder,
+        name=f"{task.name} {settings.echo.name} {factor} seed {settings.seed}",
+        params=flatten(workload.config),
+        tags={
+            "task": task.name,
+            "backend": str(settings.backend["name"]),
+            "echo": settings.echo.name,
+            "factor": factor,
+            "num_ranks": str(workload.backend.ranks.num_ranks),
+            "git_revision": git_revision(project),
+            **({"emulated_source": json.dumps(workload.emulated)} if workload.emulated else {}),
+        },
+        dataset={
+            "name": task.name,
+            "digest": source.digest,
+            "num_examples": source.num_examples(0) if source.num_shards == 1 else None,
+        },
+    )

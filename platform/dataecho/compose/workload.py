@@ -1,0 +1,123 @@
+"""Task, data and backend, built and checked: the parts of a run that do not depend on its folder."""
+
+from __future__ import annotations
+
+import platform as machine
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+
+from dataecho.build import build
+from dataecho.compose.checks import check_held_out, check_ranks, check_settings
+from dataecho.errors import require
+from dataecho.pipeline.settings import PipelineSettings
+from dataecho.pipeline.source import Source
+from dataecho.pipeline.throttle import Throttle
+from dataecho.settings import Node, Settings, read_settings
+from dataecho.training.contracts import (
+    AcceleratorSettings,
+    Backend,
+    BackendContext,
+    NoTracker,
+    OptimizerSettings,
+    Pruner,
+    Task,
+    Tracker,
+)
+from dataecho.training.evaluation import evaluate
+from dataecho.training.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class Workload:
+    """The parts that do not depend on a run folder; ``mode=evaluate`` and ``mode=train`` share them."""
+
+    settings: Settings
+    config: Node
+    task: Task
+    schedule: Schedule
+    tracker: Tracker
+    pruner: Pruner
+    backend: Backend
+    train_source: Source
+    eval_source: Source
+    executor: PipelineSettings
+    emulated: dict[str, float]
+    """The limits of a training source that is slowed down on purpose; every result names them."""
+
+    @property
+    def rank_batch_size(self) -> int:
+        """This rank's rows of a step."""
+        return self.task.batch_size // self.backend.ranks.num_ranks
+
+    def evaluate(self) -> dict[str, float]:
+        """Held-out metrics of the backend's weights."""
+        return evaluate(self.task, self.eval_source, self.backend, self.executor)
+
+
+def compose_workload(config: Node) -> Workload:
+    """Check the whole configuration, then build task, data and backend. Raises :class:`SettingError`."""
+    settings = read_settings(config)
+    task = build(settings.task, Task, key="task")
+    schedule = build(settings.schedule, Schedule, key="schedule")
+    tracker = build(settings.tracking, Tracker, key="tracking")
+    pruner = build(settings.pruner, Pruner, key="pruner")
+    check_settings(settings, task, schedule)
+    if settings.mode == "train":  # to evaluate on what was trained on is a question of its own
+        check_held_out(task)
+    backend = _new_backend(settings, task)
+    check_ranks(settings, task, backend.ranks)
+    if not backend.ranks.is_first:
+        tracker = NoTracker()
+    executor = PipelineSettings(
+        **settings.pipeline.model_dump(exclude={"max_memory", "throttle"}),
+        hands_on=not backend.keeps_host_arrays,  # otherwise the loop would have to lay them differently
+    )
+    throttle = Throttle(**settings.pipeline.throttle.model_dump())
+    return Workload(
+        settings,
+        config,
+        task,
+        schedule,
+        tracker,
+        pruner,
+        backend,
+        throttle.slow_down(task.train_source()),
+        task.eval_source(),
+        executor,
+        throttle.limits,
+    )
+
+
+def versions(backend: Backend) -> dict[str, str]:
+    """Versions of Python and of the packages that a result depends on."""
+    return {
+        "dataecho": version("dataecho"),
+        "python": machine.python_version(),
+        "numpy": version("numpy"),
+        **backend.versions,
+    }
+
+
+def _new_backend(settings: Settings, task: Task) -> Backend:
+    name = settings.backend.get("name")
+    require(
+        name in task.models,
+        "backend",
+        name,
+        allowed=f"{', '.join(sorted(task.models))}, the frameworks that task={task.name} has a model for",
+        cure="Choose one of them, or add the model to the task.",
+    )
+    model = task.models[name]
+    context = BackendContext(
+        new_model=partial(build, model, object, key=f"task.models.{name}"),
+        optimizer=OptimizerSettings(**settings.optimizer.model_dump()),
+        accelerator=AcceleratorSettings(
+            name=settings.accelerator.name,
+            precision=str(settings.accelerator.precision),
+            devices=settings.accelerator.devices,
+        ),
+        seed=settings.seed,
+    )
+    node = {key: value for key, value in settings.backend.items() if key != "name"}
+    return build(node, Backend, context, key="backend")
