@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, final
 
 from dataecho.training.contracts import Backend, Pruner
@@ -12,14 +11,6 @@ from dataecho.training.metrics import check_names
 from dataecho.training.recipe import Recipe
 from dataecho.training.run_folder import RunFolder
 from dataecho.training.spent import Spent
-
-
-@dataclass(frozen=True, kw_only=True)
-class Best:
-    """The checkpoint with the best metric so far; None before the first."""
-
-    steps: int | None = None
-    value: float | None = None
 
 
 @final
@@ -46,7 +37,8 @@ class Marks:
         self._divergence = Divergence(recipe.settings.max_loss_ratio)
         self._next, self._evaluated_steps = 1, 0
         self.num_evaluations = 0
-        self.best = Best()
+        #: Steps and metric of the best checkpoint; None before the first.
+        self.best: dict[str, Any] = {"steps": None, "value": None}
         #: The training loss and the held-out metrics of the newest mark.
         self.metrics: dict[str, float] = {}
         self.diverged = self.pruned = False
@@ -83,8 +75,8 @@ class Marks:
         self.pruned = not (last or self.run_has_ended) and self._should_prune(value)
         self._next += 1
         if last or self.run_has_ended or self._checkpoint_is_due():
-            if self.target.is_better(value, self.best.value):
-                self.best = Best(steps=self._spent.counts.steps, value=value)
+            if self.target.is_better(value, self.best["value"]):
+                self.best = {"steps": self._spent.counts.steps, "value": value}
             self._save()
 
     def _should_prune(self, value: float) -> bool:
@@ -105,7 +97,7 @@ class Marks:
             "mark": self._next,
             "num_evaluations": self.num_evaluations,
             "evaluated_steps": self._evaluated_steps,
-            "best": {"steps": self.best.steps, "value": self.best.value},
+            "best": self.best,
             "metrics": self.metrics,
             "diverged": self.diverged,
             **self.target.state_dict(),
@@ -116,6 +108,6 @@ class Marks:
         """Continue where :meth:`state_dict` was taken. A run that was pruned may go on."""
         self._next, self.num_evaluations = state["mark"], state["num_evaluations"]
         self._evaluated_steps, self.diverged = state["evaluated_steps"], state["diverged"]
-        self.best, self.metrics = Best(**state["best"]), state["metrics"]
+        self.best, self.metrics = state["best"], state["metrics"]
         self.target.load_state_dict(state)
         self._divergence.load_state_dict(state)

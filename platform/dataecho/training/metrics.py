@@ -23,98 +23,63 @@ class Metric:
     varies: bool = False
 
 
+def _timing(name: str, unit: str, meaning: str, computed_in: str = "training/timing.py") -> Metric:
+    return Metric(name, unit, meaning, computed_in, varies=True)
+
+
 _COUNTS = "plan/counts.py"
 _CLOCK = "training/clock.py"
 _TARGET = "training/target.py"
-_TIMING = "training/timing.py"
-_DIVERGENCE = "training/divergence.py"
 _METER = "pipeline/accounting/meter.py"
 
 COUNTS = (
     Metric("fresh_examples", "examples", "items whose first use has been trained, with weight 1", _COUNTS),
-    Metric(
-        "entered_examples",
-        "examples",
-        "items that have entered the plan: the paper's cost where a buffer must be filled first",
-        _COUNTS,
-    ),
+    Metric("entered_examples", "examples", "items that have entered the plan, shuffle buffer included", _COUNTS),
     Metric("read_examples", "examples", "reads done, look-ahead and re-reads included", _METER, varies=True),
     Metric("skipped_examples", "examples", "items that failed at their first use, once each; never fresh", _COUNTS),
     Metric("delivered_examples", "rows", "rows of weight 1 that were trained, repeats included", _COUNTS),
     Metric("steps", "steps", "updates of the model", _COUNTS),
     Metric("epochs_entered", "epochs", "epochs of which an item has entered the plan", _COUNTS),
 )
-
 TIMES = (
-    Metric("wall_time", "s", "all time since the start of the run", _CLOCK, varies=True),
-    Metric("train_time", "s", "the same without evaluation, logging, saving and hooks", _CLOCK, varies=True),
-    Metric(
-        "upstream_time",
-        "s per fresh batch",
-        "time to produce a batch up to the echo point with all workers; without an echo, up to the device",
-        _TIMING,
-        varies=True,
-    ),
-    Metric("downstream_time", "s per step", "time of a step after the echo point", _TIMING, varies=True),
-    Metric("upstream_downstream_ratio", "1", "R: upstream_time / downstream_time", _TIMING, varies=True),
-    Metric("input_wait_fraction", "1", "share of train_time spent in waiting for a batch", _TIMING, varies=True),
-    Metric("input_wait_mean", "s", "mean wait for a batch since the last mark", _TIMING, varies=True),
-    Metric("input_wait_p95", "s", "95th percentile of these waits", _TIMING, varies=True),
-    Metric(
-        "predicted_time_per_fresh_example",
-        "s",
-        "the time model's: max(upstream, factor x downstream), and no less than the shared cores need",
-        _TIMING,
-        varies=True,
-    ),
-    Metric("measured_time_per_fresh_example", "s", "train_time / fresh_examples, as measured", _TIMING, varies=True),
+    _timing("wall_time", "s", "all time since the start of the run", _CLOCK),
+    _timing("train_time", "s", "the same without evaluation, logging, saving and hooks", _CLOCK),
+    _timing("upstream_time", "s per fresh batch", "time of all workers up to the echo point, or up to the device"),
+    _timing("downstream_time", "s per step", "time of a step after the echo point"),
+    _timing("upstream_downstream_ratio", "1", "R: upstream_time / downstream_time"),
+    _timing("input_wait_fraction", "1", "share of train_time spent in waiting for a batch"),
+    _timing("input_wait_mean", "s", "mean wait for a batch since the last mark"),
+    _timing("input_wait_p95", "s", "95th percentile of these waits"),
+    _timing("predicted_time_per_fresh_example", "s", "the time model's, for the same counts of steps and examples"),
+    _timing("measured_time_per_fresh_example", "s", "time of steps and waits per fresh example"),
 )
-
 ECHO = (
     Metric("factor", "uses", "uses of each example or batch; with factor=auto the newest", "plan/factors.py"),
-    Metric("duplicates_per_batch", "rows", "rows of a batch whose item is in it already, mean", _TIMING),
-    Metric("echo_lag", "steps", "steps between a repeat and the use before it, mean", _TIMING),
-    Metric(
-        "store_bytes",
-        "bytes",
-        "results kept for their next use: at the mark, and the largest in summary.json",
-        _METER,
-        varies=True,
-    ),
+    Metric("duplicates_per_batch", "rows", "rows of a batch whose item is in it already, mean", "training/timing.py"),
+    Metric("echo_lag", "steps", "steps between a repeat and the use before it, mean", "training/timing.py"),
+    _timing("store_bytes", "bytes", "results kept for their next use; in summary.json the most", _METER),
 )
-
 QUALITY = (
     Metric("train_loss", "1", "mean loss of the steps since the last mark", "training/marks.py"),
     Metric("eval_loss", "1", "mean loss of the held-out examples", "training/evaluation.py"),
 )
-
+_NAMED = {metric.name: metric for metric in (*COUNTS, *TIMES)}
 TARGET = (
     Metric("reached_target", "0 or 1", "whether a mark has reached the task's target", _TARGET),
     *(
-        Metric(
-            f"{cost.name}_to_target", cost.unit, f"{cost.name} at the first mark that reached it", _TARGET, cost.varies
-        )
-        for cost in (*COUNTS, *TIMES)
-        if cost.name in COSTS
+        Metric(f"{name}_to_target", cost.unit, f"{name} at the first mark that reached it", _TARGET, cost.varies)
+        for name, cost in ((name, _NAMED[name]) for name in COSTS)
     ),
 )
 
 #: By group, in the order of the page. All are in ``metrics.jsonl``, in MLflow and, over the whole run, in
 #: ``summary.json``; the two waits are not in the latter.
-GROUPS = {
-    "Counts": COUNTS,
-    "To the target": TARGET,
-    "Time": TIMES,
-    "Echo": ECHO,
-    "Quality": QUALITY,
-}
+GROUPS = {"Counts": COUNTS, "To the target": TARGET, "Time": TIMES, "Echo": ECHO, "Quality": QUALITY}
 METRICS = {metric.name: metric for group in GROUPS.values() for metric in group}
 
 #: What ``summary.json`` has besides metrics.
 SUMMARY = (
-    Metric(
-        "diverged", "true or false", "the training loss became infinite, or far larger than at the start", _DIVERGENCE
-    ),
+    Metric("diverged", "true or false", "the loss is not finite or far above its start", "training/divergence.py"),
     Metric("pruned", "true or false", "a pruner ended the run", "training/marks.py"),
     Metric("metric", "name", "the metric that the target is about", "training/contracts/task.py"),
     Metric("higher_is_better", "true or false", "how it is compared", "training/contracts/task.py"),
@@ -122,13 +87,7 @@ SUMMARY = (
     Metric("num_ranks", "processes", "processes that trained together", "training/ranks.py"),
     Metric("devices", "devices", "devices of each process", "modes/train.py"),
     Metric("emulated_source", "limits", "limits of pipeline.throttle; empty for a source at its own speed", _METER),
-    Metric(
-        "memory",
-        "bytes",
-        "the input side's results, records and batches: predicted before the start, measured in mean",
-        "pipeline/accounting/memory.py",
-        varies=True,
-    ),
+    _timing("memory", "bytes", "the input side's, predicted and measured (mean)", "pipeline/accounting/memory.py"),
     Metric("fetched_bytes", "bytes", "bytes fetched for shards that lie elsewhere", _METER, varies=True),
     Metric("worker_restarts", "processes", "worker processes started anew", _METER, varies=True),
     Metric("skipped", "list", "the skipped examples: name, stage and reason", "training/skips.py"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from dataecho.pipeline.batch import Skipped
 from dataecho.training.checkpoint import CheckpointStore
 from dataecho.training.disk import retry_while_full
 from dataecho.training.heartbeat import Heartbeat
-from dataecho.training.skips import Skips
+from dataecho.training.journal import Journal
+from dataecho.training.skips import FILE_NAME as SKIPS
 from dataecho.training.spool import Spool
 
 
@@ -32,7 +34,7 @@ class RunFolder:
         self._write = partial(retry_while_full, folder=path, timeout=disk_timeout, gives_up=is_ending)
         self._positions = {"spool_position": 0, "skips_position": 0}
         self._spool: Spool
-        self._skips: Skips
+        self._skips: Journal
 
     def open(self) -> None:
         """Make the folder, lock it, and cut its files at the positions of the checkpoint. Raises
@@ -42,7 +44,7 @@ class RunFolder:
             self._lock = FileLock(self.path / "run.lock", thread_local=False)
             self._lock.acquire(timeout=0)
             self._spool = Spool(self.path, position=self._positions["spool_position"])
-            self._skips = Skips(self.path, position=self._positions["skips_position"])
+            self._skips = Journal(self.path / SKIPS, position=self._positions["skips_position"])
         except Timeout as error:
             raise SettingError(
                 "run_dir",
@@ -67,7 +69,8 @@ class RunFolder:
 
     def add_skips(self, skipped: list[Skipped]) -> None:
         """Examples that failed at their first use."""
-        self._write(lambda: self._skips.add(skipped))
+        for example in skipped:
+            self._write(partial(self._skips.append, asdict(example)))
 
     def beat(self, *, wall_time: float, train_time: float, read_examples: int) -> None:
         """Write down what has been spent, for a resume after a kill."""

@@ -8,35 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from dataecho.pipeline.batch import Skipped
-from dataecho.training.journal import Journal
 from dataecho.training.ranks import Ranks
 
 FILE_NAME = "skipped.jsonl"
-
-
-class Skips:
-    """Writer of ``skipped.jsonl`` in ``folder``; keeps the first ``position`` bytes."""
-
-    def __init__(self, folder: Path, *, position: int = 0) -> None:
-        self._journal = Journal(folder / FILE_NAME, position=position)
-
-    @property
-    def position(self) -> int:
-        """See :attr:`Journal.position`."""
-        return self._journal.position
-
-    def add(self, skipped: Iterable[Skipped]) -> None:
-        """Add a line for each."""
-        for example in skipped:
-            self._journal.append(asdict(example))
-
-    def flush(self) -> None:
-        """See :meth:`Journal.flush`."""
-        self._journal.flush()
-
-    def close(self) -> None:
-        """Flush and close."""
-        self._journal.close()
 
 
 def gather_skips(ranks: Ranks, skipped: Iterable[Skipped]) -> list[Skipped]:

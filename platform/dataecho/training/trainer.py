@@ -319,7 +319,7 @@ class Trainer:
         state = {"identity": self._identity, "ranks": states, "backend": shared}
         for part in self._parts:
             state.update(part.state_dict())
-        self._folder.save(state, steps=steps, best_steps=self._marks.best.steps)
+        self._folder.save(state, steps=steps, best_steps=self._marks.best["steps"])
         self._observers.tracker.covered(self._folder.spool_position)
 
     def _feed_state(self, state: dict[str, Any]) -> dict[str, Any]:

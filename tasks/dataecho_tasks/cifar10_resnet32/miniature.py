@@ -8,7 +8,7 @@ import numpy as np
 
 from dataecho.errors import require
 from dataecho.pipeline.source import Source
-from dataecho.report.progress_bar import Tell
+from dataecho.report.progress_bar import Advance
 from dataecho.sources.index_store import user_cache_folder
 from dataecho_tasks.cifar10_resnet32.binary import FILES, SIDE, CifarBinarySource, as_record
 from dataecho_tasks.shared.images.drawing import Scenes
@@ -22,7 +22,7 @@ def miniature(*, split: str, num_examples: int, seed: int = 0, cache_dir: str | 
     or where ``XDG_CACHE_HOME`` says). Written by whoever asks first; another process that asks meanwhile waits."""
     require(split in FILES, "split", split, allowed=", ".join(FILES), cure="train is the larger part.")
 
-    def write(folder: Path, tell: Tell) -> None:
+    def write(folder: Path, tell: Advance) -> None:
         write_miniature(folder, split=split, num_examples=num_examples, seed=seed, tell=tell)
 
     folder = written_once(
@@ -37,7 +37,7 @@ def miniature(*, split: str, num_examples: int, seed: int = 0, cache_dir: str | 
 
 
 def write_miniature(
-    folder: Path, *, split: str, num_examples: int, seed: int = 0, tell: Tell = lambda written: None
+    folder: Path, *, split: str, num_examples: int, seed: int = 0, tell: Advance = lambda written: None
 ) -> None:
     """Write ``num_examples`` scenes of ``split`` into the files that CIFAR-10 has for it, in equal parts but for one.
     The same arguments write the same bytes, with the same version of OpenCV."""

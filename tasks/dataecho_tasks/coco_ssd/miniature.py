@@ -13,7 +13,7 @@ import cv2
 
 from dataecho.errors import require
 from dataecho.pipeline.source import Source
-from dataecho.report.progress_bar import Tell
+from dataecho.report.progress_bar import Advance
 from dataecho.sources.index_store import user_cache_folder
 from dataecho_tasks.coco_ssd.drawing import DigitScenes
 from dataecho_tasks.coco_ssd.source import PARTS, CocoSource
@@ -31,7 +31,7 @@ def miniature(*, split: str, num_examples: int, seed: int = 0, cache_dir: str | 
     where ``XDG_CACHE_HOME`` says). Written by whoever asks first; another process that asks meanwhile waits."""
     require(split in PARTS, "split", split, allowed=", ".join(PARTS), cure="train is the larger part.")
 
-    def write(folder: Path, tell: Tell) -> None:
+    def write(folder: Path, tell: Advance) -> None:
         write_miniature(folder, split=split, num_examples=num_examples, seed=seed, tell=tell)
 
     folder = written_once(
@@ -47,7 +47,7 @@ def miniature(*, split: str, num_examples: int, seed: int = 0, cache_dir: str | 
 
 
 def write_miniature(
-    folder: Path, *, split: str, num_examples: int, seed: int = 0, tell: Tell = lambda written: None
+    folder: Path, *, split: str, num_examples: int, seed: int = 0, tell: Advance = lambda written: None
 ) -> None:
     """Write ``num_examples`` scenes of ``split`` as COCO has them: ``<part>2017/<number>.jpg`` and
     ``annotations/instances_<part>2017.json``. The same arguments write the same bytes, with the same version of

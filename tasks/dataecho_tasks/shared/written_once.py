@@ -9,11 +9,17 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from dataecho.report.progress_bar import Tell, progress_bar
+from dataecho.report.progress_bar import Advance, progress_bar
 
 
 def written_once(
-    facts: str, write: Callable[[Path, Tell], object], *, root: Path, version: int | str, num_examples: int, title: str
+    facts: str,
+    write: Callable[[Path, Advance], object],
+    *,
+    root: Path,
+    version: int | str,
+    num_examples: int,
+    title: str,
 ) -> Path:
     """The folder below ``root`` that ``write(folder, tell)`` fills with what ``facts`` say. If it is there, nothing is
     done; another process that asks meanwhile waits; what an interrupted one has left is removed. Another ``version`` of
@@ -27,7 +33,7 @@ def written_once(
     return folder
 
 
-def _write_at_once(folder: Path, write: Callable[[Path, Tell], object], *, num_examples: int, title: str) -> None:
+def _write_at_once(folder: Path, write: Callable[[Path, Advance], object], *, num_examples: int, title: str) -> None:
     """The folder is there when it is complete: whoever sees it need not ask."""
     unfinished = folder.with_name(f"{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)

@@ -13,7 +13,7 @@ import cv2
 
 from dataecho.errors import require
 from dataecho.pipeline.source import Source
-from dataecho.report.progress_bar import Tell
+from dataecho.report.progress_bar import Advance
 from dataecho.sources.index_store import user_cache_folder
 from dataecho.sources.tar import TarSource
 from dataecho_tasks.shared.images.drawing import SPLITS, Scenes
@@ -32,7 +32,7 @@ def scenes(
     every 50,000; another process that asks meanwhile waits."""
     facts = f"{split}-{num_examples}-{pixels}px-q{quality}-s{seed}"
 
-    def write(folder: Path, tell: Tell) -> None:
+    def write(folder: Path, tell: Advance) -> None:
         write_scenes(
             folder,
             num_examples=num_examples,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
-from dataecho.report.progress_bar import Tell
+from dataecho.report.progress_bar import Advance
 from dataecho.sources.index_store import user_cache_folder
 from dataecho_tasks.shared.text.prose import Page, files, pages
 from dataecho_tasks.shared.written_once import written_once
@@ -24,7 +24,7 @@ def written_from_prose(kind: str, facts: str, write: Write, *, cache_dir: str | 
     """``~/.cache/dataecho/<kind>/<facts>-<...>``, or below ``cache_dir``, with what ``write(folder, pages)`` puts
     there, once (see :mod:`dataecho_tasks.shared.written_once`). Prose of other versions is another folder."""
 
-    def fill(folder: Path, tell: Tell) -> None:
+    def fill(folder: Path, tell: Advance) -> None:
         folder.mkdir()
         write(folder, list(pages(tell)))
         for path in folder.rglob("*"):
