@@ -70,7 +70,7 @@ class ResidentFeed:
         planner = self._feed._executor._engine._board._planner
         self._planned = iter(lambda: planner.next_event(1).batches[0], None)
         self._resident = itertools.cycle(resident)
-        self.meter, self.echo_after = self._feed.meter, self._feed.echo_after
+        self.meter, self.echo = self._feed.meter, self._feed.echo
         self.resume = self.close = lambda: None
         self.pause = lambda timeout: True
         self.ready = lambda timeout: True

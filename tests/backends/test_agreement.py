@@ -9,8 +9,8 @@ import tests.backends.two_cpus  # noqa: F401
 from dataecho.backends.tensorflow_backend import TensorflowBackend
 from dataecho.backends.torch_backend import TorchBackend
 from dataecho.build import build
+from dataecho.pipeline.echo_point import EchoPoint
 from dataecho.pipeline.feed import Feed
-from dataecho.pipeline.stage import echo_point
 from dataecho.training.contracts import AcceleratorSettings, BackendContext, OptimizerSettings, Task
 from tests.support import config
 
@@ -48,7 +48,7 @@ def batches(task):
         batch_size=BATCH_SIZE,
         shuffle_buffer=32,
         seed=0,
-        echo_after=echo_point("before_augmentation", stages),
+        echo_after=EchoPoint.resolve("before_augmentation", stages).stage,
         factor=2.0,
     ) as feed:
         return list(itertools.islice(feed, NUM_STEPS))

@@ -456,7 +456,7 @@ def test_without_augmentation_the_long_names_are_refused_and_example_is_the_last
         with pytest.raises(SettingError, match=f"echo={name}.*use echo=example"):
             Feed(CountingSource(), stages, batch_size=8, shuffle_buffer=16, seed=0, echo_after=name)
     with Feed(CountingSource(), stages, batch_size=8, shuffle_buffer=16, seed=0, echo_after="example") as batches:
-        assert batches.echo_after == "decode"
+        assert batches.echo.stage == "decode"
 
 
 def test_a_batch_larger_than_the_source_is_refused():

@@ -7,6 +7,7 @@ import pytest
 
 from dataecho.pipeline.accounting.meter import Times
 from dataecho.pipeline.batch import new_arrays
+from dataecho.pipeline.echo_point import NO_ECHO
 from dataecho.pipeline.engine.fill import put
 from dataecho.pipeline.engine.rows import Rows
 from dataecho.pipeline.engine.work import Made, Work
@@ -15,7 +16,7 @@ from dataecho.pipeline.stage import ExampleError
 
 
 def test_a_broken_row_is_not_named_as_one_that_may_not_fit():
-    work = Work(ArraySource({"x": np.arange(4)}), [], echo_after="batch", seed=0)
+    work = Work(ArraySource({"x": np.arange(4)}), [], echo=NO_ECHO, seed=0)
     zeros = np.zeros(3, np.int64)
     rows = Rows(np.arange(3), zeros, zeros, zeros, np.array([3, 1, 2]), zeros, zeros + 1)
     made = Made(np.array([1, 2]), [{"x": np.zeros(2)}, {"x": np.zeros(5)}], {0: "broken"})

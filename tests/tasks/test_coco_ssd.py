@@ -17,9 +17,10 @@ from dataecho.build import build
 from dataecho.compose import compose_workload
 from dataecho.errors import DataError, SettingError
 from dataecho.modes import run_mode
+from dataecho.pipeline.echo_point import EchoPoint
 from dataecho.pipeline.feed import Feed
 from dataecho.pipeline.settings import PipelineSettings
-from dataecho.pipeline.stage import Broken, ExampleError, echo_point
+from dataecho.pipeline.stage import Broken, ExampleError
 from dataecho.plan.keys import KeyStream
 from dataecho.testing.source_contract import SourceContract, all_positions, fingerprints
 from dataecho.testing.task_contract import TaskContract
@@ -688,8 +689,8 @@ def test_the_stages_and_where_the_aliases_of_echo_points_lie(cache):
         ("colour", True),
         ("targets", False),
     ]
-    assert echo_point("before_augmentation", stages) == "decode"
-    assert echo_point("after_augmentation", stages) == "colour"
+    assert EchoPoint.resolve("before_augmentation", stages).stage == "decode"
+    assert EchoPoint.resolve("after_augmentation", stages).stage == "colour"
     plain = task_of(*small(cache, "task.max_expand=1", "task.min_crop=1", "task.colour=0"))
     assert [stage.name for stage in plain.stages()] == ["decode", "resize", "targets"]
     assert [stage.name for stage in plain.eval_stages()] == ["decode", "resize", "targets"]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataecho.compose.factor import new_factors
+from dataecho.compose.factor import echo_of, new_factors
 from dataecho.errors import require
-from dataecho.pipeline.stage import BATCH, DEVICE, echo_point, stage_names
+from dataecho.pipeline.stage import stage_names
 from dataecho.settings import Settings
 from dataecho.sources.same_data import are_same_data
 from dataecho.training.budget import Budget
@@ -15,8 +15,7 @@ from dataecho.training.schedule import Schedule
 
 def check_echo(settings: Settings, task: Task) -> None:
     """Check that echo, factor and the task's stages fit together."""
-    stages = task.stages()
-    stage_names(stages)
+    stage_names(task.stages())
     factor, echo = settings.factor, settings.echo
     if echo.after is None:
         require(
@@ -27,19 +26,19 @@ def check_echo(settings: Settings, task: Task) -> None:
             cure="Choose what to echo as well, for instance echo=before_augmentation.",
         )
     else:
-        point = echo_point(echo.after, stages)
+        point = echo_of(settings, task)
         require(
             factor is not None,
             "factor",
             factor,
             allowed="any real number >= 1, auto, or a recorded history (*.json)",
-            cure=f"echo={echo.name} repeats the output of {point!r}; say how often, for instance factor=2.",
+            cure=f"echo={echo.name} repeats the output of {point.stage!r}; say how often, for instance factor=2.",
         )
         require(
-            echo.shuffle_buffer == 0 or point in (BATCH, DEVICE),
+            echo.shuffle_buffer == 0 or point.echoes_batches,
             "echo.shuffle_buffer",
             echo.shuffle_buffer,
-            allowed=f"0 with an echo after {point!r}",
+            allowed=f"0 with an echo after {point.stage!r}",
             cure="Example echo goes through the task's one buffer, task.shuffle_buffer; only batch echo has its own.",
         )
     require(

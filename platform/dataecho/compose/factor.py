@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dataecho.pipeline.stage import BATCH, DEVICE, echo_point
+from dataecho.pipeline.echo_point import EchoPoint
 from dataecho.plan.factors import FactorHistory, read_history
 from dataecho.plan.plan import OPEN_BLOCK
 from dataecho.settings import Settings
@@ -21,7 +21,7 @@ def new_factors(settings: Settings, task: Task, *, rank: int = 0) -> FactorHisto
         case "auto":
             return FactorHistory.to_be_decided()
         case str(path):
-            return read_history(Path(path), echoes_batches=echoes_no_items(settings, task), rank=rank)
+            return read_history(Path(path), echoes_batches=echo_of(settings, task).echoes_batches, rank=rank)
         case number:
             return FactorHistory.constant(number)
 
@@ -30,7 +30,7 @@ def factor_control(settings: Settings, task: Task, time_model: TimeModel, *, loo
     """The control that decides an automatic factor while the run trains, or keeps a given one."""
     if settings.factor != "auto":
         return FixedFactor()
-    echoes_batches = echoes_no_items(settings, task)
+    echoes_batches = echo_of(settings, task).echoes_batches
     buffer = settings.echo.shuffle_buffer if echoes_batches else task.shuffle_buffer / task.batch_size
     return AutoFactor(
         time_model,
@@ -48,6 +48,6 @@ def factor_name(settings: Settings) -> str:
     return f"{1.0 if settings.factor is None else settings.factor:g}"
 
 
-def echoes_no_items(settings: Settings, task: Task) -> bool:
-    """Whether nothing is echoed, or whole batches are."""
-    return settings.echo.after is None or echo_point(settings.echo.after, task.stages()) in (BATCH, DEVICE)
+def echo_of(settings: Settings, task: Task) -> EchoPoint:
+    """The echo point of a run."""
+    return EchoPoint.resolve(settings.echo.after, task.stages())

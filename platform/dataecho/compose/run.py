@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dataecho.build import build
-from dataecho.compose.factor import echoes_no_items, factor_control, factor_name, new_factors
+from dataecho.compose.factor import echo_of, factor_control, factor_name, new_factors
 from dataecho.compose.run_folder import resume_state, run_folder
 from dataecho.compose.workload import Workload, compose_workload
 from dataecho.environment import git_revision
@@ -76,7 +76,7 @@ class TrainingRun:
             num_ranks=workload.backend.ranks.num_ranks,
             num_workers=workload.executor.num_workers,
             shares_cores=workload.backend.shares_cores,
-            workers_are_upstream=echoes_no_items(settings, task),
+            workers_are_upstream=not echo_of(settings, task).echoes_items,
         )
         trainer = Trainer(
             self.folder if workload.backend.ranks.is_first else self._temporary_folder,

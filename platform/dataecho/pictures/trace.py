@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from dataecho.pipeline.echo_point import EchoPoint
 from dataecho.pipeline.engine.rows import Rows
 from dataecho.pipeline.engine.work import Work
 from dataecho.pipeline.feed import plan_of
 from dataecho.pipeline.source import Source
-from dataecho.pipeline.stage import BATCH, DEVICE, Broken, as_examples, echo_point
+from dataecho.pipeline.stage import BATCH, Broken, as_examples
 from dataecho.plan.batch import PlannedBatch
 from dataecho.plan.events import NeedsLength, Planned
 from dataecho.plan.factors import FactorHistory
@@ -74,8 +75,7 @@ def trace(
     that is opened. Raises :class:`SettingError` for settings that cannot be planned."""
 
     stages = task.stages()
-    after = BATCH if echo_after is None else echo_point(echo_after, stages)
-    echoes_batches = echo_after is not None and after in (BATCH, DEVICE)
+    echo = EchoPoint.resolve(echo_after, stages)
     lengths: dict[int, int] = {}
     plan = plan_of(
         source,
@@ -84,25 +84,25 @@ def trace(
         batch_size=task.batch_size,
         shuffle_buffer=task.shuffle_buffer,
         factor=factor,
-        echo_batches=echoes_batches,
+        echo_batches=echo.echoes_batches,
         batch_shuffle_buffer=batch_shuffle_buffer,
     )
     for length in lengths.values():
         on_shard(length)
-    buffer = batch_shuffle_buffer if echoes_batches else task.shuffle_buffer / task.batch_size
+    buffer = batch_shuffle_buffer if echo.echoes_batches else task.shuffle_buffer / task.batch_size
     most_steps = int(_MOST_BUFFERS * buffer + 2 * factor.newest) + 2
     found = _first_uses(
         itertools.islice(_planned(plan, lengths, source, on_shard), most_steps),
-        num_batches=2 if echoes_batches and factor.newest > 1 else 1,
+        num_batches=2 if echo.echoes_batches and factor.newest > 1 else 1,
         num_examples=num_examples,
         num_repeats=num_repeats,
     )
-    columns = _after_every_stage(Work(source, stages, echo_after=after, seed=seed), found, task.show)
+    columns = _after_every_stage(Work(source, stages, echo=echo, seed=seed), found, task.show)
     names = list(columns)
-    num_once = names.index(after) + 1 if after in names else len(names)
+    num_once = names.index(echo.stage) + 1 if echo.stage in names else len(names)
     once, repeated = names[:num_once], names[num_once:]
     if echo_after is not None and not repeated:
-        repeated = [after if echoes_batches else BATCH]
+        repeated = [echo.stage if echo.echoes_batches else BATCH]
         columns[repeated[0]] = columns[once[-1]]
     rows_of: dict[int, list[int]] = defaultdict(list)
     for row, use in enumerate(found):

@@ -13,10 +13,11 @@ from dataecho.errors import SettingError, require
 from dataecho.pipeline.accounting.memory import Memory, measure_sizes, predict_memory
 from dataecho.pipeline.accounting.meter import Meter
 from dataecho.pipeline.batch import Batch
+from dataecho.pipeline.echo_point import NO_ECHO, EchoPoint
 from dataecho.pipeline.engine.executor import Executor, reads_at_entry
 from dataecho.pipeline.settings import PipelineSettings
 from dataecho.pipeline.source import Source
-from dataecho.pipeline.stage import BATCH, DEVICE, Stage, echo_point
+from dataecho.pipeline.stage import Stage
 from dataecho.plan.factors import FactorHistory
 from dataecho.plan.once import OncePlan
 from dataecho.plan.plan import Plan
@@ -62,8 +63,9 @@ class Feed:
             allowed="1, for there is no echo",
             cure="Choose where to echo: echo_after=... (on the command line echo=before_augmentation).",
         )
-        after = echo_point(echo_after, stages) if echo_after is not None else BATCH
-        self._identity = {"echo_after": after, "source": source.digest}
+        #: Which results are used several times.
+        self.echo = EchoPoint.resolve(echo_after, stages)
+        self._identity = {"echo_after": self.echo.stage, "source": source.digest}
         settings = settings or PipelineSettings()
         lengths: dict[int, int] = {}
         # Two cursors of one plan: the engine's runs ahead, this one follows what was trained.
@@ -75,7 +77,7 @@ class Feed:
                 batch_size=batch_size,
                 shuffle_buffer=shuffle_buffer,
                 factor=self.factors,
-                echo_batches=echo_after is not None and after in (BATCH, DEVICE),
+                echo_batches=self.echo.echoes_batches,
                 batch_shuffle_buffer=batch_shuffle_buffer,
                 rank=rank,
                 num_ranks=num_ranks,
@@ -88,14 +90,13 @@ class Feed:
             lengths[shard] = source.num_examples(shard)  # that of the state is refused where the data have changed
             ahead.load_state(state)
             self._cursor.load_state(state)
-        self.echo_after = after
-        self._sizes = partial(measure_sizes, source, stages, echo_after=after, shard=next(ahead.shards_ahead())[1])
+        self._sizes = partial(measure_sizes, source, stages, echo=self.echo, shard=next(ahead.shards_ahead())[1])
         self._memory = partial(
             predict_memory,
             batch_size=batch_size,
             shuffle_buffer=shuffle_buffer,
             factor=_factor_of_most_memory(self.factors),
-            echoes_batches=after in (BATCH, DEVICE),
+            echo=self.echo,
             batch_shuffle_buffer=batch_shuffle_buffer,
             reads_at_entry=reads_at_entry(source),
             look_ahead=settings.look_ahead,
@@ -105,10 +106,10 @@ class Feed:
         self.num_to_fill = 0
         if reads_at_entry(source) and not self._cursor.num_batches:
             factor_first = self.factors.changes[0][1]
-            if after in (BATCH, DEVICE):
-                self.num_to_fill = round(shuffle_buffer + batch_size * (1 + batch_shuffle_buffer / factor_first))
-            else:
+            if self.echo.echoes_items:
                 self.num_to_fill = round((shuffle_buffer + batch_size) / factor_first)
+            else:
+                self.num_to_fill = round(shuffle_buffer + batch_size * (1 + batch_shuffle_buffer / factor_first))
         self._fetches = source.num_fetches > 0
         #: Seconds in which a shard was fetched for :attr:`memory`: the first batch need not wait for it any more.
         self.head_start = 0.0
@@ -117,7 +118,7 @@ class Feed:
             source,
             stages,
             ahead,
-            echo_after=after,
+            echo=self.echo,
             seed=seed,
             lengths=lengths,
             visits=ahead.shards_ahead(),
@@ -278,7 +279,7 @@ def once_through(
         source,
         stages,
         OncePlan(lengths, num_shards=source.num_shards, batch_size=batch_size, rank=rank, num_ranks=num_ranks),
-        echo_after=BATCH,
+        echo=NO_ECHO,
         seed=0,
         lengths=lengths,
         visits=((0, shard, 0) for shard in range(source.num_shards)),

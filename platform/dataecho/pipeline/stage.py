@@ -62,39 +62,6 @@ def stage_names(stages: Sequence[Stage]) -> tuple[str, ...]:
     return names
 
 
-def echo_point(after: str, stages: Sequence[Stage]) -> str:
-    """The stage that ``after`` names: a stage's own name, or one of :data:`ALIASES`.
-
-    ``before_augmentation`` is the stage just before the first random one, ``after_augmentation`` the last random one;
-    where nothing is random both are the same thing, called ``example``: the last stage before ``batch``.
-    """
-    names = stage_names(stages)
-    randoms = [number for number, stage in enumerate(stages, start=1) if stage.random]
-    if after in names:
-        return after
-    if after not in ALIASES:
-        raise SettingError(
-            "echo.after", after, allowed=", ".join((*names, *ALIASES)), cure="Name a stage of this task's pipeline."
-        )
-    if after == "example":
-        if randoms:
-            raise SettingError(
-                "echo",
-                after,
-                allowed="before_augmentation or after_augmentation, for this task augments",
-                cure="Choose on which side of the augmentation the copies are made.",
-            )
-        return names[-3]
-    if not randoms:
-        raise SettingError(
-            "echo",
-            after,
-            allowed="example, for this task has no augmentation",
-            cure="Before and after are the same thing here: use echo=example.",
-        )
-    return names[randoms[0] - 1] if after == "before_augmentation" else names[randoms[-1]]
-
-
 @dataclass(frozen=True)
 class Broken:
     """What stands for a record that could not be read, or an example that ``stage`` failed on, and why."""

@@ -27,7 +27,6 @@ from dataecho.pipeline.accounting.memory import Memory
 from dataecho.pipeline.accounting.meter import Reading
 from dataecho.pipeline.batch import Batch
 from dataecho.pipeline.feed import Feed
-from dataecho.pipeline.stage import DEVICE
 from dataecho.training.agreement import Step, agree
 from dataecho.training.auto_factor import FactorControl, FixedFactor
 from dataecho.training.checkpoint import gather_states, split_by_rank
@@ -252,7 +251,7 @@ class Trainer:
     def _place(self, batch: Batch) -> Any:
         """The batch on the device; once for all its repeats, where the echo point is there."""
         planned = batch.planned
-        if self._feed.echo_after != DEVICE:
+        if not self._feed.echo.stays_on_device:
             return self._backend.put(batch)
         placed = self._resident.pop(planned.batch_ordinal, None)
         if placed is None:

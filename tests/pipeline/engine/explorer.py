@@ -22,6 +22,7 @@ import numpy as np
 
 from dataecho.pipeline.accounting.meter import Meter, Times
 from dataecho.pipeline.batch import Block, new_arrays
+from dataecho.pipeline.echo_point import EchoPoint
 from dataecho.pipeline.engine import board as board_module
 from dataecho.pipeline.engine.board import Board, Closed, Failure, Phase, Role
 from dataecho.pipeline.engine.cutter import Cutter
@@ -123,8 +124,8 @@ class Case:
         return self.workers != "whole" or (self.source == "at hand" and self.echo in ("none", "batch", "device"))
 
 
-ECHOES: dict[str, tuple[str, dict[str, Any]]] = {
-    "none": ("batch", {}),
+ECHOES: dict[str, tuple[str | None, dict[str, Any]]] = {
+    "none": (None, {}),
     "batch": ("batch", {"factor": 2.0, "echo_batches": True, "batch_shuffle_buffer": 2}),
     "device": (DEVICE, {"factor": 2.0, "echo_batches": True}),
     "items": ("decode", {"factor": 2.5}),
@@ -201,11 +202,11 @@ def record(case: Case) -> Recorded:
 class SimulatedProcesses(ProcessWorkers):
     """Worker processes without processes: a death loses what a worker has kept."""
 
-    def __init__(self, source: Source, stages: tuple[Stage, ...], work: Work, meter: Meter, echo_after: str) -> None:
+    def __init__(self, source: Source, stages: tuple[Stage, ...], work: Work, meter: Meter) -> None:
         self._work, self._meter, self.num_queues = work, meter, NUM_WORKERS
         self._pace = Pace(2, most_batches=1)
         self._live, self._layout = set(), None
-        self._orders_of = lambda: _Worker(Orders(source, stages, echo_after, 0))
+        self._orders_of = lambda: _Worker(Orders(source, stages, work.echo, 0))
         self._processes = [self._orders_of() for _ in range(NUM_WORKERS)]
 
     def die(self, worker: int) -> None:
@@ -234,11 +235,11 @@ class World:
         self.source = Shards(case.source, reads_again=case.workers == "processes")
         echo_after, _ = ECHOES[case.echo]
         stages = BATCHED if case.workers == "whole" else STAGES
-        self.work = Work(self.source, stages, echo_after=echo_after, seed=0)
+        self.work = Work(self.source, stages, echo=EchoPoint.resolve(echo_after, stages), seed=0)
         self.meter = Meter(self.work.upstream_names)
         pace = Pace(2 * BATCH_SIZE if case.workers == "whole" else 2, most_batches=2)
         self.workers: Workers = (
-            SimulatedProcesses(self.source, stages, self.work, self.meter, echo_after)
+            SimulatedProcesses(self.source, stages, self.work, self.meter)
             if case.workers == "processes"
             else ThreadWorkers(self.work, self.meter, pace)
         )

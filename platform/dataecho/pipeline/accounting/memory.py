@@ -10,6 +10,7 @@ import numpy as np
 from dataecho.errors import require
 from dataecho.pipeline.accounting.meter import Times
 from dataecho.pipeline.batch import layout_of
+from dataecho.pipeline.echo_point import EchoPoint
 from dataecho.pipeline.engine.rows import Rows
 from dataecho.pipeline.engine.work import Work
 from dataecho.pipeline.source import Source
@@ -58,7 +59,7 @@ class Memory:
         return f"{self.total / MIB:,.1f} MiB ({parts})"
 
 
-def measure_sizes(source: Source, stages: Sequence[Stage], *, echo_after: str, shard: int) -> Sizes:
+def measure_sizes(source: Source, stages: Sequence[Stage], *, echo: EchoPoint, shard: int) -> Sizes:
     """From a few examples of ``shard``, spread over it. Broken ones are left out."""
     length = source.num_examples(shard)
     ks = np.unique(np.linspace(0, length - 1, _NUM_SAMPLES).astype(np.int64)) if length else np.empty(0, dtype=np.int64)
@@ -66,7 +67,7 @@ def measure_sizes(source: Source, stages: Sequence[Stage], *, echo_after: str, s
     rows = Rows(np.arange(len(ks)), zeros, zeros, np.full(len(ks), shard), ks, zeros, zeros + 1)
     if not len(ks):
         return Sizes(0.0, 0.0, 0.0)
-    work = Work(source, stages, echo_after=echo_after, seed=0)
+    work = Work(source, stages, echo=echo, seed=0)
     records, results, made = work.trace(rows, Times())
     row = 0
     if len(made.place):
@@ -81,20 +82,19 @@ def predict_memory(
     batch_size: int,
     shuffle_buffer: int,
     factor: float,
-    echoes_batches: bool,
+    echo: EchoPoint,
     batch_shuffle_buffer: int,
     reads_at_entry: bool,
     look_ahead: int,
 ) -> Memory:
     """Means in the steady state of a plan with these settings. Results and records: see :mod:`dataecho.plan.memory`;
     batches: the look-ahead and the one that is trained on, and under batch echo the originals that are copied."""
-    waiting = expected_waiting_records(shuffle_buffer, 1.0 if echoes_batches else factor) if reads_at_entry else 0.0
+    item_factor = factor if echo.echoes_items else 1.0
+    waiting = expected_waiting_records(shuffle_buffer, item_factor) if reads_at_entry else 0.0
     num_batches = look_ahead + 1.0
-    live = 0.0
-    if echoes_batches:
+    if echo.echoes_batches:
         num_batches += expected_live_results(batch_shuffle_buffer, factor) + (1 if factor > 1 else 0)
-    else:
-        live = expected_live_results(shuffle_buffer, factor)
+    live = expected_live_results(shuffle_buffer, item_factor) if echo.echoes_items else 0.0
     return Memory(live * sizes.result, waiting * sizes.record, num_batches * batch_size * sizes.row)
 
 

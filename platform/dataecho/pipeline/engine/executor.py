@@ -17,6 +17,7 @@ from dataecho.pipeline.accounting.error_budget import ErrorBudget
 from dataecho.pipeline.accounting.memory import MIB
 from dataecho.pipeline.accounting.meter import Meter
 from dataecho.pipeline.batch import Batch
+from dataecho.pipeline.echo_point import EchoPoint
 from dataecho.pipeline.engine.board import Board, Failure, Role
 from dataecho.pipeline.engine.cutter import Cutter
 from dataecho.pipeline.engine.engine import CallerEngine, Engine, ThreadEngine
@@ -27,7 +28,7 @@ from dataecho.pipeline.engine.work import Work
 from dataecho.pipeline.engine.workers import ThreadWorkers, Workers
 from dataecho.pipeline.settings import PipelineSettings
 from dataecho.pipeline.source import Source
-from dataecho.pipeline.stage import DEVICE, Stage
+from dataecho.pipeline.stage import Stage
 from dataecho.pipeline.storage.spill import Spill, SpillCache
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Executor:
     """Iterator of :class:`Batch` in the order of ``plan``. A context manager: leaving it stops every worker; the first
     ``next`` starts them. What is not closed is closed when nobody holds it any more, or when the interpreter ends.
 
-    ``echo_after`` is a stage's own name: what comes before it is computed once per item (or per batch, for ``batch``
+    What comes before the ``echo`` point is computed once per item (or per batch, for ``batch``
     and ``device``) and kept until the plan's last use of it. Under ``batch`` every repeat is delivered as a copy of its
     own; under ``device`` all repeats share their arrays, for the caller keeps the batch resident. An example that
     fails beyond ``max_skipped_share`` raises :class:`ExampleError` from ``next`` at its batch, after the batches
@@ -57,20 +58,18 @@ class Executor:
         stages: Sequence[Stage],
         plan: AnyPlan,
         *,
-        echo_after: str,
+        echo: EchoPoint,
         seed: int,
         lengths: dict[int, int],
         visits: Iterator[Visit],
         settings: PipelineSettings,
         pool: WorkerPool | None = None,
     ) -> None:
-        self._work = Work(source, stages, echo_after=echo_after, seed=seed)
+        self._work = Work(source, stages, echo=echo, seed=seed)
         self.meter = Meter(self._work.upstream_names)
         self._error_budget = ErrorBudget(settings.max_skipped_share)
         self._error: BaseException | None = None
-        self._engine = _engine(
-            source, stages, plan, self._work, self.meter, echo_after, seed, lengths, visits, settings, pool
-        )
+        self._engine = _engine(source, stages, plan, self._work, self.meter, seed, lengths, visits, settings, pool)
         self._finalizer = weakref.finalize(self, _close, self._engine)
 
     def __iter__(self) -> Executor:
@@ -151,7 +150,6 @@ def _engine(
     plan: AnyPlan,
     work: Work,
     meter: Meter,
-    echo_after: str,
     seed: int,
     lengths: dict[int, int],
     visits: Iterator[Visit],
@@ -160,7 +158,7 @@ def _engine(
 ) -> Engine:
     """The parts, put together."""
     at_entry, fetches = reads_at_entry(source), source.num_fetches > 0
-    makes_whole = not (settings.num_processes or work.echoes_items or at_entry or source.num_readers)
+    makes_whole = not (settings.num_processes or work.echo.echoes_items or at_entry or source.num_readers)
     # What the pipeline is decides, not how fast it is, for the arrays of all batches should be alike.
     hands_on = (
         settings.hands_on
@@ -185,7 +183,6 @@ def _engine(
             work,
             stages,
             meter,
-            echo_after=echo_after,
             seed=seed,
             num_workers=settings.num_processes,
             pace=pace,
@@ -207,7 +204,7 @@ def _engine(
             makes_whole=makes_whole,
             hands_on=hands_on,
             reads_when_planned=source.num_readers > 0 and not at_entry,
-            shares_repeats=echo_after == DEVICE,
+            shares_repeats=work.echo.stays_on_device,
         ),
         meter,
         lengths=lengths,

@@ -12,6 +12,7 @@ from typing import Any
 
 from dataecho.pipeline.accounting.meter import Times
 from dataecho.pipeline.batch import Layout
+from dataecho.pipeline.echo_point import EchoPoint
 from dataecho.pipeline.engine.rows import Rows
 from dataecho.pipeline.engine.work import Made
 from dataecho.pipeline.source import Source
@@ -24,7 +25,7 @@ class Orders:
 
     source: Source
     stages: tuple[Stage, ...]
-    echo_after: str
+    echo: EchoPoint
     seed: int
 
 

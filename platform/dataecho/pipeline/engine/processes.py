@@ -191,7 +191,6 @@ class ProcessWorkers(Workers):
         stages: Sequence[Stage],
         meter: Meter,
         *,
-        echo_after: str,
         seed: int,
         num_workers: int,
         pace: Pace,
@@ -204,7 +203,7 @@ class ProcessWorkers(Workers):
         self._layout: Layout | None = None
         self._pool, self._owns_pool = pool or WorkerPool(), pool is None
         try:
-            self._orders = _pickled(Orders(work.source, tuple(stages), echo_after, seed))
+            self._orders = _pickled(Orders(work.source, tuple(stages), work.echo, seed))
         except Exception as error:
             raise SettingError(
                 "pipeline.num_processes",
@@ -223,7 +222,7 @@ class ProcessWorkers(Workers):
         return ordinal not in self._live
 
     def cut(self, rows: Rows, records: dict[int, Entry]) -> list[tuple[int, Rows, Sequence[Entry | None] | None]]:
-        if self._work.echoes_items:
+        if self._work.echo.echoes_items:
             last = rows.repeat == rows.num_repeats - 1
             self._live.update(rows.ordinal[~last].tolist())
             self._live.difference_update(rows.ordinal[last].tolist())

@@ -9,13 +9,11 @@ from operator import attrgetter
 
 import numpy as np
 
-from dataecho.errors import require
 from dataecho.pipeline.accounting.meter import Times
+from dataecho.pipeline.echo_point import EchoPoint
 from dataecho.pipeline.engine.rows import Rows
 from dataecho.pipeline.source import Source
 from dataecho.pipeline.stage import (
-    BATCH,
-    DEVICE,
     READ,
     Broken,
     Chunk,
@@ -52,23 +50,15 @@ class _Step:
 
 
 class Work:
-    """The stages of a pipeline, cut at the echo point: ``echo_after`` is a stage's own name.
+    """The stages of a pipeline, cut at the echo point.
 
     Of the entries that a call gets it makes those that are not done, each once; the others must be done.
     """
 
-    def __init__(self, source: Source, stages: Sequence[Stage], *, echo_after: str, seed: int) -> None:
+    def __init__(self, source: Source, stages: Sequence[Stage], *, echo: EchoPoint, seed: int) -> None:
         names = stage_names(stages)
-        require(
-            echo_after in names,
-            "echo.after",
-            echo_after,
-            allowed=", ".join(names),
-            cure="Name a stage of the pipeline.",
-        )
-        self.source = source
-        self.echoes_items = echo_after not in (BATCH, DEVICE)
-        num_upstream = names.index(echo_after) if self.echoes_items else len(stages)
+        self.source, self.echo = source, echo
+        num_upstream = names.index(echo.stage) if echo.echoes_items else len(stages)
         streams = {stage.name: KeyStream(seed, f"stage.{stage.name}") for stage in stages if stage.random}
         keyed = [(stage, streams.get(stage.name)) for stage in stages]
         self._upstream, self._downstream = keyed[:num_upstream], keyed[num_upstream:]

@@ -79,10 +79,10 @@ class _Worker:
     """The pipeline of some orders, and what is kept for it."""
 
     def __init__(self, orders: Orders) -> None:
-        self._work = Work(orders.source, orders.stages, echo_after=orders.echo_after, seed=orders.seed)
+        self._work = Work(orders.source, orders.stages, echo=orders.echo, seed=orders.seed)
         self._grown = 0
         self._cache = SpillCache(self._account)
-        self._store = Store(self._cache, echoes_items=self._work.echoes_items)
+        self._store = Store(self._cache, echoes_items=self._work.echo.echoes_items)
 
     def do(self, request: Request, arrays: Arrays | None) -> Answer:
         """Make some rows. What fails is told in the answer."""

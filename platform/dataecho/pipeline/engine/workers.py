@@ -68,7 +68,7 @@ class ThreadWorkers(Workers):
     def __init__(self, work: Work, meter: Meter, pace: Pace) -> None:
         self._work, self._meter, self._pace = work, meter, pace
         cache = SpillCache(lambda num_bytes, _: meter.add_stored(num_bytes))
-        self._store = Store(cache, echoes_items=work.echoes_items)
+        self._store = Store(cache, echoes_items=work.echo.echoes_items)
 
     def allocate(self, layout: Layout, num_rows: int) -> Arrays:
         return new_arrays(layout, num_rows)
