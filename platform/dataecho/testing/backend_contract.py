@@ -1,4 +1,4 @@
-"""What every backend must do. Subclass :class:`BackendContract` in a test file; pytest does the rest.
+"""The contract suite of backends. Subclass :class:`BackendContract` in a test file; pytest does the rest.
 
 class TestMyBackend(BackendContract):
     @pytest.fixture
@@ -506,7 +506,7 @@ def _stored(backend: Backend) -> tuple[Arrays, dict[str, Any]]:
 
 
 def _round_trip(state: tuple[Arrays, dict[str, Any]]) -> tuple[Arrays, dict[str, Any]]:
-    """What a checkpoint makes of a state."""
+    """Write and read a state in the formats of a checkpoint."""
     arrays, values = state
     return load_arrays(dump_arrays(arrays)), json.loads(json.dumps(values))
 

@@ -1,4 +1,4 @@
-"""What residual networks of several tasks are made of, in TensorFlow."""
+"""Layers of residual networks in TensorFlow, shared by several tasks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What residual networks of several tasks are made of, in PyTorch."""
+"""Layers of residual networks in PyTorch, shared by several tasks."""
 
 from __future__ import annotations
 
