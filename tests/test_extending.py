@@ -108,7 +108,7 @@ def test_the_plugin_is_found(folder):
 
 def test_a_broken_part_is_told_what_differs(folder):
     (folder / "broken.py").write_text(BROKEN)
-    wanted = "order_asked_for or resumes_bit_exactly or separates_good_from_bad"
+    wanted = "order_asked_for or (resumes_bit_exactly and nesterov-decay) or separates_good_from_bad"
     done = run(folder, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", folder, "broken.py", "-k", wanted)
     assert done.returncode == 1
     told = re.sub(r"\s+", " ", done.stdout)
