@@ -51,7 +51,11 @@ def test_the_example_of_the_own_loop_runs():
     assert 0 < sum(fresh) < 640  # echoed: not every row is fresh
 
 
-def test_every_file_that_the_readme_links_to_is_there():
-    links = re.findall(r"\]\((?!http)([^)#]+)\)", (PROJECT / "README.md").read_text())
-    assert len(links) >= 4
-    assert [link for link in links if not (PROJECT / link).exists()] == []
+@pytest.mark.parametrize(
+    "page", ["README.md", *(str(path.relative_to(PROJECT)) for path in PROJECT.glob("tasks/*/*/README.md"))]
+)
+def test_every_file_that_a_readme_links_to_is_there(page):
+    folder = (PROJECT / page).parent
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", (PROJECT / page).read_text())
+    assert links
+    assert [link for link in links if not (folder / link).exists()] == []

@@ -11,6 +11,7 @@ from hydra.errors import ConfigCompositionException, MissingConfigException
 from dataecho.compose import compose_input, compose_training, compose_workload
 from dataecho.errors import SettingError
 from dataecho.modes import run_mode
+from dataecho.moved import current_name
 from dataecho.training.contracts import NoDisplay
 from dataecho_tasks.coco_ssd.windows import crop, crop_in_one_draw
 from dataecho_tasks.shared.images import pixels, resized_crops
@@ -33,6 +34,19 @@ def test_every_option_builds(group, option):
     threads = ["backend.compute_threads=null"] if group == "backend" else []
     workload = compose_workload(config(*QUIET, f"{group}={option}", *threads))
     assert workload.task.name == (option if group == "task" else "digits")
+
+
+@pytest.mark.parametrize(
+    ("task", "old"),
+    [
+        ("lm1b_transformer", "tasks.lm1b_transformer.mini.mini_sentences"),
+        ("commoncrawl_transformer", "tasks.commoncrawl_transformer.mini.mini_pages"),
+    ],
+)
+def test_former_names_of_miniatures_still_work(task, old):
+    today = config(f"task={task}")
+    assert config(f"task={task}", f"task/{task}_data=mini") == today
+    assert current_name(old) == today["task"]["train"]["_target_"]
 
 
 @pytest.mark.parametrize(("backend", "hands_on"), [("torch", False), ("tensorflow", True)])
@@ -106,7 +120,7 @@ PAPER = {
     "lm1b_transformer": ("nesterov", "ConstantSchedule", None, 0.0, 3.9, 20_000, 1024),
     "commoncrawl_transformer": ("nesterov", "ConstantSchedule", None, 0.0, 3.9, 60_000, 1024),
 }
-MINIATURES = ("miniature", "mini")
+MINIATURES = ("miniature", "mini")  # mini: the former name
 FULL_SIZE = [(task, option) for task in PAPER for option in options(f"task/{task}_data") if option not in MINIATURES]
 
 

@@ -1,4 +1,4 @@
-"""What Liu et al. (ECCV 2016) say of SSD, on cases small enough to be computed by hand."""
+"""The formulas of SSD (Liu et al., ECCV 2016) on cases small enough to be computed by hand."""
 
 import cv2
 import numpy as np
@@ -343,7 +343,7 @@ def test_suppression_of_all_at_once_is_that_of_one_by_one():
 
 
 def row(defaults, detections, objects, *, crowd=(), loss=1.0, k=4, m=3):
-    """What a model puts out: ``detections`` are (box, class from 1 on, score), ``objects`` (box, class)."""
+    """A model's outputs: ``detections`` are (box, class from 1 on, score), ``objects`` (box, class)."""
     offsets, pairs, scores = np.full((k, 4), -100.0), np.zeros(k), np.zeros(k)  # far outside: nothing
     for number, (box, label, score) in enumerate(detections):
         # Any default box can say any box.

@@ -21,7 +21,7 @@ from dataecho.sources.remote import MissingFile
 from dataecho.testing.source_contract import SourceContract, all_positions
 from dataecho.testing.task_contract import TaskContract
 from dataecho.training.contracts import Task
-from dataecho_tasks.commoncrawl_transformer.miniature import mini_pages
+from dataecho_tasks.commoncrawl_transformer.miniature import miniature
 from dataecho_tasks.commoncrawl_transformer.pages import PageSource
 from dataecho_tasks.shared.text.source import tokenized
 from dataecho_tasks.shared.text.tokenizer import ByteTokenizer
@@ -38,7 +38,7 @@ SMALL = (
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
-    return str(tmp_path_factory.mktemp("mini"))
+    return str(tmp_path_factory.mktemp("miniature"))
 
 
 @pytest.fixture(autouse=True)
@@ -419,9 +419,9 @@ def test_a_record_that_is_damaged_after_it_was_indexed_is_broken(tmp_path):
 # ---- the miniature, and the task
 
 
-def mini(cache, split="train"):
+def small(cache, split="train"):
     settings = {"num_pages": 40, "num_eval_pages": 8, "cache_dir": cache}
-    return mini_pages(split=split, tokenizer=ByteTokenizer(), sequence_length=32, **settings)
+    return miniature(split=split, tokenizer=ByteTokenizer(), sequence_length=32, **settings)
 
 
 def all_lines(of):
@@ -429,13 +429,13 @@ def all_lines(of):
 
 
 def test_no_line_of_the_miniature_is_both_trained_on_and_held_out(cache):
-    train, held_out = all_lines(mini(cache)), all_lines(mini(cache, "eval"))
+    train, held_out = all_lines(small(cache)), all_lines(small(cache, "eval"))
     assert len(train) > 200 and len(held_out) > 30
     assert not set(train) & set(held_out)
 
 
 def test_the_miniature_is_always_the_same_bytes(cache, tmp_path):
-    mini(cache), mini(str(tmp_path))
+    small(cache), small(str(tmp_path))
     first, second = (
         {path.name: path.read_bytes() for path in folder.rglob("*.warc.wet.gz")}
         for folder in map(type(tmp_path), (cache, str(tmp_path)))

@@ -115,7 +115,7 @@ def test_another_split_holds_out_so_many(num_held_out):
 
 
 def shift_once(image, *, down, right):
-    """What a shift is, pixel by pixel: a pixel that comes from outside is background."""
+    """A shift computed pixel by pixel; pixels from outside are background."""
     shifted = np.zeros_like(image)
     for row in range(8):
         for column in range(8):

@@ -21,7 +21,7 @@ from dataecho.testing.source_contract import SourceContract, all_positions, fing
 from dataecho.testing.task_contract import TaskContract
 from dataecho.training.contracts import Task
 from dataecho_tasks.lm1b_transformer.count import main
-from dataecho_tasks.lm1b_transformer.miniature import mini_sentences
+from dataecho_tasks.lm1b_transformer.miniature import miniature
 from dataecho_tasks.lm1b_transformer.sentences import SentenceSource, benchmark
 from dataecho_tasks.shared.text.source import tokenized
 from dataecho_tasks.shared.text.tokenizer import ByteTokenizer
@@ -33,7 +33,7 @@ SMALL = ("task.train.num_sentences=400", "task.train.num_eval_sentences=60", "ta
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
-    return str(tmp_path_factory.mktemp("mini"))
+    return str(tmp_path_factory.mktemp("miniature"))
 
 
 @pytest.fixture(autouse=True)
@@ -272,9 +272,9 @@ def test_the_sentences_are_counted(tmp_path, monkeypatch, capsys):
 # ---- the miniature
 
 
-def mini(cache, split="train", **changed):
+def small(cache, split="train", **changed):
     settings = {"num_sentences": 400, "num_eval_sentences": 60, "cache_dir": cache} | changed
-    return mini_sentences(split=split, tokenizer=ByteTokenizer(), sequence_length=32, **settings)
+    return miniature(split=split, tokenizer=ByteTokenizer(), sequence_length=32, **settings)
 
 
 def all_lines(of):
@@ -282,7 +282,7 @@ def all_lines(of):
 
 
 def test_the_miniature_is_prose_and_no_line_comes_twice(cache):
-    train, held_out = (all_lines(mini(cache, split)) for split in ("train", "eval"))
+    train, held_out = (all_lines(small(cache, split)) for split in ("train", "eval"))
     assert (len(train), len(held_out)) == (400, 60)
     assert len({*train, *held_out}) == 460
     letters = sum(chr(byte).isalpha() or byte == 32 for line in train for byte in line)
@@ -290,19 +290,19 @@ def test_the_miniature_is_prose_and_no_line_comes_twice(cache):
 
 
 def test_the_miniature_is_written_once_and_always_the_same(cache, tmp_path):
-    first, again = mini(cache), mini(str(tmp_path))
+    first, again = small(cache), small(str(tmp_path))
     assert all_lines(first) == all_lines(again) and first.digest == again.digest
     (folder,) = [path for path in tmp_path.iterdir() if path.is_dir() and path.name != "index"]
     unfinished = folder.with_name(f"{folder.name}.unfinished")
     folder.rename(unfinished)
-    assert fingerprints(mini(str(tmp_path)).read(*all_positions(first))) == fingerprints(
+    assert fingerprints(small(str(tmp_path)).read(*all_positions(first))) == fingerprints(
         first.read(*all_positions(first))
     ), "written anew, the index that was kept still fits"
     assert not unfinished.exists()
 
 
 def ask(cache_dir):
-    return all_lines(mini(cache_dir))
+    return all_lines(small(cache_dir))
 
 
 def test_processes_that_ask_at_once_get_the_same_miniature(tmp_path):

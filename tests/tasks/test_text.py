@@ -1,4 +1,4 @@
-"""What the language tasks share: vocabularies of sub-words, packing, the sizes of a model."""
+"""Shared parts of the language tasks: vocabularies of sub-words, packing, the sizes of a model."""
 
 import re
 import subprocess

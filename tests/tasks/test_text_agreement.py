@@ -27,7 +27,7 @@ MODEL = ("task.models.torch.width=16", "task.models.torch.hidden=24", "task.sequ
 
 @pytest.fixture(scope="module", params=sorted(SMALL))
 def task(request, tmp_path_factory):
-    cache = tmp_path_factory.mktemp("mini")
+    cache = tmp_path_factory.mktemp("miniature")
     name = request.param
     node = config(f"task={name}", *SMALL[name], *MODEL, f"task.train.cache_dir={cache}")
     return build(node["task"], Task, key="task")

@@ -13,13 +13,10 @@ from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dataecho.errors import DataError, SettingError, require
-from dataecho.pipeline.source import Source
-from dataecho.pipeline.stage import Broken, Chunk, Example
 from dataecho.sources.file import MissingFile, cure_of
-from dataecho.sources.loose_files import LooseFiles, without_query
+from dataecho.sources.loose_files import LooseFiles, LooseFileSource, without_query
 from dataecho.sources.remote import Remote
 from dataecho.sources.urls import is_http, is_local, local_path, shown_url
 
@@ -44,7 +41,7 @@ class _Listed:
     folders: list[str] = field(default_factory=list)
 
 
-class FolderSource(Source):
+class FolderSource(LooseFileSource):
     """Records ``image`` (the bytes of a file) and ``label`` (int64: the number of its class), one shard, any order.
 
     A class is a folder in ``url``; its files are those below it, at any depth, that end in one of ``extensions``,
@@ -54,7 +51,8 @@ class FolderSource(Source):
 
     ``classes``: the classes in the order of their numbers; None: the folders found, sorted. Give it where a part of the
     data may lack a class, for its numbers would not be those of the other parts. ``num_readers``: threads that wait for
-    files behind a URL; for those of this machine there are none.
+    files behind a URL; for those of this machine there are none. ``digest`` covers the classes, the relative paths and,
+    for files of this machine, their sizes.
 
     Raises :class:`SettingError` where there is no folder, no class, a class without an image (unless ``classes`` are
     given: then a line in the log), one that is not among ``classes``, an image outside of all of them, or where the
@@ -82,44 +80,16 @@ class FolderSource(Source):
         _tell_left_out(url, listed, endings)
         number = {name: label for label, name in enumerate(self._classes)}
         files = sorted((number[_class_of(path)], path, size) for path, size in listed.images)
-        self._labels = np.array([label for label, _, _ in files], dtype=np.int64)
-        self._files = LooseFiles(url, [path for _, path, _ in files], remote=remote, num_readers=num_readers)
-        self._digest = _digest(self._classes, files)
+        super().__init__(
+            LooseFiles(url, [path for _, path, _ in files], remote=remote, num_readers=num_readers),
+            columns={"label": np.array([label for label, _, _ in files], dtype=np.int64)},
+            digest=_digest(self._classes, files),
+        )
 
     @property
     def classes(self) -> tuple[str, ...]:
         """The name of every label."""
         return self._classes
-
-    @property
-    def num_shards(self) -> int:
-        return 1
-
-    def num_examples(self, shard: int) -> int:
-        return len(self._files)
-
-    @property
-    def random_access(self) -> bool:
-        return True
-
-    @property
-    def num_readers(self) -> int:
-        return self._files.num_readers
-
-    @property
-    def digest(self) -> str:
-        """Of the classes, the relative paths and, on this machine, the sizes."""
-        return self._digest
-
-    def name(self, shard: int, k: int) -> str:
-        return self._files.name(k)
-
-    def read(self, shards: NDArray[np.int64], ks: NDArray[np.int64]) -> Chunk:
-        return [self._record(k) for k in ks.tolist()]
-
-    def _record(self, k: int) -> Example:
-        data = self._files.read(k)
-        return data if isinstance(data, Broken) else {"image": data, "label": self._labels[k]}
 
 
 def _local(url: str, endings: tuple[str, ...]) -> _Listed:

@@ -1,15 +1,20 @@
-"""Files that are examples of their own, below one folder, here or behind a URL."""
+"""Sources that keep one file per example, below one folder, local or behind a URL."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
+import numpy as np
+from numpy.typing import NDArray
+
 from dataecho.errors import DataError, require
-from dataecho.pipeline.stage import READ, Broken
+from dataecho.pipeline.source import Source
+from dataecho.pipeline.stage import READ, Broken, Chunk, Example
 from dataecho.sources.file import MissingFile, concerns_one_file, cure_of
 from dataecho.sources.remote import Remote
+from dataecho.sources.table import Column
 from dataecho.sources.urls import is_http, is_local, local_path, shown_url
 
 
@@ -62,6 +67,46 @@ class LooseFiles:
     def _read_remote(self, k: int) -> bytes:
         name = quote(self._names[k]) if self._quoted else self._names[k]
         return self._remote.read(f"{self._root}/{name}")
+
+
+class LooseFileSource(Source):
+    """One shard with one file per example, read in any order. A record has ``field`` (the bytes of the file) and
+    row k of every one of ``columns``; a file that cannot be read is broken. ``digest`` covers what the subclass says.
+    """
+
+    def __init__(self, files: LooseFiles, *, field: str = "image", columns: Mapping[str, Column], digest: str) -> None:
+        self._files, self._field, self._columns, self._digest = files, field, columns, digest
+
+    @property
+    def num_shards(self) -> int:
+        return 1
+
+    def num_examples(self, shard: int) -> int:
+        return len(self._files)
+
+    @property
+    def random_access(self) -> bool:
+        return True
+
+    @property
+    def num_readers(self) -> int:
+        return self._files.num_readers
+
+    @property
+    def digest(self) -> str:
+        return self._digest
+
+    def name(self, shard: int, k: int) -> str:
+        return self._files.name(k)
+
+    def read(self, shards: NDArray[np.int64], ks: NDArray[np.int64]) -> Chunk:
+        return [self._record(k) for k in ks.tolist()]
+
+    def _record(self, k: int) -> Example:
+        data = self._files.read(k)
+        if isinstance(data, Broken):
+            return data
+        return {self._field: data, **{name: column[k] for name, column in self._columns.items()}}
 
 
 def require_files(folder: str, names: Sequence[str], *, key: str, of: str, where_to_get: str = "") -> None:

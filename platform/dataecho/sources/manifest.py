@@ -9,18 +9,15 @@ from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dataecho.errors import DataError, require
-from dataecho.pipeline.source import Source
-from dataecho.pipeline.stage import Broken, Chunk, Example
-from dataecho.sources.loose_files import LooseFiles, without_query
+from dataecho.sources.loose_files import LooseFiles, LooseFileSource, without_query
 from dataecho.sources.remote import Remote
 from dataecho.sources.table import Column, read_table
 from dataecho.sources.urls import is_http, is_local, local_path, shown_url
 
 
-class ManifestSource(Source):
+class ManifestSource(LooseFileSource):
     """Records ``field`` (the bytes of a file) and every one of ``columns``, one shard, any order.
 
     ``manifest``: a CSV file with a first line of names, a file of JSON lines, or a Parquet file; here or behind a URL.
@@ -30,7 +27,7 @@ class ManifestSource(Source):
     :func:`dataecho.sources.table.read_table`). ``class_column``: a column of names of classes; the field ``label`` is
     the number of each, int64, in the order of ``classes``; None: of the names found, sorted as text. A file that cannot
     be read is broken. ``num_readers``: threads that wait for files behind a URL; for those of this machine there are
-    none.
+    none. ``digest`` covers the manifest; the files themselves are not looked at.
 
     Raises :class:`SettingError` for a column that is not there, two fields of one name, and a class that is not among
     ``classes``; :class:`DataError` for a manifest that is missing, empty or malformed (with the line), and for a path
@@ -59,7 +56,7 @@ class ManifestSource(Source):
         where = shown_url(manifest)
         table = _read(manifest, where, file_column, columns, class_column, remote)
         names = table[file_column]
-        self._columns = _named(table, file_column, columns, class_column)
+        fields = _named(table, file_column, columns, class_column)
         require(
             classes is None or class_column is not None,
             "class_column",
@@ -70,62 +67,33 @@ class ManifestSource(Source):
         self._classes: tuple[str, ...] | None = None
         if class_column is not None:
             require(
-                "label" not in self._columns,
+                "label" not in fields,
                 "columns",
                 columns,
                 allowed="fields of other names than label, which class_column gives",
                 cure="Leave label out.",
             )
-            self._classes, self._columns["label"] = _numbered(table[class_column], classes, where)
+            self._classes, fields["label"] = _numbered(table[class_column], classes, where)
         require(
-            field not in self._columns,
+            field not in fields,
             "field",
             field,
             allowed="a name that no other column has",
-            cure=f"The fields are {', '.join([field, *self._columns])}.",
+            cure=f"The fields are {', '.join([field, *fields])}.",
         )
-        self._field = field
         folder = root if root is not None else _folder_of(manifest)
         paths = [_below(folder, str(name), f"{where}, file {number}") for number, name in enumerate(names, start=1)]
-        self._files = LooseFiles(folder, paths, remote=remote, num_readers=num_readers)
-        self._digest = _digest(field, paths, self._columns, self._classes)
+        super().__init__(
+            LooseFiles(folder, paths, remote=remote, num_readers=num_readers),
+            field=field,
+            columns=fields,
+            digest=_digest(field, paths, fields, self._classes),
+        )
 
     @property
     def classes(self) -> tuple[str, ...] | None:
         """The name of every label; None without a ``class_column``."""
         return self._classes
-
-    @property
-    def num_shards(self) -> int:
-        return 1
-
-    def num_examples(self, shard: int) -> int:
-        return len(self._files)
-
-    @property
-    def random_access(self) -> bool:
-        return True
-
-    @property
-    def num_readers(self) -> int:
-        return self._files.num_readers
-
-    @property
-    def digest(self) -> str:
-        """Of what the manifest says; the files themselves are not looked at."""
-        return self._digest
-
-    def name(self, shard: int, k: int) -> str:
-        return self._files.name(k)
-
-    def read(self, shards: NDArray[np.int64], ks: NDArray[np.int64]) -> Chunk:
-        return [self._record(k) for k in ks.tolist()]
-
-    def _record(self, k: int) -> Example:
-        data = self._files.read(k)
-        if isinstance(data, Broken):
-            return data
-        return {self._field: data, **{name: column[k] for name, column in self._columns.items()}}
 
 
 def _read(

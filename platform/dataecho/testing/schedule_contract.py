@@ -1,4 +1,4 @@
-"""What every schedule must do. Subclass :class:`ScheduleContract` in a test file; pytest does the rest.
+"""The contract suite of schedules. Subclass :class:`ScheduleContract` in a test file; pytest does the rest.
 
 class TestMySchedule(ScheduleContract):
     @pytest.fixture

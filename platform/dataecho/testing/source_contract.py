@@ -1,4 +1,4 @@
-"""What every source must do. Subclass :class:`SourceContract` in a test file; pytest does the rest.
+"""The contract suite of sources. Subclass :class:`SourceContract` in a test file; pytest does the rest.
 
 class TestMySource(SourceContract):
     @pytest.fixture

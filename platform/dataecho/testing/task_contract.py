@@ -1,4 +1,4 @@
-"""What every task must do. Subclass :class:`TaskContract` in a test file; pytest does the rest.
+"""The contract suite of tasks. Subclass :class:`TaskContract` in a test file; pytest does the rest.
 
 class TestMyTask(TaskContract):
     @pytest.fixture

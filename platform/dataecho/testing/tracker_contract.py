@@ -1,4 +1,4 @@
-"""What every tracker must do. Subclass :class:`TrackerContract` in a test file; pytest does the rest.
+"""The contract suite of trackers. Subclass :class:`TrackerContract` in a test file; pytest does the rest.
 
 class TestMyTracker(TrackerContract):
     @pytest.fixture
@@ -36,7 +36,7 @@ class TrackerContract(abc.ABC):
 
     @abc.abstractmethod
     def history(self, folder: Path) -> History | None:
-        """What was recorded of the run in ``folder``: (step, value) pairs by metric, in the order of steps, one pair
+        """The record of the run in ``folder``: (step, value) pairs by metric, in the order of steps, one pair
         for every point; None if this tracker keeps nothing."""
 
     @pytest.fixture

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
 
 from dataecho.backends.tensorflow_layers import BatchNorm
-from dataecho.backends.tensorflow_model import TensorflowModel
 from dataecho.errors import require
-from dataecho_tasks.shared.images.tensorflow_layers import Convolution, classifier, standardised
+from dataecho_tasks.shared.images.tensorflow_layers import Convolution, TensorflowClassifier, classifier, standardised
 
 
-class CifarResnet(TensorflowModel):
+class CifarResnet(TensorflowClassifier):
     """``image`` uint8 [b, height, width, 3] to ``num_classes`` logits.
 
     A 3 x 3 convolution, then ``num_blocks`` blocks of two for each of ``widths``, the first with stride 2 where the
@@ -55,20 +54,7 @@ class CifarResnet(TensorflowModel):
         self.blocks = [Block(inner, outer, virtual_batch_size) for inner, outer in zip(inners, outers, strict=True)]
         self.linear = classifier(widths[-1], num_classes)
 
-    def losses(self, batch: Mapping[str, tf.Tensor], *, training: bool) -> tf.Tensor:
-        logits = self._logits(batch["image"], training=training)
-        return tf.nn.sparse_softmax_cross_entropy_with_logits(batch["label"], logits)
-
-    def outputs(self, batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        logits = self._logits(batch["image"], training=False)
-        predicted = tf.argmax(logits, axis=1)
-        return {
-            "loss": tf.nn.sparse_softmax_cross_entropy_with_logits(batch["label"], logits),
-            "correct": tf.cast(predicted == batch["label"], tf.float32),
-            "predicted": predicted,
-        }
-
-    def _logits(self, images: tf.Tensor, *, training: bool) -> tf.Tensor:
+    def logits(self, images: tf.Tensor, *, training: bool) -> tf.Tensor:
         pixels = standardised(images, mean=self._mean, deviation=self._deviation, dtype=self.variable_dtype)
         hidden = tf.nn.relu(self.normalisation(self.convolution(pixels), training=training))
         for block in self.blocks:

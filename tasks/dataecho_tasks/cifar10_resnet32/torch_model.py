@@ -9,12 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dataecho.backends.torch_layers import BatchNorm
-from dataecho.backends.torch_model import TorchModel
 from dataecho.errors import require
-from dataecho_tasks.shared.images.torch_layers import Standardised, classifier, convolution
+from dataecho_tasks.shared.images.torch_layers import Standardised, TorchClassifier, classifier, convolution
 
 
-class CifarResnet(TorchModel):
+class CifarResnet(TorchClassifier):
     """``image`` uint8 [b, height, width, 3] to ``num_classes`` logits.
 
     A 3 x 3 convolution, then ``num_blocks`` blocks of two for each of ``widths``, the first with stride 2 where the
@@ -58,19 +57,7 @@ class CifarResnet(TorchModel):
         self.linear = classifier(widths[-1], num_classes)
         self.to(memory_format=torch.channels_last)  # as the images come; a CPU computes faster that way, too
 
-    def losses(self, batch: dict[str, Tensor]) -> Tensor:
-        return functional.cross_entropy(self._logits(batch["image"]), batch["label"], reduction="none")
-
-    def outputs(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        logits = self._logits(batch["image"])
-        predicted = logits.argmax(dim=1)
-        return {
-            "loss": functional.cross_entropy(logits, batch["label"], reduction="none"),
-            "correct": (predicted == batch["label"]).float(),
-            "predicted": predicted,
-        }
-
-    def _logits(self, images: Tensor) -> Tensor:
+    def logits(self, images: Tensor) -> Tensor:
         hidden = functional.relu(self.normalisation(self.convolution(self.standardised(images))))
         for block in self.blocks:
             hidden = block(hidden)

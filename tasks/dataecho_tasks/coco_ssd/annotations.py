@@ -1,4 +1,4 @@
-"""What an ``instances_*.json`` of COCO says, as arrays: images, boxes, classes."""
+"""The content of COCO's ``instances_*.json`` as arrays: images, boxes, classes."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def matched(objects: Boxes, defaults: Boxes, *, threshold: float = 0.5) -> NDArr
 
 
 def targets(objects: Boxes, labels: NDArray[np.int64], defaults: DefaultBoxes) -> tuple[Boxes, NDArray[np.int64]]:
-    """What the network should say of every default box: ``offsets`` float32 [n, 4], zeros where there is no object, and
+    """The training targets of every default box: ``offsets`` float32 [n, 4], zeros where there is no object, and
     ``classes`` int64 [n], 0 where there is none. ``objects``: corners [m, 4]; ``labels``: their classes, from 1 on."""
     found = matched(objects, defaults.corners)
     offsets = np.zeros((len(found), 4), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""What is done to an image with boxes: a window is chosen, larger or smaller than the image, and then cut out.
+"""Choose a window of an image with boxes, larger or smaller than the image, and cut it out.
 
 An example has ``image`` uint8 [height, width, 3], ``window`` float32 (left, top, right, bottom), the part of the plane
 to be seen, ``boxes`` float32 [m, 4], corners, all in pixels of the image, and ``labels`` int64 [m], 0 for no object.
@@ -105,7 +105,7 @@ def whole_pixels(window: Boxes) -> tuple[int, int, int, int]:
 
 
 def seen(image: Images, window: tuple[int, int, int, int], *, height: int, width: int) -> Images:
-    """What is in the window, scaled to [height, width, 3]; outside of the image it is of one colour."""
+    """The content of the window, scaled to [height, width, 3]; pixels outside of the image have one colour."""
     left, top, right, bottom = window
     rows, columns = image.shape[:2]
     x0, x1, y0, y1 = max(left, 0), min(right, columns), max(top, 0), min(bottom, rows)

@@ -20,11 +20,12 @@ from dataecho_tasks.shared.text.prose import Page
 
 SPLITS = ("train", "eval")
 
+_KIND = "commoncrawl_mini"  # names the cache folder and the permutation: another name, other files
 _NUM_SHARDS = {"train": 8, "eval": 1}
 _DATE = "2000-01-01T00:00:00Z"  # of every record: the same bytes whenever they are written
 
 
-def mini_pages(
+def miniature(
     *,
     split: str,
     tokenizer: Any,
@@ -43,7 +44,7 @@ def mini_pages(
     def write(folder: Path, pages: list[Page]) -> None:
         _write(folder, pages, {"train": num_pages, "eval": num_eval_pages})
 
-    folder = written_from_prose("commoncrawl_mini", f"{num_pages}-{num_eval_pages}", write, cache_dir=cache_dir)
+    folder = written_from_prose(_KIND, f"{num_pages}-{num_eval_pages}", write, cache_dir=cache_dir)
     return PageSource(
         f"{folder}/{split}-*.warc.wet.gz",
         tokenizer=tokenizer,
@@ -61,7 +62,7 @@ def _write(folder: Path, pages: list[Page], wanted: dict[str, int]) -> None:
         cure="1800 is the default.",
     )
     # Neighbours speak of the same thing: the order, and what is held out, is a fixed permutation, whatever the seed.
-    order = Permutation.of(len(pages), KeyStream(0, "commoncrawl_mini.order"), 0)(np.arange(len(pages)))
+    order = Permutation.of(len(pages), KeyStream(0, f"{_KIND}.order"), 0)(np.arange(len(pages)))
     shuffled = [pages[number] for number in order]
     train = shuffled[wanted["eval"] :][: wanted["train"]]
     known = {line for page in train for line in page.lines}

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
 
 from dataecho.backends.tensorflow_layers import BatchNorm
-from dataecho.backends.tensorflow_model import TensorflowModel
 from dataecho.errors import require
-from dataecho_tasks.shared.images.tensorflow_layers import Convolution, classifier, standardised
+from dataecho_tasks.shared.images.tensorflow_layers import Convolution, TensorflowClassifier, classifier, standardised
 
 _EXPANSION = 4
 
 
-class ImagenetResnet(TensorflowModel):
+class ImagenetResnet(TensorflowClassifier):
     """``image`` uint8 [b, height, width, 3] to ``num_classes`` logits.
 
     A 7 x 7 convolution and a maximum over 3 x 3, both with stride 2; for each of ``widths`` as many blocks as
@@ -62,20 +61,7 @@ class ImagenetResnet(TensorflowModel):
         self.blocks = blocks
         self.linear = classifier(inner, num_classes)
 
-    def losses(self, batch: Mapping[str, tf.Tensor], *, training: bool) -> tf.Tensor:
-        logits = self._logits(batch["image"], training=training)
-        return tf.nn.sparse_softmax_cross_entropy_with_logits(batch["label"], logits)
-
-    def outputs(self, batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        logits = self._logits(batch["image"], training=False)
-        predicted = tf.argmax(logits, axis=1)
-        return {
-            "loss": tf.nn.sparse_softmax_cross_entropy_with_logits(batch["label"], logits),
-            "correct": tf.cast(predicted == batch["label"], tf.float32),
-            "predicted": predicted,
-        }
-
-    def _logits(self, images: tf.Tensor, *, training: bool) -> tf.Tensor:
+    def logits(self, images: tf.Tensor, *, training: bool) -> tf.Tensor:
         pixels = standardised(images, mean=self._mean, deviation=self._deviation, dtype=self.variable_dtype)
         hidden = tf.nn.relu(self.normalisation(self.convolution(pixels), training=training))
         # Nothing is below zero here: zeros around it are never the only maximum.

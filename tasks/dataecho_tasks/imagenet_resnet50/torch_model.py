@@ -9,14 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dataecho.backends.torch_layers import BatchNorm
-from dataecho.backends.torch_model import TorchModel
 from dataecho.errors import require
-from dataecho_tasks.shared.images.torch_layers import Standardised, classifier, convolution
+from dataecho_tasks.shared.images.torch_layers import Standardised, TorchClassifier, classifier, convolution
 
 _EXPANSION = 4
 
 
-class ImagenetResnet(TorchModel):
+class ImagenetResnet(TorchClassifier):
     """``image`` uint8 [b, height, width, 3] to ``num_classes`` logits.
 
     A 7 x 7 convolution and a maximum over 3 x 3, both with stride 2; for each of ``widths`` as many blocks as
@@ -63,22 +62,10 @@ class ImagenetResnet(TorchModel):
         self.linear = classifier(inner, num_classes)
         self.to(memory_format=torch.channels_last)  # as the images come; a CPU computes faster that way, too
 
-    def losses(self, batch: dict[str, Tensor]) -> Tensor:
-        return functional.cross_entropy(self._logits(batch["image"]), batch["label"], reduction="none")
-
-    def outputs(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        logits = self._logits(batch["image"])
-        predicted = logits.argmax(dim=1)
-        return {
-            "loss": functional.cross_entropy(logits, batch["label"], reduction="none"),
-            "correct": (predicted == batch["label"]).float(),
-            "predicted": predicted,
-        }
-
     def units(self) -> Sequence[nn.Module]:
         return list(self.blocks)
 
-    def _logits(self, images: Tensor) -> Tensor:
+    def logits(self, images: Tensor) -> Tensor:
         hidden = functional.relu(self.normalisation(self.convolution(self.standardised(images))))
         hidden = functional.max_pool2d(hidden, 3, stride=2, padding=1)
         for block in self.blocks:

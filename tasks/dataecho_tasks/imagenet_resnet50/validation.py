@@ -10,12 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dataecho.errors import DataError, SettingError, require
-from dataecho.pipeline.source import Source
-from dataecho.pipeline.stage import Broken, Chunk, Example
-from dataecho.sources.loose_files import LooseFiles, require_files
+from dataecho.sources.loose_files import LooseFiles, LooseFileSource, require_files
 from dataecho.sources.remote import Remote
 from dataecho.sources.table import read_table
 from dataecho.sources.urls import is_local, shown_url
@@ -28,7 +25,7 @@ _ALLOWED = f"the devkit's folder, its {_TRUTH}, LOC_val_solution.csv, or a .csv 
 _Labels = list[tuple[str, str]]
 
 
-class ValidationSource(Source):
+class ValidationSource(LooseFileSource):
     """Records ``image`` (the bytes of a file) and ``label`` (int64: the number of its class), one shard, any order.
 
     ``url``: the folder of the images (``ILSVRC2012_val_00000001.JPEG`` ...), here or behind a URL. ``labels``: what
@@ -41,7 +38,8 @@ class ValidationSource(Source):
       training images are called.
 
     Classes are numbered by ``classes``, or None: by their sorted wnids, never by the devkit's numbers, which are in
-    another order. ``num_readers``: threads that wait for images behind a URL.
+    another order. ``num_readers``: threads that wait for images behind a URL. ``digest`` covers the classes, the names
+    of the images and their labels; the images themselves are not looked at.
 
     Raises :class:`SettingError` for a folder that is none or lacks images (behind a URL these are broken), for other
     ``labels``, and for a class that is not among ``classes``; :class:`DataError` for files that are damaged.
@@ -83,45 +81,18 @@ class ValidationSource(Source):
         )
         if is_local(url):
             require_files(url, names, key="url", of=shown_url(labels))
-        self._labels = np.array([number[wnid] for _, wnid in found], dtype=np.int64)
-        self._files = LooseFiles(url, names, remote=remote, num_readers=num_readers)
-        facts = repr((self._classes, names)).encode() + self._labels.tobytes()
-        self._digest = hashlib.sha256(facts).hexdigest()[:32]
+        label = np.array([number[wnid] for _, wnid in found], dtype=np.int64)
+        facts = repr((self._classes, names)).encode() + label.tobytes()
+        super().__init__(
+            LooseFiles(url, names, remote=remote, num_readers=num_readers),
+            columns={"label": label},
+            digest=hashlib.sha256(facts).hexdigest()[:32],
+        )
 
     @property
     def classes(self) -> tuple[str, ...]:
         """The wnid of every label."""
         return self._classes
-
-    @property
-    def num_shards(self) -> int:
-        return 1
-
-    def num_examples(self, shard: int) -> int:
-        return len(self._files)
-
-    @property
-    def random_access(self) -> bool:
-        return True
-
-    @property
-    def num_readers(self) -> int:
-        return self._files.num_readers
-
-    @property
-    def digest(self) -> str:
-        """Of the images' names, their labels, and the classes; the images themselves are not looked at."""
-        return self._digest
-
-    def name(self, shard: int, k: int) -> str:
-        return self._files.name(k)
-
-    def read(self, shards: NDArray[np.int64], ks: NDArray[np.int64]) -> Chunk:
-        return [self._record(k) for k in ks.tolist()]
-
-    def _record(self, k: int) -> Example:
-        data = self._files.read(k)
-        return data if isinstance(data, Broken) else {"image": data, "label": self._labels[k]}
 
 
 def _labels_in(labels: str, remote: Remote) -> _Labels:

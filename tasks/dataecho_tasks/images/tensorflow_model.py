@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
 import keras
 import tensorflow as tf
 
 from dataecho.backends.tensorflow_layers import BatchNorm, channels_first
-from dataecho.backends.tensorflow_model import TensorflowModel
 from dataecho.errors import require
-from dataecho_tasks.shared.images.tensorflow_layers import he_normal
+from dataecho_tasks.shared.images.tensorflow_layers import TensorflowClassifier, he_normal
 
 _VARIANCE_OF_NOISE = 256.0  # of pixels from 0 to 255
 
 
-class ImagesNet(TensorflowModel):
+class ImagesNet(TensorflowClassifier):
     """``image`` uint8 [b, image_size, image_size, 3] to ``num_classes`` logits.
 
     Every image is brought to mean 0 and variance 1. Patches of 4 x 4 pixels become ``widths[0]`` channels; every
@@ -58,20 +57,7 @@ class ImagesNet(TensorflowModel):
         self.linear = keras.layers.Dense(num_classes, kernel_initializer="zeros", bias_initializer="zeros")
         self.linear.build((None, widths[-1] * (image_size // reduction) ** 2))
 
-    def losses(self, batch: Mapping[str, tf.Tensor], *, training: bool) -> tf.Tensor:
-        logits = self._logits(batch["image"], training=training)
-        return tf.nn.sparse_softmax_cross_entropy_with_logits(batch["label"], logits)
-
-    def outputs(self, batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        logits = self._logits(batch["image"], training=False)
-        predicted = tf.argmax(logits, axis=1)
-        return {
-            "loss": tf.nn.sparse_softmax_cross_entropy_with_logits(batch["label"], logits),
-            "correct": tf.cast(predicted == batch["label"], tf.float32),
-            "predicted": predicted,
-        }
-
-    def _logits(self, images: tf.Tensor, *, training: bool) -> tf.Tensor:
+    def logits(self, images: tf.Tensor, *, training: bool) -> tf.Tensor:
         pixels = tf.cast(images, self.variable_dtype)
         # Every image by its own light. The variance of a flat one is that of noise: it is not blown up.
         means, variances = tf.nn.moments(pixels, (1, 2, 3), keepdims=True)

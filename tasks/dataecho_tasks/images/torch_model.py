@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dataecho.backends.torch_layers import BatchNorm
-from dataecho.backends.torch_model import TorchModel
 from dataecho.errors import require
+from dataecho_tasks.shared.images.torch_layers import TorchClassifier
 
 _VARIANCE_OF_NOISE = 256.0  # of pixels from 0 to 255
 
 
-class ImagesNet(TorchModel):
+class ImagesNet(TorchClassifier):
     """``image`` uint8 [b, image_size, image_size, 3] to ``num_classes`` logits.
 
     Every image is brought to mean 0 and variance 1. Patches of 4 x 4 pixels become ``widths[0]`` channels; every
@@ -62,19 +62,7 @@ class ImagesNet(TorchModel):
         # The images come with their channels last; a CPU computes faster that way, too.
         self.to(memory_format=torch.channels_last)
 
-    def losses(self, batch: dict[str, Tensor]) -> Tensor:
-        return functional.cross_entropy(self._logits(batch["image"]), batch["label"], reduction="none")
-
-    def outputs(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        logits = self._logits(batch["image"])
-        predicted = logits.argmax(dim=1)
-        return {
-            "loss": functional.cross_entropy(logits, batch["label"], reduction="none"),
-            "correct": (predicted == batch["label"]).float(),
-            "predicted": predicted,
-        }
-
-    def _logits(self, images: Tensor) -> Tensor:
+    def logits(self, images: Tensor) -> Tensor:
         # Every image by its own light. The variance of a flat one is that of noise: it is not blown up.
         pixels = images.to(self.linear.weight.dtype)
         even = functional.layer_norm(pixels, images.shape[1:], eps=_VARIANCE_OF_NOISE)

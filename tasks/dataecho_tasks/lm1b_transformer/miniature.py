@@ -16,12 +16,13 @@ from dataecho_tasks.shared.text.prose import Page
 
 SPLITS = ("train", "eval")
 
+_KIND = "lm1b_mini"  # names the cache folder and the permutation: another name, other files
 _NUM_SHARDS = {"train": 8, "eval": 2}
 _FOLDERS = {"train": "training-monolingual.tokenized.shuffled", "eval": "heldout-monolingual.tokenized.shuffled"}
 _NAMES = {"train": "news.en-{:05d}-of-{:05d}", "eval": "news.en.heldout-{:05d}-of-{:05d}"}
 
 
-def mini_sentences(
+def miniature(
     *,
     split: str,
     tokenizer: Any,
@@ -41,7 +42,7 @@ def mini_sentences(
         _write(folder, pages, {"train": num_sentences, "eval": num_eval_sentences})
 
     facts = f"{num_sentences}-{num_eval_sentences}"
-    folder = written_from_prose("lm1b_mini", facts, write, cache_dir=cache_dir)
+    folder = written_from_prose(_KIND, facts, write, cache_dir=cache_dir)
     index_dir = f"{cache_dir}/index" if cache_dir is not None else None
     return SentenceSource(
         f"{folder}/{_FOLDERS[split]}/news.en*-of-*",
@@ -61,7 +62,7 @@ def _write(folder: Path, pages: list[Page], wanted: dict[str, int]) -> None:
         cure="80000 is the default.",
     )
     # Neighbours speak of the same thing: the order, and what is held out, is a fixed permutation, whatever the seed.
-    order = Permutation.of(len(lines), KeyStream(0, "lm1b_mini.order"), 0)(np.arange(len(lines)))
+    order = Permutation.of(len(lines), KeyStream(0, f"{_KIND}.order"), 0)(np.arange(len(lines)))
     shuffled = [lines[number] for number in order]
     parts = {"eval": shuffled[: wanted["eval"]], "train": shuffled[wanted["eval"] :][: wanted["train"]]}
     for split, part in parts.items():

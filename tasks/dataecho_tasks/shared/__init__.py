@@ -1,1 +1,1 @@
-"""What several workloads are made of."""
+"""Parts that several workloads share."""

@@ -1,4 +1,4 @@
-"""What every task that classifies images has in common: sources of images and labels, their decoding, the metric."""
+"""The base of tasks that classify images: sources of images and labels, their decoding, the metric."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class Scenes:
 
 
 def material(split: str) -> tuple[list[NDArray[np.uint8]], NDArray[np.float32], NDArray[np.int64]]:
-    """What a split is drawn from: pieces of photographs [height, width, 3], digits [n, 8, 8] from 0 to 1, and their
+    """The material of a split: pieces of photographs [height, width, 3], digits [n, 8, 8] from 0 to 1, and their
     classes [n]."""
     from sklearn.datasets import load_digits, load_sample_images  # a second of import that few pay
 

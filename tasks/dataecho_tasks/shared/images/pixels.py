@@ -1,4 +1,4 @@
-"""What is done to images, one by one or a few together: pure functions, which release the GIL while they work."""
+"""Pure functions on single images or a few together. They release the GIL while they work."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def decode_image(data: bytes, *, max_pixels: int, as_stored: bool = False) -> Im
 
 
 def as_rgb(pixels: NDArray[Any]) -> Images:
-    """What a source has decoded already: uint8 [height, width], [height, width, 1] or [height, width, 3], as RGB.
-    Raises ``ValueError`` for other arrays."""
+    """RGB of an image that a source has already decoded, uint8 [height, width], [height, width, 1] or [height, width,
+    3]. Raises ``ValueError`` for other arrays."""
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[:, :, 0]
     if pixels.dtype != np.uint8 or not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)):

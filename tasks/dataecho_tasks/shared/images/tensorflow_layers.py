@@ -1,13 +1,37 @@
-"""What residual networks of several tasks are made of, in TensorFlow."""
+"""The base of image classifiers in TensorFlow, and layers of residual networks."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import abc
+from collections.abc import Mapping, Sequence
 
 import keras
 import tensorflow as tf
 
+from dataecho.backends.tensorflow_model import TensorflowModel
+
 _NARROW = 8  # input channels: from so many on, oneDNN's strided 1 x 1 convolution is sound
+
+
+class TensorflowClassifier(TensorflowModel):
+    """A model of ``image`` uint8 [b, height, width, c] and ``label`` int64 [b], trained by cross entropy."""
+
+    @abc.abstractmethod
+    def logits(self, images: tf.Tensor, *, training: bool) -> tf.Tensor:
+        """The scores of all classes, [b, num_classes]."""
+
+    def losses(self, batch: Mapping[str, tf.Tensor], *, training: bool) -> tf.Tensor:
+        logits = self.logits(batch["image"], training=training)
+        return tf.nn.sparse_softmax_cross_entropy_with_logits(batch["label"], logits)
+
+    def outputs(self, batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        logits = self.logits(batch["image"], training=False)
+        predicted = tf.argmax(logits, axis=1)
+        return {
+            "loss": tf.nn.sparse_softmax_cross_entropy_with_logits(batch["label"], logits),
+            "correct": tf.cast(predicted == batch["label"], tf.float32),
+            "predicted": predicted,
+        }
 
 
 class Convolution(keras.layers.Conv2D):

@@ -1,13 +1,36 @@
-"""What residual networks of several tasks are made of, in PyTorch."""
+"""The base of image classifiers in PyTorch, and layers of residual networks."""
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from dataecho.backends.torch_layers import stride_before_narrow_convolutions
+from dataecho.backends.torch_model import TorchModel
+
+
+class TorchClassifier(TorchModel):
+    """A model of ``image`` uint8 [b, height, width, c] and ``label`` int64 [b], trained by cross entropy."""
+
+    @abc.abstractmethod
+    def logits(self, images: Tensor) -> Tensor:
+        """The scores of all classes, [b, num_classes]."""
+
+    def losses(self, batch: dict[str, Tensor]) -> Tensor:
+        return functional.cross_entropy(self.logits(batch["image"]), batch["label"], reduction="none")
+
+    def outputs(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        logits = self.logits(batch["image"])
+        predicted = logits.argmax(dim=1)
+        return {
+            "loss": functional.cross_entropy(logits, batch["label"], reduction="none"),
+            "correct": (predicted == batch["label"]).float(),
+            "predicted": predicted,
+        }
 
 
 def convolution(inner: int, outer: int, *, size: int, stride: int = 1) -> nn.Conv2d:

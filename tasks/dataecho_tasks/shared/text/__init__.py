@@ -1,1 +1,1 @@
-"""What the language tasks share: tokenizers, packing, sources, the Transformer, prose for the miniatures."""
+"""Parts that the language tasks share: tokenizers, packing, sources, the Transformer, prose for the miniatures."""

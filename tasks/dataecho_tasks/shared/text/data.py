@@ -92,7 +92,7 @@ class LanguageModelling(Task):
         return Shown(text=self._decode(tokens), caption=f"{len(tokens)} tokens: {ids} ...")
 
     def show_predictions(self, examples: Arrays, predict: Predict) -> list[Shown]:
-        """What the model writes after the first ``sequence_length`` tokens of a row."""
+        """The text that the model writes after the first ``sequence_length`` tokens of a row."""
         tokens = examples["tokens"][:_NUM_CONTINUED]
         written = continued(tokens, predict, num_tokens=self.sequence_length)
         return [

@@ -41,7 +41,7 @@ def smallest(values: Any) -> NDArray[Any]:
 
 
 def tables_as_json(tables: Tables) -> dict[str, Any]:
-    """What :func:`tables_from_json` takes: differences compress well."""
+    """The inverse of :func:`tables_from_json`. It stores differences, which compress well."""
     return {
         name: [
             len(array),

@@ -1,4 +1,4 @@
-"""What a language model writes on, drawn with fixed random numbers: two pictures differ by their models only."""
+"""Continuations of a language model, drawn with fixed random numbers: two pictures differ only by their models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What sizes a Transformer can have, whatever the framework."""
+"""Checks of a Transformer's sizes, the same for every framework."""
 
 from __future__ import annotations
 

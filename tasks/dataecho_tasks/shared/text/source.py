@@ -1,4 +1,4 @@
-"""What sources of packed text have in common: one example is one row of tokens."""
+"""The base of sources of packed text, in which one example is one row of tokens."""
 
 from __future__ import annotations
 
