@@ -16,6 +16,14 @@ from dataecho.errors import DataError, SettingError
 PROJECT = Path(__file__).resolve().parent
 
 OmegaConf.register_new_resolver("project", lambda: str(PROJECT), replace=True)
+OmegaConf.register_new_resolver("settings", lambda: _settings().replace("$", "$$"), replace=True)
+
+
+def _settings(group: str | None = None) -> str:
+    """The part of ``--help`` that lists modes, groups and settings."""
+    from dataecho.reference import help_text
+
+    return help_text(PROJECT, group)
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
@@ -46,7 +54,13 @@ def main(config: DictConfig) -> float | None:
 if __name__ == "__main__":
     prepare()
     try:
-        main()
+        if len(sys.argv) == 3 and sys.argv[1] in ("--help", "-h") and "=" not in sys.argv[2]:
+            print(_settings(sys.argv[2]))
+        else:
+            main()
+    except SettingError as error:  # of an unknown group
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:  # before training begins, or for the second time
         print("Interrupted.", file=sys.stderr)
         sys.exit(130)
