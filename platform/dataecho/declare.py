@@ -6,42 +6,31 @@ Needs the standard library only: every layer may declare settings.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cache
-from types import MappingProxyType, NoneType
+from types import NoneType
 from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 from dataecho.errors import require, shown
 
-_NO_BOUNDS = {
-    "unit": "",
-    "at_least": None,
-    "above": None,
-    "below": None,
-    "cure": "",
-    "takes_numbers": False,
-    "choice_help": {},
-}
-
 
 @dataclass(frozen=True, kw_only=True)
 class Declared:
-    """One setting. ``type`` is the field's annotation; ``default`` is :data:`dataclasses.MISSING` where it has none."""
+    """One setting, see :func:`setting`. ``type`` is the field's annotation."""
 
-    key: str
-    name: str
-    type: Any
-    default: Any
     help: str
-    unit: str
-    at_least: float | None
-    above: float | None
-    below: float | None
-    cure: str
-    takes_numbers: bool
-    choice_help: Mapping[str, str]
+    unit: str = ""
+    at_least: float | None = None
+    above: float | None = None
+    below: float | None = None
+    cure: str = ""
+    takes_numbers: bool = False
+    choice_help: Mapping[str, str] = field(default_factory=dict)
+    key: str = ""
+    name: str = ""
+    type: Any = None
+    default: Any = MISSING
 
     @property
     def choices(self) -> tuple[Any, ...]:
@@ -98,33 +87,17 @@ class Declared:
         return not isinstance(value, str) or (value != "" and str in _kinds(self.type) and not self.choice_help)
 
 
-def setting(
-    default: Any = dataclasses.MISSING,
-    *,
-    help: str,
-    unit: str = "",
-    at_least: float | None = None,
-    above: float | None = None,
-    below: float | None = None,
-    cure: str = "",
-    takes_numbers: bool = False,
-    choices: Mapping[str, str] = MappingProxyType({}),
-) -> Any:
-    """A field of a :class:`SettingGroup`. ``help`` is one sentence; ``takes_numbers``: a number stands for its text;
-    ``choices``: the only texts allowed, with a sentence each."""
-    facts = {
-        "help": help,
-        "unit": unit,
-        "at_least": at_least,
-        "above": above,
-        "below": below,
-        "cure": cure,
-        "takes_numbers": takes_numbers,
-        "choice_help": choices,
-    }
+def setting(default: Any = MISSING, *, help: str, choices: Mapping[str, str] | None = None, **facts: Any) -> Any:
+    """A field of a :class:`SettingGroup`, required without a ``default``.
+
+    ``help`` is one sentence; ``choices``: the only texts allowed, with a sentence each. ``facts``: ``unit``; the bounds
+    ``at_least``, ``above`` and ``below``; ``cure``, the last sentence of the error, if the usual one will not do;
+    ``takes_numbers``: a number stands for its text.
+    """
+    metadata = {"setting": Declared(help=help, choice_help=choices or {}, default=default, **facts)}
     if isinstance(default, list):
-        return dataclasses.field(default_factory=lambda: list(default), metadata={"setting": facts})
-    return dataclasses.field(default=default, metadata={"setting": facts})
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 class SettingGroup:
@@ -147,15 +120,14 @@ def declared_settings(group: type[SettingGroup]) -> tuple[Declared, ...]:
     line of the group's docstring is its sentence. Other fields without a declaration are no settings."""
     hints = get_type_hints(group)
     return tuple(
-        Declared(
-            key=f"{group.key}.{field.name}" if group.key else field.name,
-            name=field.name,
-            type=hints[field.name],
-            default=field.default_factory() if callable(field.default_factory) else field.default,
-            **field.metadata.get("setting") or {**_NO_BOUNDS, "help": _first_line(hints[field.name])},
+        replace(
+            one.metadata.get("setting") or Declared(help=_first_line(hints[one.name]), default=one.default),
+            key=f"{group.key}.{one.name}" if group.key else one.name,
+            name=one.name,
+            type=hints[one.name],
         )
-        for field in dataclasses.fields(group)  # type: ignore[arg-type]  # every group is a dataclass
-        if "setting" in field.metadata or _is_group(hints[field.name])
+        for one in fields(group)  # type: ignore[arg-type]  # every group is a dataclass
+        if "setting" in one.metadata or _is_group(hints[one.name])
     )
 
 

@@ -11,7 +11,7 @@ import textwrap
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 
-import yaml
+from omegaconf import OmegaConf
 
 from dataecho.declare import Declared, SettingGroup, declared_settings, inner_group
 from dataecho.errors import refuse_unknown
@@ -187,7 +187,7 @@ def _value(text: str, declared: Declared) -> str:
     default = declared.default
     if inner_group(declared) is not None or default is MISSING or text.startswith(("${", "???")):
         return text
-    if text and yaml.safe_load(text) == default:
+    if text and OmegaConf.from_dotlist([f"value={text}"]).value == default:
         return text
     return {None: "null", True: "true", False: "false"}.get(default, str(default))
 
@@ -235,8 +235,8 @@ def _is_node(conf: Path, declared: Declared) -> bool:
 
 
 def _default_option(conf: Path, group: str) -> str:
-    chosen = yaml.safe_load((conf / "config.yaml").read_text())["defaults"]
-    return next((str(item[group]) for item in chosen if isinstance(item, dict) and group in item), "")
+    chosen = OmegaConf.load(conf / "config.yaml").defaults
+    return next((str(item[group]) for item in chosen if item != "_self_" and group in item), "")
 
 
 def _read_option(path: Path) -> Option:
