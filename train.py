@@ -1,4 +1,4 @@
-"""The command line: composes a configuration and runs it. ``python train.py --help`` tells what there is to choose."""
+"""The command line: composes a configuration and runs it. ``python train.py --help`` lists all settings."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _settings(group: str | None = None) -> str:
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(config: DictConfig) -> float | None:
     """Run one configuration; returns its cost, for a sweep to minimise."""
-    from dataecho.modes import run_mode  # the heavy imports: not for --help or --cfg
+    from dataecho.modes import run_mode  # heavy imports, which --help and --cfg do not need
     from dataecho.training.disk import EXIT_CODE, DiskFull
     from dataecho.training.ranks import RankLost
 
