@@ -74,7 +74,7 @@ def setting(key: str, value: object) -> str:
 
 
 def quoted(text: str) -> str:
-    """``text`` as a value that Hydra reads back as this text: in quotes if it contains ``=``, a comma, brackets, a space
+    """``text`` as a value that Hydra reads back as this text: in quotes if it has ``=``, a comma, brackets, a space
     or a character beyond ASCII, or looks like a number."""
     if _PLAIN.fullmatch(text) and text.lower() not in _OTHER_TYPES and not _is_number(text):
         return text

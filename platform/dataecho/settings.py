@@ -216,12 +216,12 @@ def _refuse(error: ValidationError, *, prefix: str, declared: Mapping[str, Decla
     key = prefix + ".".join(str(part) for part in first["loc"] if part not in ("float", "int", "str"))
     if first["type"] == "missing":
         raise SettingError(key, "nothing", allowed="a value", cure=f"Give one: {key}=...")
-    if first["type"] == "string_type" and isinstance(first["input"], int | float):
+    one = declared.get(str(first["loc"][0]))
+    if first["type"] == "string_type" and (one is None or not one.choices) and isinstance(first["input"], int | float):
         # `1e3` or `007` could not be told from the number any more: only the user can say what was meant.
         example = shlex.quote(f"{key}='{first['input']}'")
         cure = f"Without quotes it is a number, not text: {example}, with what you meant between the quotes."
         raise SettingError(key, first["input"], allowed="text", cure=cure)
-    one = declared.get(str(first["loc"][0]))
     if one is not None and inner_group(one) is None and one.type is not Node:
         raise SettingError(key, first["input"], allowed=one.allowed, cure=one.advice)
     allowed = first["msg"].removeprefix("Input should be ")
