@@ -276,6 +276,7 @@ MISTAKES = {
     "unknown accelerator": (["accelerator.name=tpu"], "accelerator=tpu", "auto, cpu, cuda, mps", "accelerator=auto"),
     "negative seed": (["seed=-1"], "seed=-1", "whole numbers >= 0", "0 is the default"),
     "unknown mode": (["mode=trian"], "mode=trian", "train, preview, diagnose", "train is the default"),
+    "a number for a choice": (["mode=1"], "mode=1", "train, preview, diagnose", "train is the default"),
     "no threads": (["pipeline.num_threads=-1"], "pipeline.num_threads=-1", "whole numbers >= 0", "2 is the default"),
     "backend without a model": (["backend.name=jax"], "backend=jax", "torch", "task=digits"),
     "checkpoint while training": (["checkpoint=runs/x"], "checkpoint=runs/x", "mode=train", "mode=evaluate"),
