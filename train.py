@@ -16,14 +16,21 @@ from dataecho.errors import DataError, SettingError
 PROJECT = Path(__file__).resolve().parent
 
 OmegaConf.register_new_resolver("project", lambda: str(PROJECT), replace=True)
-OmegaConf.register_new_resolver("settings", lambda: _settings().replace("$", "$$"), replace=True)
 
 
 def _settings(group: str | None = None) -> str:
-    """The part of ``--help`` that lists modes, groups and settings."""
+    """Modes, groups and settings, for ``--help``."""
     from dataecho.reference import help_text
 
     return help_text(PROJECT, group)
+
+
+def _settings_in_help() -> str:
+    """The list as part of Hydra's template, which Hydra resolves without ``--help``, too."""
+    return _settings().replace("$", "$$") if {"--help", "-h"}.intersection(sys.argv) else ""
+
+
+OmegaConf.register_new_resolver("settings", _settings_in_help, replace=True)
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
