@@ -1,4 +1,4 @@
-"""Builds what a ``_target_`` names. Hydra's ``_target_`` is the registry; what Hydra lets pass is refused here."""
+"""Builds the object that a ``_target_`` names, and refuses mistakes that Hydra would let pass."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from dataecho.settings import Node, check_types
 
 T = TypeVar("T")
 
-#: Which extra brings a package that not everybody needs.
+#: The extra that installs an optional package.
 _EXTRAS = {"jax": "jax", "keras": "tensorflow", "mlflow": "mlflow", "tensorflow": "tensorflow", "torch": "torch"}
 
 _ANY_POSITIONAL, _ANY_NAMED = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
 
 
 def build(node: Node, contract: type[T], *given: Any, key: str) -> T:
-    """What ``node`` describes, called with ``given`` first. Names, types and the result are checked.
+    """Call the ``_target_`` of ``node`` with ``given`` and the node's keys; check their names, types and the result.
 
-    A key whose value is a node itself is built before, in the same way. Nodes further down, in a dictionary or list of
-    nodes (a task's ``models``), are handed over as they are, for whoever builds them later.
+    A key whose value is itself a node is built first, in the same way. Nodes in a dictionary or list (a task's
+    ``models``) are passed on unbuilt.
 
     Raises :class:`SettingError` for a missing or unknown target, a key that it does not take or lacks, a value of the
-    wrong type, and a target that is no ``contract``.
+    wrong type, and a target that is not a ``contract``.
     """
     target = _target(node, contract, key=key)
     arguments = {name: value for name, value in node.items() if name != "_target_"}
@@ -81,7 +81,7 @@ def _no_contract(node: Node, contract: type, key: str) -> SettingError:
 
 
 def _is_node(value: Any) -> bool:
-    # By the underscore, not by the exact name, so that a misspelt `_target_` is told and not handed over.
+    # By the underscore, not by the exact name, so that a misspelt `_target_` is refused and not passed on.
     return isinstance(value, dict) and any(str(name).startswith("_") for name in value)
 
 
@@ -96,7 +96,7 @@ def _build_inner(node: Node, *, key: str) -> Any:
 
 
 def _check_names(target: Any, arguments: Node, node: Node, *, num_given: int, key: str) -> None:
-    """Refuse keys that ``target`` does not take or lacks; others' functions may take any."""
+    """Refuse keys that ``target`` does not take, and require those that it needs."""
     try:
         signature = inspect.signature(target)
     except ValueError:  # a function written in C, without one
@@ -126,7 +126,7 @@ def _typed(target: Any, arguments: Node, *, key: str) -> Node:
 
 
 def _extra(error: BaseException) -> str:
-    """What to install, if what is missing comes with an extra of this distribution."""
+    """The command that installs a missing package, if an extra of this distribution has it."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, ModuleNotFoundError):
         cause = cause.__cause__

@@ -1,4 +1,4 @@
-"""The environment of heavy libraries, set before their first import; output that never ends a run; where code is."""
+"""The process's environment: variables of heavy libraries, output streams that never raise, and the git revision."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ _DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    # Compute threads that spin while they wait take the cores from the ones that decode.
+    # Compute threads that spin while they wait take cores from the threads that decode.
     "OMP_WAIT_POLICY": "passive",
     "TF_CPP_MIN_LOG_LEVEL": "2",
 }
 
 
 def prepare() -> None:
-    """Quiet libraries and polite threads, where the user has not said otherwise; output that never ends a run."""
+    """Set variables that the user has not set, so that libraries print less and idle threads sleep; protect the output
+    streams, see :func:`keep_output_going`."""
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
     keep_output_going()
 
 
 class _Unbreakable(io.FileIO):
-    """Writes what can be written: a pipe that nobody reads, a terminal that is gone and a full disk take nothing."""
+    """Discards data that cannot be written: to a closed pipe, a closed terminal or a full disk."""
 
     def write(self, data: object) -> int:
         try:
@@ -37,11 +38,11 @@ class _Unbreakable(io.FileIO):
 
 
 def keep_output_going() -> None:
-    """From here on nothing that is printed can raise: a run goes on after ``| head -1``, a closed standard output, a
-    terminal that was closed, and a log on a disk that is full.
+    """Replace standard output and error by streams that never raise: a run continues after ``| head -1``, with a closed
+    standard output or terminal, and with a log on a full disk.
 
-    Descriptors 0, 1 and 2 that were closed lead nowhere: the next file that is opened would get their number, and what
-    a library prints would be written into it."""
+    Closed descriptors 0, 1 and 2 are opened on the null device: otherwise the next file to be opened would get their
+    number, and a library's output would be written into it."""
     while True:
         descriptor = os.open(os.devnull, os.O_RDWR)
         if descriptor > 2:
@@ -59,7 +60,7 @@ def keep_output_going() -> None:
             io.TextIOWrapper(
                 io.BufferedWriter(_Unbreakable(descriptor, "w", closefd=False)),
                 encoding=getattr(stream, "encoding", None) or "utf-8",
-                errors="backslashreplace",  # an encoding that lacks a character is no reason either
+                errors="backslashreplace",  # a character that the encoding lacks must not raise either
                 line_buffering=name == "stderr" or os.isatty(descriptor),
                 write_through=getattr(stream, "write_through", False),
             ),
@@ -67,8 +68,8 @@ def keep_output_going() -> None:
 
 
 def git_revision(folder: Path) -> str:
-    """The commit of the checkout that ``folder`` is in, with ``-dirty`` where files were changed; ``unknown`` outside
-    of one."""
+    """The commit of the checkout around ``folder``, with ``-dirty`` where files were changed; ``unknown`` outside of a
+    checkout."""
     try:
         commit = _git(folder, "rev-parse", "HEAD")
         return commit + ("-dirty" if _git(folder, "status", "--porcelain", "--untracked-files=no") else "")

@@ -1,4 +1,4 @@
-"""Errors that tell a user what to do. Needs the standard library only: every layer may import this."""
+"""Errors that tell a user what to do. Standard library only: every layer may import this."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from dataecho.masking import MASK, is_secret_name, masked_text
 
-#: What Hydra's grammar takes without quotes, and takes for text.
+#: Text that Hydra's grammar reads as text without quotes.
 _PLAIN = re.compile(r"[A-Za-z_/.][A-Za-z0-9_/.+@:-]*")
 _OTHER_TYPES = ("null", "true", "false", "inf", "nan")
 
@@ -27,8 +27,8 @@ class SettingError(ValueError):
 
 
 class DataError(RuntimeError):
-    """Data that cannot be read: a shard that is missing, cut short or was changed, a server that refuses. Names where
-    it is, what was met, and the cure. Secrets are masked."""
+    """Data that cannot be read: a shard that is missing, truncated or was changed, a server that refuses. Names the
+    place, the problem and the cure. Secrets are masked."""
 
     def __init__(self, text: str = "") -> None:
         super().__init__(masked_text(text, telling=True))
@@ -64,7 +64,7 @@ def refuse_unknown(given: Iterable[str], known: Iterable[str], *, prefix: str = 
 def shown(value: Any) -> str:
     """A value as a user would type it."""
     if isinstance(value, float) and value.is_integer():
-        return f"{value:g}"  # as it was typed
+        return f"{value:g}"  # 4, as it was typed, not 4.0
     return value if isinstance(value, str) else repr(value)
 
 
@@ -74,12 +74,12 @@ def setting(key: str, value: object) -> str:
 
 
 def quoted(text: str) -> str:
-    """``text`` as a value that Hydra reads back as this text: quoted where it holds ``=``, a comma, brackets, a space
-    or a letter beyond ASCII, and where it looks like a number."""
+    """``text`` as a value that Hydra reads back as this text: in quotes if it has ``=``, a comma, brackets, a space
+    or a character beyond ASCII, or looks like a number."""
     if _PLAIN.fullmatch(text) and text.lower() not in _OTHER_TYPES and not _is_number(text):
         return text
-    text = text.replace("${", "\\${")  # which would be looked up
-    # Only a quote, and a backslash before one, have to be escaped.
+    text = text.replace("${", "\\${")  # otherwise an interpolation
+    # Only quotes, and backslashes before them, need escaping.
     return "'" + re.sub(r"(\\*)(?='|$)", lambda found: found[1] * 2, text).replace("'", "\\'") + "'"
 
 

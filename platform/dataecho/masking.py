@@ -1,4 +1,4 @@
-"""Takes secrets out of text that is logged, printed or stored. Standard library only: every layer may import this."""
+"""Masks secrets in text that is logged, printed or stored. Standard library only: every layer may import this."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 MASK = "***"
 
-#: Below these keys every text is taken for a secret: what a header is called tells nothing.
+#: Every text below these keys counts as a secret: the name of a header does not tell whether it is one.
 _SECRET_NODES = frozenset({"auth", "cookies", "headers"})
 
 # Whole words of a name's last dotted part: `num_tokens` and `monkey` are no secrets.
@@ -34,7 +34,7 @@ _SECRET_WORDS = frozenset(
 _SECRET_NAME = re.compile(
     r"^(.*_)?(api|access|account|auth|encryption|private|secret|signing)_?key(_?id)?$|^(key|auth)$|^(.*)password$"
 )
-# Parameters of a query that say which file is meant.
+# Parameters of a query that identify a file.
 _TELLING_NAMES = frozenset({"blob", "file", "filename", "index", "name", "number", "object", "part", "path", "shard"})
 _PLAIN = re.compile(r"^[\w./ %+{}-]{1,200}$")
 _ENDINGS = tuple(
@@ -66,10 +66,10 @@ _ENDINGS = tuple(
     ]
 )
 
-# A match begins where a word begins: else a long word without a match takes time with the square of its length.
+# A match begins where a word begins: otherwise a long word without a match takes quadratic time.
 _USER_INFO = re.compile(r"(?<![\w+.-])(?P<scheme>[\w+.-]+://)[^\s/?#@]*(?:@[^\s/?#@]*)*@")
 _ARGUMENT = re.compile(r"(?<![\w.-])(?P<name>[\w.-]+)=(?P<value>[^\s&#;,'\"]+)")
-# A query or a fragment ends with the text's word or quotation, or where a list goes on with the next URL.
+# A query or a fragment ends at white space, at a quotation mark, or where a list continues with the next URL.
 _URL = re.compile(
     r"(?<![\w+.-])(?P<before>[\w+.-]+://[^\s?#'\"]*)(?P<query>[?#](?:(?!,\s*[\w+.-]{1,20}://)[^\s'\"])*)?"
 )
@@ -84,8 +84,8 @@ def is_secret_name(name: str) -> bool:
 
 
 def is_telling(name: str, value: str) -> bool:
-    """Whether a query's parameter says which file is meant, and is no secret. Of what is neither known nor looks like
-    the name of a file that is not assumed."""
+    """Whether a query's parameter identifies a file and is no secret: its name is known to, or its value looks like a
+    file name."""
     if is_secret_name(name):
         return False
     return bool(_PLAIN.match(value)) and (name.lower() in _TELLING_NAMES or value.lower().endswith(_ENDINGS))
@@ -93,7 +93,7 @@ def is_telling(name: str, value: str) -> bool:
 
 def masked_text(text: str, *, telling: bool = False) -> str:
     """``text`` with the user and password of every URL in it, every value of its query, and every ``name=value`` whose
-    name is secret, masked. ``telling``: what says which file is meant stays, see :func:`is_telling`."""
+    name is secret, masked. ``telling``: parameters that identify a file stay, see :func:`is_telling`."""
     text = _USER_INFO.sub(rf"\g<scheme>{MASK}@", text)
     text = _URL.sub(lambda found: found["before"] + _masked_query(found["query"] or "", telling=telling), text)
     return masked_arguments(text)

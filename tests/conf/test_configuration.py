@@ -211,7 +211,7 @@ MISTAKES = {
     "factor text": (
         ["echo=batch", "factor=four"],
         "factor=four",
-        "a valid number",
+        "a number, auto, or a recorded history",
         "echo=before_augmentation factor=4",
     ),
     "auto without echo": (["factor=auto"], "factor=auto", "nothing or 1 with echo=none", "echo=before_augmentation"),
@@ -230,7 +230,7 @@ MISTAKES = {
     "a limit below one": (
         ["echo=batch", "factor=auto", "max_factor=0.5"],
         "max_factor=0.5",
-        "greater than or equal to 1",
+        "null or numbers >= 1",
         "Change max_factor",
     ),
     "echo without factor": (["echo=batch"], "factor=None", "any real number >= 1", "factor=2"),
@@ -250,7 +250,7 @@ MISTAKES = {
     "negative batch buffer": (
         ["echo=batch", "factor=2", "echo.shuffle_buffer=-1"],
         "echo.shuffle_buffer=-1",
-        "greater",
+        "whole numbers >= 0",
         "Change",
     ),
     "batch over buffer": (["task.shuffle_buffer=32"], "batch_size=64", "shuffle buffer, 32", "shuffle_buffer=0"),
@@ -288,9 +288,10 @@ MISTAKES = {
     "nesterov without momentum": (["optimizer.momentum=0"], "optimizer.momentum=0", "(0, 1)", "optimizer=momentum"),
     "unknown precision": (["accelerator.precision=fp8"], "accelerator.precision=fp8", "32, bf16", "precision=32"),
     "unknown accelerator": (["accelerator.name=tpu"], "accelerator=tpu", "auto, cpu, cuda, mps", "accelerator=auto"),
-    "negative seed": (["seed=-1"], "seed=-1", "greater than or equal to 0", "Change seed"),
-    "unknown mode": (["mode=trian"], "mode=trian", "'train'", "mode=train"),
-    "no threads": (["pipeline.num_threads=-1"], "pipeline.num_threads=-1", "greater than or equal to 0", "Change"),
+    "negative seed": (["seed=-1"], "seed=-1", "whole numbers >= 0", "0 is the default"),
+    "unknown mode": (["mode=trian"], "mode=trian", "train, preview, diagnose", "train is the default"),
+    "a number for a choice": (["mode=1"], "mode=1", "train, preview, diagnose", "train is the default"),
+    "no threads": (["pipeline.num_threads=-1"], "pipeline.num_threads=-1", "whole numbers >= 0", "2 is the default"),
     "backend without a model": (["backend.name=jax"], "backend=jax", "torch", "task=digits"),
     "checkpoint while training": (["checkpoint=runs/x"], "checkpoint=runs/x", "mode=train", "mode=evaluate"),
     "runs while training": (["runs=[a]"], "runs=['a']", "mode=train", "mode=report"),
@@ -310,7 +311,7 @@ MISTAKES = {
     "no time to diagnose": (
         ["mode=diagnose", "diagnose.seconds=0"],
         "diagnose.seconds=0",
-        "greater than 0",
+        "seconds > 0",
         "Change diagnose.seconds",
     ),
     "reporting nothing": (["mode=report"], "runs=[]", "folders of finished runs", "mode=report"),
@@ -321,7 +322,7 @@ MISTAKES = {
         "",
         "",
     ),
-    "an empty path": (["run_dir=''"], "run_dir=", "at least 1 character", "run_dir"),
+    "an empty path": (["run_dir=''"], "run_dir=", "null or text", "leave it out"),
     "a setting of another optimizer": (["optimizer.beta_2=0.5"], "optimizer.beta_2=0.5", "optimizer=nesterov", "adamw"),
     "target that is no number": (["task.target=nan"], "task.target=nan", "finite", "task.target"),
     "function as a target": (

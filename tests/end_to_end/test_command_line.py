@@ -39,7 +39,18 @@ def test_help_names_the_groups_and_trains_nothing(tmp_path):
     done = run("--help", cwd=tmp_path)
     assert done.returncode == 0
     assert "echo: after_augmentation, batch, before_augmentation, example, none, stage" in done.stdout
+    for word in ("mode=diagnose ", "optimizer.momentum ", "pipeline.throttle.latency ", "Compute the held-out metrics"):
+        assert word in done.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def test_help_of_a_group_lists_its_options_and_settings():
+    done = run("--help", "optimizer")
+    assert done.returncode == 0
+    assert "optimizer=adamw" in done.stdout and "optimizer.weight_decay" in done.stdout
+    assert "pipeline" not in done.stdout
+    unknown = run("--help", "optimiser")
+    assert unknown.returncode == 2 and "Did you mean optimizer?" in unknown.stderr
 
 
 @pytest.mark.slow

@@ -35,8 +35,8 @@ def test_the_example_keeps_weights_at_every_second_mark(tmp_path, monkeypatch):
             "{_target_: dataecho.training.contracts.NoPruner}",
             r"^hooks.0._target_=.*NoPruner cannot be used. Allowed: a class derived from .*Hook",
         ),
-        ("{_target_: a.Hook, every: 0}", r"^hooks.0.every=0 cannot be used. Allowed: greater than or equal to 1"),
-        ("{_target_: a.Hook, of: epochs}", r"^hooks.0.of=epochs cannot be used. Allowed: 'steps' or 'marks'"),
+        ("{_target_: a.Hook, every: 0}", r"^hooks.0.every=0 cannot be used. Allowed: whole numbers >= 1"),
+        ("{_target_: a.Hook, of: epochs}", r"^hooks.0.of=epochs cannot be used. Allowed: steps or marks"),
     ],
 )
 def test_a_hook_that_cannot_be_used_is_refused_by_its_key(tmp_path, hook, message):

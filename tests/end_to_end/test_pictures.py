@@ -113,7 +113,7 @@ REFUSED = {
     "not measured": (["echo=batch", "factor=auto"], "factor=auto .*with mode=preview.*look at factor=4"),
     "no echo": (["factor=2"], "factor=2 .*nothing or 1 with echo=none"),
     "no such stage": (["echo=stage", "echo.after=crop", "factor=2"], "echo.after=crop .*read, decode, shift, batch"),
-    "nothing to see": (["preview.num_examples=0"], "preview.num_examples=0 .*greater than or equal to 1"),
+    "nothing to see": (["preview.num_examples=0"], "preview.num_examples=0 .*whole numbers >= 1"),
     "a large batch": (["task.batch_size=2000", "task.shuffle_buffer=0"], "batch_size=2000 .*at most the 1297 examples"),
     "no folder": (["run_dir=pyproject.toml/run"], "run_dir=pyproject.toml/run .*a folder that can be written"),
     "a checkpoint": (["checkpoint=runs/mine"], "checkpoint=runs/mine .*nothing with mode=preview"),

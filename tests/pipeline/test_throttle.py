@@ -132,8 +132,8 @@ def test_without_a_limit_the_source_is_itself():
 @pytest.mark.parametrize(
     ("name", "value", "allowed"),
     [
-        ("bytes_per_second", 0, "null .no limit. or numbers > 0"),
-        ("examples_per_second", -1, "null .no limit. or numbers > 0"),
+        ("bytes_per_second", 0, "null or numbers > 0"),
+        ("examples_per_second", -1, "null or numbers > 0"),
         ("latency", -0.1, "seconds >= 0"),
     ],
 )

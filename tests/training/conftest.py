@@ -25,7 +25,7 @@ from dataecho.training.contracts import Backend, Display, NoPruner, Task, Tracke
 from dataecho.training.evaluation import evaluate
 from dataecho.training.heartbeat import Heartbeat
 from dataecho.training.ranks import OneRank, Ranks
-from dataecho.training.recipe import Recipe, TrainerSettings
+from dataecho.training.recipe import CheckpointSettings, Recipe, TrainerSettings
 from dataecho.training.schedule import ConstantSchedule
 from dataecho.training.spool import read_spool
 from dataecho.training.target import Target
@@ -286,6 +286,7 @@ class Run:
         num_threads=2,
         keeps_host_arrays=False,
         factor_control=None,
+        checkpoints=None,
         pruner=None,
         ranks=None,
         on_train=lambda: None,
@@ -326,7 +327,10 @@ class Run:
                 budget=budget or Budget(fresh=24),
                 schedule=schedule or ConstantSchedule(),
                 target=Target("score" if task is None else task.metric, target, higher_is_better=True),
-                settings=TrainerSettings(**{"learning_rate": 0.1, "eval_interval": 8, **settings}),
+                settings=TrainerSettings(
+                    checkpoints=checkpoints or CheckpointSettings(),
+                    **{"learning_rate": 0.1, "eval_interval": 8, **settings},
+                ),
             ),
             time_model=TimeModel(batch_size=BATCH_SIZE, num_workers=2, shares_cores=True, workers_are_upstream=True),
             factor_control=factor_control,

@@ -12,6 +12,7 @@ from dataecho.training.budget import Budget
 from dataecho.training.checkpoint import list_checkpoints
 from dataecho.training.disk import is_full, retry_while_full
 from dataecho.training.journal import Journal
+from dataecho.training.recipe import CheckpointSettings
 from tests.training.conftest import Now
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
@@ -105,7 +106,11 @@ def test_a_run_that_ends_by_a_full_disk_goes_on_from_its_last_checkpoint(new_run
     def fill():
         disk.num_full = 99
 
-    run = new_run(budget=Budget(fresh=24), disk_timeout=0, on_step=lambda steps: steps == 4 and fill())
+    run = new_run(
+        budget=Budget(fresh=24),
+        checkpoints=CheckpointSettings(disk_timeout=0),
+        on_step=lambda steps: steps == 4 and fill(),
+    )
     with pytest.raises(OSError, match="No space left"):
         run.run()
     disk.num_full = 0
@@ -120,7 +125,11 @@ def test_a_run_that_is_asked_to_end_does_not_wait_for_room(new_run, disk):
         disk.num_full = 99
         signal.raise_signal(signal.SIGTERM)
 
-    run = new_run(budget=Budget(fresh=24), disk_timeout=1e6, on_step=lambda steps: steps == 3 and end())
+    run = new_run(
+        budget=Budget(fresh=24),
+        checkpoints=CheckpointSettings(disk_timeout=1e6),
+        on_step=lambda steps: steps == 3 and end(),
+    )
     with pytest.raises(OSError, match="No space left"):
         run.run()
     assert len(list_checkpoints(run.folder / "checkpoints")) == 1

@@ -18,6 +18,7 @@ from dataecho.training.checkpoint import CheckpointStore
 from dataecho.training.evaluation import evaluate
 from dataecho.training.heartbeat import Heartbeat, read_heartbeat
 from dataecho.training.ranks import RankLost
+from dataecho.training.recipe import CheckpointSettings
 from dataecho.training.skips import gather_skips
 from dataecho.training.timing import TimeModel
 from tests.training.conftest import BATCH_SIZE, CountingSource, FakeBackend, FakeTask, Run, ThreadRanks
@@ -120,7 +121,7 @@ def test_within_an_epoch_nobody_reads_what_is_anothers(tmp_path, after):
 
 @pytest.mark.parametrize("stop_at", [3, 9, 14])
 def test_a_resumed_run_of_two_ranks_equals_an_unbroken_one(tmp_path, stop_at):
-    settings = {"after": "decode", "factor": 2.5, "eval_interval": 16, "checkpoint_interval": 1}
+    settings = {"after": "decode", "factor": 2.5, "eval_interval": 16, "checkpoints": CheckpointSettings(interval=1)}
     whole = run_two(tmp_path / "whole", budget=Budget(steps=24), **settings)
 
     def stop(steps):

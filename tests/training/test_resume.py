@@ -14,6 +14,7 @@ from dataecho.training.budget import Budget
 from dataecho.training.checkpoint import list_checkpoints
 from dataecho.training.heartbeat import FILE_NAME as HEARTBEAT
 from dataecho.training.interruption import Interrupted
+from dataecho.training.recipe import CheckpointSettings
 
 ARMS = {
     "none": {},
@@ -109,7 +110,7 @@ def test_a_run_stopped_after_every_single_step_is_the_unbroken_one(new_run, othe
 @pytest.mark.parametrize("interval", [1, 2])
 @pytest.mark.parametrize("arm", ["none", "before augmentation", "shuffled batch", "shuffled device"])
 def test_a_run_killed_at_any_step_goes_back_to_its_last_checkpoint(new_run, other_run, arm, interval):
-    settings = {**ARMS[arm], "budget": BUDGET, "checkpoint_interval": interval, "look_ahead": 5}
+    settings = {**ARMS[arm], "budget": BUDGET, "checkpoints": CheckpointSettings(interval=interval), "look_ahead": 5}
     whole = new_run(**settings).run()
     expected = result(whole)
     for steps in range(1, len(whole.trained) + 1):
@@ -126,13 +127,13 @@ def test_a_run_killed_at_any_step_goes_back_to_its_last_checkpoint(new_run, othe
 
 
 def test_marks_after_the_last_checkpoint_are_cut_from_the_spool_and_written_again(new_run):
-    killed = new_run(budget=Budget(fresh=40), checkpoint_interval=3, on_step=at(9, kill))
+    killed = new_run(budget=Budget(fresh=40), checkpoints=CheckpointSettings(interval=3), on_step=at(9, kill))
     with pytest.raises(Killed):
         killed.run()
     assert [step for step, _ in killed.spool] == [8, 16, 24, 32]
     state = killed.checkpoint()
     assert state["counts"]["steps"] == 6
-    resumed = new_run(budget=Budget(fresh=40), checkpoint_interval=3, resume_from=state)
+    resumed = new_run(budget=Budget(fresh=40), checkpoints=CheckpointSettings(interval=3), resume_from=state)
     assert [step for step, _ in resumed.spool] == [8, 16, 24]
     resumed.run()
     assert [step for step, _ in resumed.spool] == [8, 16, 24, 32, 40]
@@ -168,17 +169,19 @@ def test_a_run_that_stopped_at_its_target_can_be_taken_to_its_budget(new_run, ot
 
 
 def test_an_older_checkpoint_may_be_continued_and_what_was_ahead_of_it_goes(new_run, other_run):
-    expected = result(new_run(budget=BUDGET, keep_checkpoints=2).run())
-    first = other_run(0, budget=BUDGET, keep_checkpoints=9).run()
+    expected = result(new_run(budget=BUDGET, checkpoints=CheckpointSettings(keep=2)).run())
+    first = other_run(0, budget=BUDGET, checkpoints=CheckpointSettings(keep=9)).run()
     oldest, *newer = list_checkpoints(first.folder / "checkpoints")
     for path in newer:
         (path / "arrays.safetensors").write_bytes(b"")
     state = first.checkpoint()
     assert state["counts"]["steps"] == int(oldest.name[-12:]) == 2
-    second = other_run(0, budget=BUDGET, keep_checkpoints=2, resume_from=state, on_step=at(3, sigterm))
+    second = other_run(
+        0, budget=BUDGET, checkpoints=CheckpointSettings(keep=2), resume_from=state, on_step=at(3, sigterm)
+    )
     interrupted(second)
     assert second.checkpoint()["counts"]["steps"] == 3
-    third = other_run(0, budget=BUDGET, keep_checkpoints=2, resume_from=second.checkpoint()).run()
+    third = other_run(0, budget=BUDGET, checkpoints=CheckpointSettings(keep=2), resume_from=second.checkpoint()).run()
     del first.trained[2:], first.backend.losses[2:], first.backend.rates[2:]
     assert result(first, second, third) == expected
 
@@ -196,7 +199,7 @@ def test_the_best_mark_before_a_resume_may_stay_the_best(new_run):
 
 
 def test_evaluations_are_counted_on_where_a_checkpoint_is_due_at_every_second(new_run):
-    settings = {"budget": Budget(fresh=40), "checkpoint_interval": 2, "keep_checkpoints": 9}
+    settings = {"budget": Budget(fresh=40), "checkpoints": CheckpointSettings(interval=2, keep=9)}
     first = interrupted(new_run(on_step=at(3, sigterm), **settings))
     second = new_run(resume_from=first.checkpoint(), **settings).run()
     assert checkpointed_steps(second) == [3, 4, 8, 10]

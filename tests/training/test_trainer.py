@@ -13,6 +13,7 @@ from dataecho.pipeline.batch import Batch
 from dataecho.training.budget import Budget
 from dataecho.training.checkpoint import list_checkpoints
 from dataecho.training.contracts import Pruner
+from dataecho.training.recipe import CheckpointSettings
 from dataecho.training.schedule import LinearDecay
 from tests.training.conftest import CountingSource
 
@@ -258,7 +259,7 @@ class PrunesAt(Pruner):
 
 
 def test_a_run_is_pruned_after_a_mark_with_a_checkpoint_that_goes_on(new_run):
-    settings = {"budget": Budget(fresh=32), "checkpoint_interval": 0}
+    settings = {"budget": Budget(fresh=32), "checkpoints": CheckpointSettings(interval=0)}
     run = new_run(pruner=PrunesAt(16), scores=[0.1, 0.2, 0.3, 0.4], **settings).run()
     assert run.outcome.pruned and not run.outcome.reached_target and not run.outcome.diverged
     assert [step for step, _ in run.spool] == [8, 16] and len(run.trained) == 4
@@ -387,14 +388,16 @@ def kept_steps(run):
 @pytest.mark.parametrize(("interval", "steps"), [(0, [10]), (1, [2, 4, 6, 8, 10]), (2, [4, 8, 10]), (3, [6, 10])])
 def test_checkpoints_are_due_by_evaluations_and_at_the_end(new_run, interval, steps):
     run = new_run(
-        checkpoint_interval=interval, keep_checkpoints=9, budget=Budget(fresh=40), scores=[0.5, 0.4, 0.3, 0.2, 0.1]
+        checkpoints=CheckpointSettings(interval=interval, keep=9),
+        budget=Budget(fresh=40),
+        scores=[0.5, 0.4, 0.3, 0.2, 0.1],
     ).run()
     assert kept_steps(run) == steps
     assert run.checkpoint()["counts"]["steps"] == 10
 
 
 def test_the_tracker_may_send_what_a_checkpoint_covers_and_nothing_else(new_run):
-    run = new_run(checkpoint_interval=2, budget=Budget(fresh=40)).run()
+    run = new_run(checkpoints=CheckpointSettings(interval=2), budget=Budget(fresh=40)).run()
     ends = [0]
     for line in (run.folder / "metrics.jsonl").read_bytes().splitlines(keepends=True):
         ends.append(ends[-1] + len(line))
@@ -410,12 +413,16 @@ def test_the_last_two_checkpoints_and_the_best_stay(new_run):
 
 @pytest.mark.parametrize("interval", [0, 2])
 def test_the_best_may_be_the_last_whatever_the_interval(new_run, interval):
-    run = new_run(checkpoint_interval=interval, budget=Budget(fresh=40), scores=[0.1, 0.2, 0.3, 0.4, 0.9]).run()
+    run = new_run(
+        checkpoints=CheckpointSettings(interval=interval), budget=Budget(fresh=40), scores=[0.1, 0.2, 0.3, 0.4, 0.9]
+    ).run()
     assert run.checkpoint()["best"] == {"steps": 10, "value": 0.9}
 
 
 def test_a_better_mark_without_a_checkpoint_is_not_called_the_best(new_run):
-    run = new_run(checkpoint_interval=2, budget=Budget(fresh=40), scores=[0.9, 0.2, 0.8, 0.4, 0.3]).run()
+    run = new_run(
+        checkpoints=CheckpointSettings(interval=2), budget=Budget(fresh=40), scores=[0.9, 0.2, 0.8, 0.4, 0.3]
+    ).run()
     assert run.checkpoint()["best"] == {"steps": 8, "value": 0.4}
 
 

@@ -7,7 +7,6 @@ from dataecho.errors import require
 from dataecho.pipeline.stage import stage_names
 from dataecho.settings import Settings
 from dataecho.sources.same_data import are_same_data
-from dataecho.training.budget import Budget
 from dataecho.training.contracts import Task
 from dataecho.training.ranks import Ranks
 from dataecho.training.schedule import Schedule
@@ -61,7 +60,7 @@ def check_settings(settings: Settings, task: Task, schedule: Schedule) -> None:
         allowed=f"at least one batch, {task.batch_size} fresh examples",
         cure="Evaluate less often or use a smaller task.batch_size.",
     )
-    budget = Budget(**settings.budget.model_dump())
+    budget = settings.budget
     require(
         budget.fresh is None or budget.fresh >= task.batch_size,
         "budget.fresh",

@@ -16,10 +16,10 @@ from dataecho.build import build
 from dataecho.compose.factor import echo_of, factor_control, factor_name, new_factors
 from dataecho.compose.run_folder import resume_state, run_folder
 from dataecho.compose.workload import Workload, compose_workload
+from dataecho.declare import declared_settings
 from dataecho.environment import git_revision
 from dataecho.pipeline.feed import Feed
-from dataecho.settings import Node, flatten, read_settings
-from dataecho.training.budget import Budget
+from dataecho.settings import HookSchedule, Node, flatten, read_group, read_settings
 from dataecho.training.contracts import Display, Hook, HookInfo, NoDisplay, RunInfo
 from dataecho.training.identity import identity_of, portable_state
 from dataecho.training.recipe import Recipe, TrainerSettings
@@ -59,7 +59,7 @@ class TrainingRun:
     folder: Path
     info: RunInfo
     resume_from: dict[str, Any] | None
-    hooks: Sequence[Callable[[HookInfo], None]]
+    hooks: Sequence[tuple[Callable[[HookInfo], None], HookSchedule]]
 
     @cached_property
     def _temporary_folder(self) -> Path:
@@ -84,15 +84,13 @@ class TrainingRun:
             evaluate=workload.evaluate,
             backend=workload.backend,
             recipe=Recipe(
-                budget=Budget(**settings.budget.model_dump()),
+                budget=settings.budget,
                 schedule=workload.schedule,
                 target=Target(task.metric, task.target, task.higher_is_better),
                 settings=TrainerSettings(
                     learning_rate=settings.optimizer.learning_rate,
                     eval_interval=task.eval_interval,
-                    checkpoint_interval=settings.checkpoints.interval,
-                    keep_checkpoints=settings.checkpoints.keep,
-                    disk_timeout=settings.checkpoints.disk_timeout,
+                    checkpoints=settings.checkpoints,
                     stop_at_target=settings.stop_at_target,
                     max_loss_ratio=settings.max_loss_ratio,
                 ),
@@ -106,15 +104,15 @@ class TrainingRun:
             origin=Origin(identity=_identity(workload), state=self.resume_from),
             factor_control=factor_control(settings, task, time_model, look_ahead=workload.executor.look_ahead),
         )
-        for hook, node in zip(self.hooks, settings.hooks, strict=True):
-            trainer.add_hook(hook, every=node.every, of=node.of)
+        for hook, schedule in self.hooks:
+            trainer.add_hook(hook, every=schedule.every, of=schedule.of)
         return trainer
 
 
 def compose_training(config: Node, *, folder: Path | None, project: Path) -> TrainingRun:
     """Compose a run in ``folder``; None for ``run_dir``, or a new folder named by the time."""
     settings = read_settings(config)
-    hooks = [build(dict(node.model_extra or {}), Hook, key=f"hooks.{n}") for n, node in enumerate(settings.hooks)]
+    hooks = [_hook(node, key=f"hooks.{number}") for number, node in enumerate(settings.hooks)]
     folder = run_folder(settings, folder)
     resume_from = resume_state(settings, folder)
     workload = compose_workload(config)
@@ -125,6 +123,12 @@ def compose_training(config: Node, *, folder: Path | None, project: Path) -> Tra
         given = read_weights(Path(settings.weights))
         workload.backend.load_weights(workload.task.starting_weights(given, workload.backend.weights()))
     return TrainingRun(workload, folder, _run_info(workload, folder, project), resume_from, hooks)
+
+
+def _hook(node: Node, *, key: str) -> tuple[Hook, HookSchedule]:
+    names = {declared.name: declared.default for declared in declared_settings(HookSchedule)}
+    schedule = read_group(HookSchedule, {**names, **{k: v for k, v in node.items() if k in names}}, key=key)
+    return build({k: v for k, v in node.items() if k not in names}, Hook, key=key), schedule
 
 
 def _feed(workload: Workload, state: dict[str, Any] | None) -> Feed:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform as machine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 
@@ -12,14 +12,11 @@ from dataecho.compose.checks import check_held_out, check_ranks, check_settings
 from dataecho.errors import require
 from dataecho.pipeline.settings import PipelineSettings
 from dataecho.pipeline.source import Source
-from dataecho.pipeline.throttle import Throttle
 from dataecho.settings import Node, Settings, read_settings
 from dataecho.training.contracts import (
-    AcceleratorSettings,
     Backend,
     BackendContext,
     NoTracker,
-    OptimizerSettings,
     Pruner,
     Task,
     Tracker,
@@ -69,11 +66,9 @@ def compose_workload(config: Node) -> Workload:
     check_ranks(settings, task, backend.ranks)
     if not backend.ranks.is_first:
         tracker = NoTracker()
-    executor = PipelineSettings(
-        **settings.pipeline.model_dump(exclude={"max_memory", "throttle"}),
-        hands_on=not backend.keeps_host_arrays,  # otherwise the loop would have to lay them differently
-    )
-    throttle = Throttle(**settings.pipeline.throttle.model_dump())
+    throttle = settings.pipeline.throttle
+    # A backend that keeps host arrays reads them fastest where the pool has aligned them.
+    executor = replace(settings.pipeline, hands_on=not backend.keeps_host_arrays)
     return Workload(
         settings,
         config,
@@ -111,12 +106,8 @@ def _new_backend(settings: Settings, task: Task) -> Backend:
     model = task.models[name]
     context = BackendContext(
         new_model=partial(build, model, object, key=f"task.models.{name}"),
-        optimizer=OptimizerSettings(**settings.optimizer.model_dump()),
-        accelerator=AcceleratorSettings(
-            name=settings.accelerator.name,
-            precision=str(settings.accelerator.precision),
-            devices=settings.accelerator.devices,
-        ),
+        optimizer=settings.optimizer,
+        accelerator=settings.accelerator,
         seed=settings.seed,
     )
     node = {key: value for key, value in settings.backend.items() if key != "name"}

@@ -1,4 +1,4 @@
-"""What ``mode=`` can be: a file each, from a configuration to what a person sees."""
+"""The modes of the command line, a file each."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from dataecho.settings import read_settings
 
 
 def run_mode(config: Any, *, folder: Path | None, project: Path) -> float | None:
-    """Do what ``config['mode']`` says; the cost of a training run (infinite for a miss), None for other modes.
+    """Run the mode of ``config``. Returns the cost of a training run (infinite if it missed its target), else None.
 
-    Raises :class:`SettingError` for whatever cannot be done, and ``SystemExit`` after a signal.
+    Raises :class:`SettingError` for settings that cannot be used, and ``SystemExit`` after a signal.
     """
     settings = read_settings(config)
     for key, mode in (

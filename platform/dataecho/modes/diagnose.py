@@ -1,4 +1,4 @@
-"""``mode=diagnose``: where the bottleneck is, and what echoing would bring."""
+"""``mode=diagnose``: finds the bottleneck and predicts the gain of echoing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``mode=preview``: what stages and echo do to the data, without training."""
+"""``mode=preview``: examples after every stage, and their repeats, without training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dataecho.settings import Node, Settings
 
 
 def preview(config: Node, *, folder: Path | None) -> None:
-    """``preview.png``, and ``preview.txt`` where there is text; prints where they are."""
+    """Write ``preview.png``, and ``preview.txt`` for text; print their paths."""
     given = compose_input(config)
     settings, task = given.settings, given.task
     folder = new_folder(settings, folder)

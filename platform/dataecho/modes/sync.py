@@ -1,4 +1,4 @@
-"""``mode=sync``: sends what a run could not send, or every run of a sweep."""
+"""``mode=sync``: sends what MLflow has not received from a run, or from every run of a sweep."""
 
 from __future__ import annotations
 

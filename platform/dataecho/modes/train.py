@@ -103,7 +103,7 @@ def _disk_full(folder: Path, error: OSError) -> DiskFull:
 
 
 def _train_along(run: TrainingRun, trainer: Trainer) -> float:
-    """The part of a rank for which rank 0 writes and speaks."""
+    """Train on a rank other than 0, which writes and prints nothing."""
     try:
         outcome = trainer.run()
         _predictions(run, outcome)
@@ -113,8 +113,8 @@ def _train_along(run: TrainingRun, trainer: Trainer) -> float:
 
 
 def _predictions(run: TrainingRun, outcome: RunResult) -> list[Path]:
-    """What the model makes of held-out examples, in files of rank 0. All ranks take part; what fails is told, and takes
-    nothing from the run. None of a model that has diverged: its outputs are no numbers."""
+    """Write the model's predictions for held-out examples. All ranks compute them, rank 0 writes. A failure is logged
+    and does not end the run. A model that has diverged gets no picture: its outputs are not numbers."""
     workload, settings = run.workload, run.workload.settings
     if outcome.diverged or not settings.pictures.num_examples:
         return []
@@ -146,7 +146,7 @@ def _cost(metrics: Mapping[str, float | None]) -> float:
 
 
 def _parts(run: TrainingRun) -> str:
-    """How a batch is divided, empty where it is not."""
+    """How a batch is divided over processes and devices; empty for one device."""
     workload = run.workload
     num_ranks, devices = workload.backend.ranks.num_ranks, workload.settings.accelerator.devices
     if num_ranks * devices == 1:

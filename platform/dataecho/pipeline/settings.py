@@ -1,70 +1,63 @@
-"""The settings of the input pipeline, ``pipeline.*``."""
+"""The settings of the input pipeline."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-from dataecho.errors import require
+from dataecho.declare import SettingGroup, setting
+from dataecho.pipeline.throttle import Throttle
 
 ChunkSize = int | Literal["auto"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class PipelineSettings:
-    """``num_threads`` workers, or ``num_processes`` instead where that is not 0; with neither the caller makes its
-    batches itself. ``look_ahead`` batches at most are in work or waiting; ``chunk_size`` uses are worked on at a time,
-    ``auto`` or a number; ``loop_helps``: a caller that waits does short pieces of what the worker threads have to do,
-    if they read nothing; ``read_ahead`` shards are fetched ahead of the plan. ``max_waiting`` MiB of records that were
-    read before their first use stay in memory, ``max_spill`` MiB more in a temporary file. ``max_skipped_share`` of the
-    examples may be broken. ``stall_timeout``: seconds without any progress after which a wait ends with an error.
-    ``hands_on``: small batches may be arrays as the last stage made them, views perhaps, and not rows of the pool,
-    which begin where frameworks like it. None of them changes what a batch is made of.
+class PipelineSettings(SettingGroup, key="pipeline"):
+    """How batches are prepared; none of these settings changes what a batch holds.
+
+    ``hands_on`` is no setting of a user: small batches may be the arrays that the last stage returned, possibly views,
+    instead of rows of the pool, whose alignment suits frameworks.
     """
 
-    num_threads: int = 2
-    num_processes: int = 0
-    look_ahead: int = 4
-    chunk_size: ChunkSize = "auto"
-    loop_helps: bool = True
-    read_ahead: int = 4
-    max_waiting: int = 1024
-    max_spill: int = 16384
-    max_skipped_share: float = 0.0
-    stall_timeout: float = 300.0
+    num_threads: int = setting(
+        2,
+        at_least=0,
+        help="Threads that decode and augment. With the training step on the CPU: cores - 1.",
+    )
+    num_processes: int = setting(0, at_least=0, help="Worker processes instead of threads; 0 uses threads.")
+    look_ahead: int = setting(4, at_least=1, help="Batches in work or waiting, at most.")
+    chunk_size: ChunkSize = setting(
+        "auto", at_least=1, help="Uses that a worker runs at a time. auto: eight milliseconds of work, at least 16."
+    )
+    loop_helps: bool = setting(
+        True, help="The training loop runs short pieces of work while it waits, but reads from memory only."
+    )
+    stall_timeout: float = setting(
+        300.0,
+        above=0,
+        unit="seconds",
+        help="A run without any progress for so long ends with an error that names what hangs.",
+        cure="300 is the default; any progress restarts it.",
+    )
+    read_ahead: int = setting(4, at_least=1, help="Shards to fetch ahead of the plan.")
+    max_waiting: int = setting(
+        1024, at_least=0, unit="MiB", help="Memory for records that were read and wait for their first use."
+    )
+    max_spill: int = setting(
+        16384, at_least=0, unit="MiB", help="Temporary file for more of these records than max_waiting allows."
+    )
+    max_memory: int | None = setting(
+        None, unit="MiB", help="A run that would need more memory is refused before it starts; null: no limit."
+    )
+    max_skipped_share: float = setting(
+        0.0,
+        at_least=0,
+        below=1,
+        help="Share of the examples that may be broken. A run names and skips them.",
+        cure="0 allows no broken example, 0.01 one in a hundred.",
+    )
+    throttle: Throttle = Throttle()
     hands_on: bool = True
-
-    def __post_init__(self) -> None:
-        for name, least in (
-            ("num_threads", 0),
-            ("num_processes", 0),
-            ("look_ahead", 1),
-            ("read_ahead", 1),
-            ("max_waiting", 0),
-            ("max_spill", 0),
-        ):
-            value = getattr(self, name)
-            require(
-                value >= least,
-                f"pipeline.{name}",
-                value,
-                allowed=f"whole numbers >= {least}",
-                cure=f"Set pipeline.{name}.",
-            )
-        require(
-            self.chunk_size == "auto" or (isinstance(self.chunk_size, int) and self.chunk_size >= 1),
-            "pipeline.chunk_size",
-            self.chunk_size,
-            allowed="auto, or whole numbers >= 1",
-            cure="auto goes by what an example costs.",
-        )
-        require(
-            self.stall_timeout > 0,
-            "pipeline.stall_timeout",
-            self.stall_timeout,
-            allowed="seconds > 0",
-            cure="300 is the default; whatever makes progress begins it anew.",
-        )
 
     @property
     def num_workers(self) -> int:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dataecho.errors import require
+from dataecho.declare import SettingGroup, setting
 from dataecho.pipeline.source import Source
 from dataecho.pipeline.stage import Chunk, as_examples, num_bytes
 
@@ -18,32 +18,28 @@ _NUM_READERS = 8  # so that latencies overlap, as they do with a real server
 _PIECE = 0.2  # seconds that a fetch waits at most before it looks whether it may go on
 
 
+_CURE = "Leave it out for the source's own speed."
+
+
 @dataclass(frozen=True, kw_only=True)
-class Throttle:
-    """What a slow source does not exceed: ``bytes_per_second``, ``examples_per_second`` (None: no limit); ``latency``
-    seconds pass before a fetch, or a read of what is not fetched shard by shard, brings anything."""
+class Throttle(SettingGroup, key="pipeline.throttle"):
+    """Emulates a slow source; every result says so."""
 
-    bytes_per_second: float | None = None
-    examples_per_second: float | None = None
-    latency: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name in ("bytes_per_second", "examples_per_second"):
-            value = getattr(self, name)
-            require(
-                value is None or value > 0,
-                f"pipeline.throttle.{name}",
-                value,
-                allowed="null (no limit) or numbers > 0",
-                cure="Leave it out for the source's own speed.",
-            )
-        require(
-            self.latency >= 0,
-            "pipeline.throttle.latency",
-            self.latency,
-            allowed="seconds >= 0",
-            cure="Leave it out for the source's own latency.",
-        )
+    bytes_per_second: float | None = setting(
+        None, above=0, help="Limit of bytes read per second; null: no limit.", cure=_CURE
+    )
+    examples_per_second: float | None = setting(
+        None,
+        above=0,
+        help="Limit of examples read per second; null: no limit.",
+        cure=_CURE,
+    )
+    latency: float = setting(
+        0.0,
+        at_least=0,
+        unit="seconds",
+        help="Delay before each read, or each shard that is fetched.",
+    )
 
     @property
     def limits(self) -> dict[str, float]:

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dataecho.errors import SettingError, require
+from dataecho.declare import SettingGroup, setting
+from dataecho.errors import SettingError
+
+_CURE = "Give the run something to spend."
 
 
 @dataclass(frozen=True, kw_only=True)
-class Budget:
-    """``fresh`` examples (the paper's: fresh reading is capped, updates are not), ``steps``, or ``seconds`` of
-    ``train_time``; exactly one is given. A budget in seconds is not bit-exact on resume."""
+class Budget(SettingGroup, key="budget"):
+    """How long a run may last; exactly one unit is given."""
 
-    fresh: int | None = None
-    steps: int | None = None
-    seconds: float | None = None
+    fresh: int | None = setting(
+        None, above=0, help="Fresh examples to train on; repeats cost nothing, as in the paper (section 3).", cure=_CURE
+    )
+    steps: int | None = setting(None, above=0, help="Updates of the weights.", cure=_CURE)
+    seconds: float | None = setting(
+        None,
+        above=0,
+        help="Seconds of train_time. A resumed run is not bit-exact, and the schedule must be constant.",
+        cure=_CURE,
+    )
 
     def __post_init__(self) -> None:
         given = {unit: value for unit in ("fresh", "steps", "seconds") if (value := getattr(self, unit)) is not None}
@@ -26,8 +35,7 @@ class Budget:
                 allowed="exactly one of fresh, steps, seconds",
                 cure="For instance budget=steps budget.steps=1000, or budget=task for the task's own.",
             )
-        for unit, value in given.items():
-            require(value > 0, f"budget.{unit}", value, allowed="numbers > 0", cure="Give the run something to spend.")
+        super().__post_init__()
 
     def __str__(self) -> str:
         if self.fresh is not None:

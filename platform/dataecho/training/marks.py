@@ -88,7 +88,7 @@ class Marks:
         return bool(ranks.gather([float(prune)])[0, 0])
 
     def _checkpoint_is_due(self) -> bool:
-        interval = self._settings.checkpoint_interval
+        interval = self._settings.checkpoints.interval
         return bool(interval) and self.num_evaluations % interval == 0
 
     def state_dict(self) -> dict[str, Any]:

@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from dataecho.declare import SettingGroup, setting
 from dataecho.training.budget import Budget
 from dataecho.training.schedule import Schedule
 from dataecho.training.target import Target
 
 
 @dataclass(frozen=True, kw_only=True)
+class CheckpointSettings(SettingGroup, key="checkpoints"):
+    """When checkpoints are written, and which are kept."""
+
+    interval: int = setting(
+        1, at_least=0, help="Evaluations between checkpoints; 0: only at the end and on SIGTERM, SIGINT or SIGHUP."
+    )
+    keep: int = setting(2, at_least=1, help="The newest so many stay, and the best.")
+    disk_timeout: float = setting(
+        300.0,
+        at_least=0,
+        unit="seconds",
+        help="A run waits so long for room on a full disk; then it ends, and can be resumed.",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainerSettings:
-    """``eval_interval`` in fresh examples; ``checkpoint_interval`` in evaluations, 0 for only at the end and on a
-    signal; the last ``keep_checkpoints`` and the best stay; ``disk_timeout``: seconds to wait for room on a full disk;
-    ``max_loss_ratio`` as in :class:`Divergence`."""
+    """``eval_interval`` in fresh examples; ``max_loss_ratio`` as in :class:`Divergence`."""
 
     learning_rate: float
     eval_interval: int
-    checkpoint_interval: int = 1
-    keep_checkpoints: int = 2
-    disk_timeout: float = 300.0
+    checkpoints: CheckpointSettings = field(default_factory=CheckpointSettings)
     stop_at_target: bool = True
     max_loss_ratio: float | None = None
 

@@ -112,8 +112,8 @@ class Trainer:
         self._resident: dict[int, Any] = {}  # batches on the device that still have repeats
         self._folder = RunFolder(
             folder,
-            keep_checkpoints=recipe.settings.keep_checkpoints,
-            disk_timeout=recipe.settings.disk_timeout,
+            keep_checkpoints=recipe.settings.checkpoints.keep,
+            disk_timeout=recipe.settings.checkpoints.disk_timeout,
             is_ending=lambda: self._interruption.signal_number != 0,
         )
         self._spent = Spent(folder, ranks=self._ranks, meter=self._feed.meter)

@@ -93,7 +93,7 @@ def test_auto_leaves_a_piece_for_everybody_where_it_has_sixteen_uses_for_each():
 
 @pytest.mark.parametrize("size", [0, -1, "automatic", 1.5, None])
 def test_other_sizes_are_refused(size):
-    with pytest.raises(SettingError, match=r"pipeline.chunk_size=.* Allowed: auto, or whole numbers >= 1"):
+    with pytest.raises(SettingError, match=r"pipeline.chunk_size=.* Allowed: auto or whole numbers >= 1"):
         PipelineSettings(chunk_size=size)
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from numpy.typing import NDArray
 
+from dataecho.declare import SettingGroup, declared_settings, setting
 from dataecho.errors import require
 from dataecho.pipeline.batch import Arrays, Batch
 from dataecho.training.ranks import Ranks
@@ -21,64 +22,39 @@ RANK = "rank/"
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimizerSettings:
-    """One optimizer, in terms every framework has. ``name``: nesterov, momentum or adamw; ``weight_decay`` is for every
-    weight, those of normalisations and biases included."""
+class OptimizerSettings(SettingGroup, key="optimizer"):
+    """The update of the weights, in terms that every framework has."""
 
-    name: str
-    learning_rate: float
-    momentum: float = 0.9
-    beta_2: float = 0.999
-    epsilon: float = 1e-8
-    weight_decay: float = 0.0
-
-    ALLOWED = ("nesterov", "momentum", "adamw")
+    name: Literal["nesterov", "momentum", "adamw"] = setting(help="The rule.", cure="Use optimizer=nesterov.")
+    learning_rate: float = setting(
+        above=0, help="Base learning rate, which the schedule scales.", cure="Leave it out for the task's default."
+    )
+    momentum: float = setting(0.9, at_least=0, below=1, help="Momentum; beta_1 of AdamW.")
+    beta_2: float = setting(0.999, at_least=0, below=1, help="Decay of the second moment; AdamW only.")
+    epsilon: float = setting(1e-8, at_least=0, help="Added to the denominator; AdamW only.")
+    weight_decay: float = setting(0.0, at_least=0, help="Decay of every weight, norms and biases included.")
 
     def __post_init__(self) -> None:
-        allowed = ", ".join(self.ALLOWED)
-        require(self.name in self.ALLOWED, "optimizer.name", self.name, allowed=allowed, cure="Use optimizer=nesterov.")
-        require(
-            self.learning_rate > 0,
-            "optimizer.learning_rate",
-            self.learning_rate,
-            allowed="numbers > 0",
-            cure="Leave it out for the task's default.",
-        )
-        for name in ("momentum", "beta_2"):
-            value = getattr(self, name)
-            require(0 <= value < 1, f"optimizer.{name}", value, allowed="[0, 1)", cure=f"Set optimizer.{name}.")
-        if self.name != "adamw":
-            for name, default in (("beta_2", 0.999), ("epsilon", 1e-8)):
-                value = getattr(self, name)
-                require(
-                    value == default,
-                    f"optimizer.{name}",
-                    value,
-                    allowed=f"nothing with optimizer={self.name}, which has no such thing",
-                    cure="It belongs to optimizer=adamw.",
-                )
-        for name in ("epsilon", "weight_decay"):
-            value = getattr(self, name)
-            require(value >= 0, f"optimizer.{name}", value, allowed=">= 0", cure=f"Set optimizer.{name}.")
+        super().__post_init__()
+        for declared in declared_settings(OptimizerSettings):
+            require(
+                self.name == "adamw"
+                or declared.name not in ("beta_2", "epsilon")
+                or getattr(self, declared.name) == declared.default,
+                declared.key,
+                getattr(self, declared.name),
+                allowed=f"nothing with optimizer={self.name}, which does not have it",
+                cure="It belongs to optimizer=adamw.",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
-class AcceleratorSettings:
-    """Where a backend computes and in which precision; ``devices``: how many of them this process drives. A backend
-    refuses what its machine or framework lacks."""
+class AcceleratorSettings(SettingGroup, key="accelerator"):
+    """Where and in which precision the model is computed. A backend refuses what its machine or framework lacks."""
 
-    name: str
-    precision: str = "32"
-    devices: int = 1
-
-    def __post_init__(self) -> None:
-        require(
-            self.devices >= 1,
-            "accelerator.devices",
-            self.devices,
-            allowed="whole numbers >= 1",
-            cure="1 is the default.",
-        )
+    name: str = setting("auto", help="A device that the backend knows: cpu, cuda, mps, ...; auto: the fastest here.")
+    precision: str = setting("32", takes_numbers=True, help="32, bf16 or 64.")
+    devices: int = setting(1, at_least=1, help="Devices that this process drives.", cure="1 is the default.")
 
 
 @dataclass(frozen=True, kw_only=True)
