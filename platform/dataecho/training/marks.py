@@ -49,7 +49,7 @@ class Marks:
         return self._next * self._settings.eval_interval
 
     @property
-    def has_untested_steps(self) -> bool:
+    def has_unevaluated_steps(self) -> bool:
         """Whether steps have been trained since the last evaluation."""
         return self._spent.counts.steps > self._evaluated_steps
 

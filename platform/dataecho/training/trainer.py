@@ -22,7 +22,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dataecho.errors import SettingError, require_same
 from dataecho.pipeline.accounting.memory import Memory
 from dataecho.pipeline.accounting.meter import Reading
 from dataecho.pipeline.batch import Batch
@@ -44,6 +43,7 @@ from dataecho.training.contracts import (
 from dataecho.training.hooks import Hooks, Unit
 from dataecho.training.interruption import Interrupted, Interruption
 from dataecho.training.marks import Marks
+from dataecho.training.origin import Origin
 from dataecho.training.recipe import Recipe, TrainerSettings
 from dataecho.training.run_folder import RunFolder
 from dataecho.training.skips import gather_skips
@@ -64,15 +64,6 @@ class Observers:
     tracker: Tracker = field(default_factory=NoTracker)
     display: Display = field(default_factory=NoDisplay)
     pruner: Pruner = field(default_factory=NoPruner)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Origin:
-    """Where a run begins: at a checkpoint's ``state``, or at its start (None). ``identity``: everything that the
-    checkpoint must agree with."""
-
-    identity: dict[str, Any]
-    state: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -107,7 +98,9 @@ class Trainer:
     ) -> None:
         self._backend, self._ranks = backend, backend.ranks
         self._recipe, self._observers, self._identity = recipe, observers, origin.identity
-        self._feed = new_feed(None if origin.state is None else self._feed_state(origin.state))
+        origin.check(self._ranks)
+        own = None if origin.state is None else origin.state["ranks"][str(self._ranks.rank)]
+        self._feed = new_feed(None if own is None else own["feed"])
         self._interruption, self._hooks = Interruption(), Hooks()
         self._resident: dict[int, Any] = {}  # batches on the device that still have repeats
         self._folder = RunFolder(
@@ -131,8 +124,8 @@ class Trainer:
         self._parts: list[Stateful] = [self._spent, self._keeper, self._marks]
         if self._ranks.is_first:  # the files of the others are temporary
             self._parts.append(self._folder)
-        if origin.state is not None:
-            self._load_state(origin.state)
+        if origin.state is not None and own is not None:
+            self._load_state(origin.state, own)
         self._spent.clock.add(self._feed.head_start)
         self._folder.open()
         self._factor_control = factor_control or FixedFactor()
@@ -159,13 +152,13 @@ class Trainer:
         self._observers.tracker.covered(self._folder.spool_position)
         display.start(metric=target.metric, target=target.value, title=str(self._recipe.budget))
         try:
-            with self._feed, self._interruption as interruption:
+            with self._feed, self._interruption:
                 self._spent.clock.start()
                 self._keeper.start()
                 try:
-                    self._loop(interruption)
-                    if self._marks.has_untested_steps:
-                        self._at_mark(interruption, last=True)
+                    self._loop()
+                    if self._marks.has_unevaluated_steps:
+                        self._at_mark(last=True)
                 except Interrupted:
                     self._keeper.got()  # it was waiting, or about to
                     self._keeper.stop()
@@ -176,31 +169,31 @@ class Trainer:
             display.stop()
             self._folder.close()
 
-    def _loop(self, interruption: Interruption) -> None:
+    def _loop(self) -> None:
         while not self._marks.run_has_ended:
-            batch, step = self._next(interruption)
+            batch, step = self._next()
             if self._would_exceed(step):
                 return
             if self._spent.counts.fresh_examples + step.num_fresh > self._marks.position:
-                self._at_mark(interruption)
+                self._at_mark()
                 if self._marks.run_has_ended:
                     return
             self._train(batch, step)
-            self._call_step_hooks(interruption)
+            self._call_step_hooks()
 
-    def _next(self, interruption: Interruption) -> tuple[Batch, Step]:
+    def _next(self) -> tuple[Batch, Step]:
         """This rank's batch, and the sum of all ranks' batches. Raises :class:`Interrupted` on every rank if one was
         asked to stop."""
         self._keeper.ask()
-        while not (interruption.signal_number or self._feed.ready(timeout=_POLL_SECONDS)):
+        while not (self._interruption.signal_number or self._feed.ready(timeout=_POLL_SECONDS)):
             # A blocking read here would delay signal handling.
             if self._keeper.has_no_batch_yet and self._feed.num_to_fill:
                 self._observers.display.filling(
                     num_read=self._feed.meter.read().num_reads, num_needed=self._feed.num_to_fill
                 )
-        if interruption.signal_number:
-            agree(self._ranks, Step(signal=interruption.signal_number))
-            raise Interrupted(interruption.signal_number)
+        if signal := self._interruption.signal_number:
+            agree(self._ranks, Step(signal=signal))
+            raise Interrupted(signal)
         batch = next(self._feed)
         step = agree(
             self._ranks,
@@ -260,17 +253,17 @@ class Trainer:
             self._resident[planned.batch_ordinal] = placed
         return placed
 
-    def _at_mark(self, interruption: Interruption, *, last: bool = False) -> None:
-        with self._standstill(interruption):
+    def _at_mark(self, *, last: bool = False) -> None:
+        with self._standstill():
             self._marks.evaluate(last=last)
             self._observers.display.mark(self._progress())
             self._call(self._hooks.due(self._marks.num_evaluations, of="marks"))
         if not (last or self._marks.run_has_ended):
             self._feed.resume()
 
-    def _call_step_hooks(self, interruption: Interruption) -> None:
+    def _call_step_hooks(self) -> None:
         if due := self._hooks.due(self._spent.counts.steps, of="steps"):
-            with self._standstill(interruption):
+            with self._standstill():
                 self._call(due)
             self._feed.resume()
 
@@ -287,13 +280,13 @@ class Trainer:
             hook(info)
 
     @contextmanager
-    def _standstill(self, interruption: Interruption) -> Iterator[None]:
+    def _standstill(self) -> Iterator[None]:
         """Inside, ``train_time`` and the feed stand still: a stopped clock must not give free input. The feed stays
         paused."""
         self._backend.synchronize()
         while not self._feed.pause(timeout=_POLL_SECONDS):
             if self._ranks.num_ranks == 1:
-                interruption.check()  # a read that does not return must not delay the end
+                self._interruption.check()  # a read that does not return must not delay the end
         self._keeper.stop()
         with self._spent.clock.stopped():
             yield
@@ -321,24 +314,8 @@ class Trainer:
         self._folder.save(state, steps=steps, best_steps=self._marks.best["steps"])
         self._observers.tracker.covered(self._folder.spool_position)
 
-    def _feed_state(self, state: dict[str, Any]) -> dict[str, Any]:
-        """This rank's. Raises :class:`SettingError` for a checkpoint of another run, or of another number of ranks."""
-        cure = "Resume with the settings the run was started with, or start a new run."
-        require_same(self._identity, state["identity"], cure=cure)
-        num_ranks = len(state["ranks"])
-        if num_ranks != self._ranks.num_ranks:
-            raise SettingError(
-                "num_ranks",
-                self._ranks.num_ranks,
-                allowed=f"{num_ranks}, the number of processes that the checkpoint was written by",
-                cure="Start as many, or export the weights (mode=export) and start a new run from them (weights=...).",
-            )
-        feed_state: dict[str, Any] = state["ranks"][str(self._ranks.rank)]["feed"]
-        return feed_state
-
-    def _load_state(self, state: dict[str, Any]) -> None:
-        shared, own = state["backend"], state["ranks"][str(self._ranks.rank)]["backend"]
-        self._backend.load_state({**shared["arrays"], **own}, shared["values"])
+    def _load_state(self, state: dict[str, Any], own: dict[str, Any]) -> None:
+        self._backend.load_state({**state["backend"]["arrays"], **own["backend"]}, state["backend"]["values"])
         for part in self._parts:
             part.load_state_dict(state)
 
