@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 SETTINGS = [
     *("tracking=none", "display=none", "run_dir=disk/run", "resume=auto", "stop_at_target=false"),
-    *("budget=steps", "budget.steps=60", "checkpoints.disk_timeout=0.1", "pictures.num_examples=0"),
+    *("budget=steps", "budget.steps=16", "checkpoints.disk_timeout=0.1", "pictures.num_examples=0"),
 ]
 NAMESPACE = ["unshare", "--user", "--map-root-user", "--mount"]
 CAN_MOUNT = subprocess.run([*NAMESPACE, "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True).returncode == 0
@@ -50,7 +50,7 @@ def script():
 
 def test_a_run_ends_with_75_and_goes_on_when_there_is_room(tmp_path):
     shell = [*(NAMESPACE if CAN_MOUNT else []), "bash", "-c", f"{script()}\ncp disk/run/*.json* ."]
-    done = subprocess.run(shell, cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(shell, cwd=tmp_path, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "codes").read_text().split() == [str(EXIT_CODE), "0"], done.stderr
     assert EXIT_CODE == 75 and "Traceback" not in done.stderr
@@ -58,6 +58,6 @@ def test_a_run_ends_with_75_and_goes_on_when_there_is_room(tmp_path):
     folder = tmp_path / "disk" / "run"
     assert f"The disk of {folder} is full" in line and "Make room, and continue with the same settings" in line
     assert f"Everything up to {folder / 'checkpoints' / 'step-0000000000'}" in line and line.endswith("resume=auto.")
-    assert json.loads((tmp_path / "summary.json").read_text())["steps"] == 60
+    assert json.loads((tmp_path / "summary.json").read_text())["steps"] == 16
     marks = [json.loads(text)["step"] for text in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert marks == sorted(set(marks)) and len(marks) > 5  # none lost, none twice
+    assert marks == sorted(set(marks)) and len(marks) > 3  # none lost, none twice
