@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ class Sweep:
     hydra_context: Any
     task_function: Any
     config: Any
+    environment: Mapping[str, str]
+    """MLflow's variables of the sweep's process, for trials on machines that have others or none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +58,7 @@ def new_sweep(hydra_context: Any, task_function: Any, config: Any) -> bytes:
             hydra_context=hydra_context,
             task_function=task_function,
             config=config,
+            environment={name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")},
         )
     )
 
@@ -87,6 +91,7 @@ def _run(sweep: Sweep, trial: Trial, folder: Path) -> int:
     from omegaconf import open_dict
 
     (folder / ERROR).unlink(missing_ok=True)
+    os.environ.update(sweep.environment)
     sweep.singletons["instances"][Plugins] = Plugins.instance()  # found already: not looked for again
     Singleton.set_state(sweep.singletons)
     setup_globals()
@@ -119,8 +124,6 @@ def _failed(folder: Path, error: BaseException) -> int:
 @contextlib.contextmanager
 def _printing_to(path: Path) -> Any:
     """Of this process and of those it starts. Never a reason to fail."""
-    import os
-
     sys.stdout.flush()
     sys.stderr.flush()
     with open(path, "ab") as file:

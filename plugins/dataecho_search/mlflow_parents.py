@@ -22,6 +22,8 @@ from dataecho.training.contracts import RunInfo
 REPORT = "report"
 _MLFLOW = f"{MLflowTracker.__module__}.{MLflowTracker.__qualname__}"
 _cures: set[str] = set()  # of troubles that this process has met, and told
+_is_out = False  # whether MLflow took less than all of the last run that this process knows of
+_IN_AN_OUTAGE = {"start_timeout": 1.0, "finish_timeout": 5.0}  # seconds; the first run of a sweep has waited longer
 _SET_HERE = ("_target_", "run_name", "tags", "parent_uuid", "has_children")
 
 
@@ -52,16 +54,27 @@ def open_parent(tracking: Mapping[str, Any], sweep: Path, study: str, tags: Mapp
     return _open(tracking, folder, name=f"study {study}", tags=tags, parent_uuid=uuid)
 
 
-def trial_overrides(parent_uuid: str | None, *, name: str, tags: Mapping[str, str]) -> list[str]:
-    """What makes a trial a child of its study: nothing, where nothing is tracked by MLflow."""
+def trial_overrides(
+    parent_uuid: str | None, *, name: str, tags: Mapping[str, str], tracking: Mapping[str, Any] | None = None
+) -> list[str]:
+    """What makes a trial a child of its study: nothing, where nothing is tracked by MLflow. While MLflow does not
+    answer, a trial waits for seconds only, and no longer than ``tracking`` says: what is left is sent later."""
     if parent_uuid is None:
         return []
+    waits = _IN_AN_OUTAGE if _is_out else {}
     listed = ",".join(f"{key}:{quoted(value)}" for key, value in tags.items())
     return [
         f"tracking.parent_uuid='{parent_uuid}'",  # of digits only, it would be a number
         f"tracking.run_name={quoted(name)}",
         f"++tracking.tags={{{listed}}}",  # besides those of the user
+        *(f"tracking.{key}={min(seconds, (tracking or {}).get(key, seconds))}" for key, seconds in waits.items()),
     ]
+
+
+def note_end(folder: Path) -> None:
+    """Whether MLflow has all of the trial in ``folder`` says how long the next one waits for it."""
+    global _is_out
+    _is_out = not is_complete(folder)
 
 
 def finish_parent(
@@ -87,10 +100,10 @@ def finish_parent(
 
 
 def left_to_send(sweep: Path) -> str:
-    """What to do where MLflow took nothing of the sweep, empty where it did."""
-    if not _cures:
-        return ""
+    """What to do where MLflow took nothing of the sweep, or not all; empty where it did."""
     command = f"python train.py mode=sync {setting('resume', sweep)}"
+    if not _cures:
+        return f"MLflow did not get all of this sweep. When it answers, send the rest: {command}" if _is_out else ""
     return f"MLflow did not get this sweep. {' '.join(sorted(_cures))} Then send it: {command}"
 
 
@@ -117,6 +130,7 @@ def link(folder: Path, text: str) -> str:
 def _open(
     tracking: Mapping[str, Any], folder: Path, *, name: str, tags: Mapping[str, str], parent_uuid: str | None
 ) -> str | None:
+    global _is_out
     tracker = _tracker(tracking, parent_uuid=parent_uuid)
     if tracker is None:
         return None
@@ -126,6 +140,7 @@ def _open(
         if tracker.cure:
             _cures.add(tracker.cure)
         tracker.leave()
+    _is_out = not run_id(folder)
     return tracker.uuid or None
 
 

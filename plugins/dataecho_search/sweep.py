@@ -32,7 +32,7 @@ from dataecho.training.interruption import SIGNALS, Interruption
 from dataecho_search import job
 from dataecho_search.background import Background
 from dataecho_search.membership import Membership
-from dataecho_search.mlflow_parents import left_to_send, open_parent, open_sweep, trial_overrides
+from dataecho_search.mlflow_parents import left_to_send, note_end, open_parent, open_sweep, trial_overrides
 from dataecho_search.objectives import Outcome, read_outcome
 from dataecho_search.pool import Completion, Job, Pool
 from dataecho_search.progress import SweepDisplay
@@ -239,7 +239,7 @@ class Sweep:
         if self._parts.is_search and isinstance(tracking, Mapping):
             tags = {"study": study.name, "repeat": str(study.plan.repeat), "trial": str(trial.number)}
             name = f"trial {trial.number} of {study.name}"
-            overrides += trial_overrides(self._parent(study, tracking), name=name, tags=tags)
+            overrides += trial_overrides(self._parent(study, tracking), name=name, tags=tags, tracking=tracking)
         return overrides
 
     def _parent(self, study: Study, tracking: Mapping[str, Any]) -> str | None:
@@ -307,6 +307,7 @@ class Sweep:
 
     def _finished(self, study: Study, number: int) -> None:
         result = study_result(study.study)
+        note_end(self._parts.folder / result.trials[number].folder)
         self._drop_checkpoints(result, number)
         self._parts.display.finished(result, number)
 

@@ -101,6 +101,10 @@ def note(folder: Path) -> None:
     (folder / "noted").write_text(f"{os.getpid()} {os.environ['OMP_NUM_THREADS']}")
 
 
+def note_server(folder: Path) -> None:
+    (folder / "noted").write_text(os.environ["MLFLOW_TRACKING_URI"])
+
+
 def end_with_3(folder: Path) -> None:
     print("this is printed")
     sys.exit(3)
@@ -163,6 +167,15 @@ class PoolContract:
     @pytest.fixture
     def jobs(self, tmp_path: Path) -> Jobs:
         return Jobs(tmp_path, sys.modules[type(self).__module__])
+
+    def test_jobs_know_the_mlflow_server_of_the_sweep(
+        self, pool: Pool, jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Also on machines whose own environment names none."""
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.example:5000")
+        pool.submit(jobs.new("server", note_server))
+        assert collect(pool, 1)["server"].exit_code == 0
+        assert wait_for(tmp_path / "server" / "noted") == "http://mlflow.example:5000"
 
     def test_jobs_run_in_processes_of_their_own_and_say_how_they_ended(
         self, pool: Pool, jobs: Jobs, tmp_path: Path

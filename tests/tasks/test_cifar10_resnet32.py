@@ -197,9 +197,9 @@ def test_processes_that_ask_at_once_get_the_same_miniature(tmp_path):
     with ProcessPoolExecutor(3, mp_context=get_context("fork")) as pool:
         first, *others = pool.map(ask, [str(tmp_path)] * 3)
     assert len(first[1]) == 300 and all(other == first for other in others)
-    assert len([path for path in tmp_path.iterdir() if path.is_dir()]) == 1
+    assert len([path for path in (tmp_path / "cifar10").iterdir() if path.is_dir()]) == 1
     again = miniature(split="eval", num_examples=300, seed=1, cache_dir=str(tmp_path))
-    assert again.digest != first[0] and len([path for path in tmp_path.iterdir() if path.is_dir()]) == 2
+    assert again.digest != first[0] and len([path for path in (tmp_path / "cifar10").iterdir() if path.is_dir()]) == 2
 
 
 # ---- stages

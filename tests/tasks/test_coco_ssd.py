@@ -624,7 +624,7 @@ def test_processes_that_ask_at_once_get_the_same_miniature(tmp_path):
     with ProcessPoolExecutor(3, mp_context=get_context("fork")) as pool:
         first, *others = pool.map(ask, [str(tmp_path)] * 3)
     assert len(first[1]) == 150 and all(other == first for other in others)
-    assert len([path for path in tmp_path.iterdir() if path.is_dir()]) == 1
+    assert len([path for path in (tmp_path / "coco").iterdir() if path.is_dir()]) == 1
 
 
 def test_a_miniature_of_nothing_and_an_unknown_split_are_refused(tmp_path):

@@ -19,14 +19,14 @@ from dataecho.compose.workload import Workload, compose_workload
 from dataecho.declare import declared_settings
 from dataecho.environment import git_revision
 from dataecho.pipeline.feed import Feed
-from dataecho.settings import HookSchedule, Node, flatten, read_group, read_settings
+from dataecho.settings import HookSchedule, Node, Settings, flatten, read_group, read_settings
 from dataecho.training.contracts import Display, Hook, HookInfo, NoDisplay, RunInfo
-from dataecho.training.identity import identity_of, portable_state
+from dataecho.training.identity import identity_of, portable_state, weights_of
 from dataecho.training.recipe import Recipe, TrainerSettings
 from dataecho.training.target import Target
 from dataecho.training.timing import TimeModel
 from dataecho.training.trainer import Observers, Origin, Trainer
-from dataecho.training.weights import read_weights
+from dataecho.training.weights import read_weights, weights_digest
 
 #: Groups and keys that may change when a run is resumed: nothing that is computed depends on them.
 _FREE = frozenset(
@@ -59,6 +59,8 @@ class TrainingRun:
     folder: Path
     info: RunInfo
     resume_from: dict[str, Any] | None
+    weights: str | None
+    """The digest of the weights that the run started from."""
     hooks: Sequence[tuple[Callable[[HookInfo], None], HookSchedule]]
 
     @cached_property
@@ -101,7 +103,7 @@ class TrainingRun:
                 display=display if workload.backend.ranks.is_first else NoDisplay(),
                 pruner=workload.pruner,
             ),
-            origin=Origin(identity=_identity(workload), state=self.resume_from),
+            origin=Origin(identity=_identity(workload, self.weights), state=self.resume_from),
             factor_control=factor_control(settings, task, time_model, look_ahead=workload.executor.look_ahead),
         )
         for hook, schedule in self.hooks:
@@ -115,14 +117,15 @@ def compose_training(config: Node, *, folder: Path | None, project: Path) -> Tra
     hooks = [_hook(node, key=f"hooks.{number}") for number, node in enumerate(settings.hooks)]
     folder = run_folder(settings, folder)
     resume_from = resume_state(settings, folder)
+    weights = _weights_digest(settings, resume_from)
     workload = compose_workload(config)
     if resume_from is not None:
-        resume_from = portable_state(resume_from, held_out=workload.eval_source.digest)
+        resume_from = portable_state(resume_from, held_out=workload.eval_source.digest, weights=weights)
     folder = Path(workload.backend.ranks.from_first(str(folder)))  # the others' clocks may say another time
     if settings.weights is not None and resume_from is None:
         given = read_weights(Path(settings.weights))
         workload.backend.load_weights(workload.task.starting_weights(given, workload.backend.weights()))
-    return TrainingRun(workload, folder, _run_info(workload, folder, project), resume_from, hooks)
+    return TrainingRun(workload, folder, _run_info(workload, folder, project), resume_from, weights, hooks)
 
 
 def _hook(node: Node, *, key: str) -> tuple[Hook, HookSchedule]:
@@ -151,9 +154,19 @@ def _feed(workload: Workload, state: dict[str, Any] | None) -> Feed:
     return feed
 
 
-def _identity(workload: Workload) -> dict[str, Any]:
+def _weights_digest(settings: Settings, resume_from: dict[str, Any] | None) -> str | None:
+    """The digest of the weights that the run starts from. A run that is continued no longer needs them: where they are
+    gone, those of the checkpoint are meant."""
+    if settings.weights is None:
+        return None
+    path = Path(settings.weights)
+    return weights_of(resume_from) if resume_from is not None and not path.exists() else weights_digest(path)
+
+
+def _identity(workload: Workload, weights: str | None) -> dict[str, Any]:
     fixed = {name: value for name, value in workload.config.items() if name not in _FREE}
-    return identity_of({**flatten(fixed), **workload.backend.identity}, held_out=workload.eval_source.digest)
+    settings = {**flatten(fixed), **workload.backend.identity}
+    return identity_of(settings, held_out=workload.eval_source.digest, weights=weights)
 
 
 def _run_info(workload: Workload, folder: Path, project: Path) -> RunInfo:

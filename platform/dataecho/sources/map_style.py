@@ -98,8 +98,13 @@ class MapStyleSource(Source):
 
     @property
     def classes(self) -> tuple[str, ...] | None:
-        """The names of the labels, where the dataset has them in ``classes``, as torchvision's do; else None."""
+        """The names of the labels, where the dataset has them: in ``classes``, as torchvision's do, or as the
+        ``ClassLabel`` of its column ``label``, as Hugging Face's do; else None."""
         found = getattr(self._dataset, "classes", None)
+        if found is None:
+            features = getattr(self._dataset, "features", None)
+            label = features.get(self._label_key()) if isinstance(features, Mapping) else None
+            found = getattr(label, "names", None)
         if not isinstance(found, list | tuple) or not found or not all(isinstance(name, str) for name in found):
             return None
         return tuple(found)
@@ -158,6 +163,10 @@ class MapStyleSource(Source):
         if isinstance(example, Mapping):
             return {name: example[name] for name in self._fields}
         return dict(zip(self._fields, example, strict=True))
+
+    def _label_key(self) -> str | int:
+        """The dataset's own name of the field ``label``."""
+        return self._fields.get("label", "label") if isinstance(self._fields, Mapping) else "label"
 
     def _check_first(self) -> None:
         zero = np.zeros(1, dtype=np.int64)

@@ -37,18 +37,31 @@ PLACES = frozenset(
     }
 )
 _HELD_OUT = "task.eval (digest of its data)"
+_WEIGHTS = "weights (digest of their file)"
 
 
-def identity_of(settings: Mapping[str, Any], *, held_out: str) -> dict[str, Any]:
+def identity_of(settings: Mapping[str, Any], *, held_out: str, weights: str | None = None) -> dict[str, Any]:
     """The identity of a run with these ``settings``, by their dotted names, and a held-out source of this digest. It
-    holds no locations and no secrets."""
-    return {**_portable(settings), _HELD_OUT: held_out}
+    holds no locations and no secrets. ``weights``: the digest of the weights that the run started from."""
+    return {**_portable(settings), _HELD_OUT: held_out, _WEIGHTS: weights}
 
 
-def portable_state(state: dict[str, Any], *, held_out: str) -> dict[str, Any]:
+def portable_state(state: dict[str, Any], *, held_out: str, weights: str | None = None) -> dict[str, Any]:
     """A checkpoint's ``state``, perhaps of an older version, with an identity in the form of :func:`identity_of`:
-    without locations, and with the present held-out source where it names none."""
-    return {**state, "identity": {_HELD_OUT: held_out, **_portable(state["identity"])}}
+    without locations, and with the present held-out source and weights where it names none. An older one that started
+    from weights knows only where they were: it is told apart from one without."""
+    identity = state["identity"]
+    was = identity.get("weights")
+    unnamed = {_HELD_OUT: held_out, _WEIGHTS: None if was is None else weights or str(was)}
+    return {**state, "identity": {**unnamed, **_portable(identity)}}
+
+
+def weights_of(state: dict[str, Any]) -> str | None:
+    """The digest of the weights that a checkpoint's run started from, or their path in an older version; None
+    without."""
+    identity = state["identity"]
+    found: str | None = identity.get(_WEIGHTS, identity.get("weights"))
+    return found
 
 
 def _portable(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -62,6 +75,8 @@ def _portable(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_place(name: str) -> bool:
+    if name == "weights":
+        return True
     group, *parts = name.split(".")
     # A task's direct settings and those of its models change results; its other parts are sources and their readers.
     return group == "task" and len(parts) > 1 and parts[0] != "models" and not PLACES.isdisjoint(parts[1:])

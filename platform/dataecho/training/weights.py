@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -39,15 +40,28 @@ def write_weights(path: Path, weights: Arrays) -> Path:
     return path
 
 
+def weights_digest(path: Path) -> str:
+    """The digest of the file's content, wherever it lies. Raises :class:`SettingError` for a file that cannot be
+    read."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()[:32]
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
 def read_weights(path: Path) -> Arrays:
     """The weights in a file of :func:`write_weights`, or of any program that uses the same names. Raises
     :class:`SettingError` for a file that cannot be read."""
     try:
         return load_file(path)
     except (OSError, SafetensorError, TypeError) as error:
-        raise SettingError(
-            "weights",
-            str(path),
-            allowed="a safetensors file of weights",
-            cure=f"python train.py mode=export checkpoint=<run folder> writes one ({error}).",
-        ) from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> SettingError:
+    return SettingError(
+        "weights",
+        str(path),
+        allowed="a safetensors file of weights",
+        cure=f"python train.py mode=export checkpoint=<run folder> writes one ({error}).",
+    )

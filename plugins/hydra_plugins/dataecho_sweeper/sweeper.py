@@ -6,6 +6,7 @@ dataclasses look for what annotations mean.
 
 import sys
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any, Dict, List, Optional  # noqa: UP035 - OmegaConf's structured configs know these
 
 from hydra.core.config_store import ConfigStore
@@ -89,6 +90,11 @@ _STORE.store(group="hydra/sweeper", name="optuna", node=OptunaSweeperConf, provi
 for _group, _nodes in _OPTIONS.items():
     for _name, _node in _nodes.items():
         _STORE.store(group=f"hydra/sweeper/{_group}", name=_name, node=_node, provider="dataecho_sweeper")
+# Launchers that are not installed have a name, too, so that the sweeper can say what to use instead of them.
+for _name in ("joblib", "ray", "rq", "submitit_local", "submitit_slurm"):
+    _target = f"hydra_plugins.hydra_{_name.partition('_')[0]}_launcher"
+    if find_spec(_target) is None:
+        _STORE.store(group="hydra/launcher", name=_name, node={"_target_": _target}, provider="dataecho_sweeper")
 
 
 class OptunaSweeper(Sweeper):

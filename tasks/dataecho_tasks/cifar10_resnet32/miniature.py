@@ -18,8 +18,9 @@ _VERSION = 1  # of what is drawn: another number, another folder
 
 
 def miniature(*, split: str, num_examples: int, seed: int = 0, cache_dir: str | None = None) -> Source:
-    """The files of :func:`write_miniature`, in a folder of their own below ``cache_dir`` (``~/.cache/dataecho/cifar10``
-    or where ``XDG_CACHE_HOME`` says). Written by whoever asks first; another process that asks meanwhile waits."""
+    """The files of :func:`write_miniature`, in a folder of their own in ``cifar10`` below ``cache_dir``
+    (``~/.cache/dataecho`` or where ``XDG_CACHE_HOME`` says). Written by whoever asks first; another
+    process that asks meanwhile waits."""
     require(split in FILES, "split", split, allowed=", ".join(FILES), cure="train is the larger part.")
 
     def write(folder: Path, tell: Advance) -> None:
@@ -28,7 +29,7 @@ def miniature(*, split: str, num_examples: int, seed: int = 0, cache_dir: str | 
     folder = written_once(
         f"{split}-{num_examples}-s{seed}",
         write,
-        root=Path(cache_dir).expanduser() if cache_dir is not None else user_cache_folder() / "cifar10",
+        root=(Path(cache_dir).expanduser() if cache_dir is not None else user_cache_folder()) / "cifar10",
         version=_VERSION,
         num_examples=num_examples,
         title=f"writing {split} examples",

@@ -27,8 +27,9 @@ _PIECE = 64  # scenes that a thread draws before it tells of them
 
 
 def miniature(*, split: str, num_examples: int, seed: int = 0, cache_dir: str | None = None) -> Source:
-    """The files of :func:`write_miniature`, in a folder of their own below ``cache_dir`` (``~/.cache/dataecho/coco`` or
-    where ``XDG_CACHE_HOME`` says). Written by whoever asks first; another process that asks meanwhile waits."""
+    """The files of :func:`write_miniature`, in a folder of their own in ``coco`` below ``cache_dir``
+    (``~/.cache/dataecho`` or where ``XDG_CACHE_HOME`` says). Written by whoever asks first; another
+    process that asks meanwhile waits."""
     require(split in PARTS, "split", split, allowed=", ".join(PARTS), cure="train is the larger part.")
 
     def write(folder: Path, tell: Advance) -> None:
@@ -37,7 +38,7 @@ def miniature(*, split: str, num_examples: int, seed: int = 0, cache_dir: str | 
     folder = written_once(
         f"{split}-{num_examples}-s{seed}",
         write,
-        root=Path(cache_dir).expanduser() if cache_dir is not None else user_cache_folder() / "coco",
+        root=(Path(cache_dir).expanduser() if cache_dir is not None else user_cache_folder()) / "coco",
         version=_VERSION,
         num_examples=num_examples,
         title=f"writing {split} scenes",
