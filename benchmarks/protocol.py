@@ -18,9 +18,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from dataecho_search.protocol import summarize
-from dataecho_search.results import StudyResult, read_results
-from dataecho_search.storage import open_storage
+from dataecho_search.report.cells import summarize
+from dataecho_search.study.results import StudyResult, read_results
+from dataecho_search.study.storage import open_storage
 
 PROJECT = Path(__file__).resolve().parent.parent
 CELLS = ["sweep=digits", "echo=none,batch,after_augmentation,before_augmentation", "factor=2", "tracking=none"]

@@ -25,11 +25,11 @@ from typing import Any
 
 from optuna.distributions import FloatDistribution
 
-from dataecho_search.objectives import Objective, Outcome
 from dataecho_search.samplers import QuasiRandom
-from dataecho_search.space import Cell
-from dataecho_search.storage import open_storage, quiet_optuna
-from dataecho_search.studies import Plan, open_study
+from dataecho_search.space.cells import Cell
+from dataecho_search.study.objectives import Objective, Outcome
+from dataecho_search.study.storage import open_storage, quiet_optuna
+from dataecho_search.study.studies import Plan, open_study
 
 PROJECT = Path(__file__).resolve().parent.parent
 NUM_PARALLEL, NUM_TRIALS, ROUNDS = 2, int(os.environ.get("NUM_TRIALS", "24")), int(os.environ.get("ROUNDS", "2"))

@@ -23,6 +23,9 @@ _MOVED = {
     },
     "tasks.lm1b_transformer.mini": "dataecho_tasks.lm1b_transformer.miniature",
     "tasks.commoncrawl_transformer.mini": "dataecho_tasks.commoncrawl_transformer.miniature",
+    "dataecho_search.processes": "dataecho_search.workers.processes",
+    "dataecho_search.pruning": "dataecho_search.study.pruning",
+    "dataecho_search.ray_pool": "dataecho_search.workers.ray_pool",
 }
 
 

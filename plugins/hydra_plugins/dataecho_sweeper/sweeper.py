@@ -71,12 +71,12 @@ _OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "pool": {
         "processes": {
-            "_target_": "dataecho_search.processes.ProcessPool",
+            "_target_": "dataecho_search.workers.processes.ProcessPool",
             # What a run imports only when it comes to it, by backend; left out where it is not installed.
             "preload": {"all": ["matplotlib.pyplot", "sklearn.datasets"], "torch": ["torch._dynamo"]},
         },
         "ray": {
-            "_target_": "dataecho_search.ray_pool.RayPool",
+            "_target_": "dataecho_search.workers.ray_pool.RayPool",
             "address": None,
             "cpus_per_trial": None,
             "gpus_per_trial": 0,
@@ -104,8 +104,8 @@ class OptunaSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> Any:
         """Run the sweep to its end. Mistakes are one line and exit code 2, as for a single run."""
         from dataecho.errors import SettingError
-        from dataecho_search.start import run_sweep
-        from dataecho_search.storage import StorageLost
+        from dataecho_search.study.storage import StorageLost
+        from dataecho_search.sweep.start import run_sweep
 
         assert self._context is not None and self.config is not None
         node = OmegaConf.to_container(self.config.hydra.sweeper, resolve=True)

@@ -1,0 +1,156 @@
+"""A sweep as a person sees it: one line per trial that has ended, and below them, on a terminal, what is going on."""
+
+from __future__ import annotations
+
+import abc
+import math
+import sys
+from typing import final
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import TimeRemainingColumn as Remaining
+
+from dataecho.report.console import new_console
+from dataecho_search.study.results import COMPLETED, StudyResult, TrialResult
+
+
+def new_display(kind: str) -> SweepDisplay:
+    """``rich``, ``plain`` or ``none``; ``auto`` is rich on a terminal and plain elsewhere."""
+    if kind == "none":
+        return NoDisplay()
+    if kind == "rich" or (kind == "auto" and sys.stdout.isatty()):
+        return RichDisplay()
+    return PlainDisplay()
+
+
+class SweepDisplay(abc.ABC):
+    """Shows a sweep. A context manager."""
+
+    @abc.abstractmethod
+    def study(self, result: StudyResult) -> None:
+        """A study of the sweep, as it is before this process begins."""
+
+    @abc.abstractmethod
+    def started(self, study_name: str, number: int) -> None:
+        """A trial runs."""
+
+    @abc.abstractmethod
+    def finished(self, result: StudyResult, number: int) -> None:
+        """A trial has ended; ``result`` with it."""
+
+    @abc.abstractmethod
+    def ended(self, study_name: str) -> None:
+        """A study has all its trials, or was given up."""
+
+    def __enter__(self) -> SweepDisplay:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        return None
+
+
+@final
+class NoDisplay(SweepDisplay):
+    """Shows nothing."""
+
+    def study(self, result: StudyResult) -> None:
+        pass
+
+    def started(self, study_name: str, number: int) -> None:
+        pass
+
+    def finished(self, result: StudyResult, number: int) -> None:
+        pass
+
+    def ended(self, study_name: str) -> None:
+        pass
+
+
+@final
+class PlainDisplay(SweepDisplay):
+    """Lines only."""
+
+    def study(self, result: StudyResult) -> None:
+        if result.num_counted:
+            print(f"{result.name}: continues after {result.num_counted} of {result.num_trials} trials", flush=True)
+
+    def started(self, study_name: str, number: int) -> None:
+        pass
+
+    def finished(self, result: StudyResult, number: int) -> None:
+        print(line(result, number), flush=True)
+
+    def ended(self, study_name: str) -> None:
+        pass
+
+
+@final
+class RichDisplay(SweepDisplay):
+    """A bar for the whole sweep and one for each study that is being searched."""
+
+    def __init__(self) -> None:
+        self._bars = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[best]}"),
+            TimeElapsedColumn(),
+            Remaining(),
+            console=new_console(),
+            refresh_per_second=4,
+        )
+        self._all = self._bars.add_task("all", total=0, best="")
+        self._studies: dict[str, TaskID] = {}
+
+    def __enter__(self) -> SweepDisplay:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bars.stop()
+
+    def study(self, result: StudyResult) -> None:
+        total = sum(task.total or 0 for task in self._bars.tasks if task.id == self._all) + result.num_trials
+        self._bars.update(self._all, total=total)
+        self._bars.advance(self._all, result.num_counted)
+        self._studies[result.name] = self._bars.add_task(
+            result.name, total=result.num_trials, completed=result.num_counted, best=_best(result), visible=False
+        )
+
+    def started(self, study_name: str, number: int) -> None:
+        self._bars.update(self._studies[study_name], visible=True)
+
+    def finished(self, result: StudyResult, number: int) -> None:
+        self._bars.console.print(line(result, number))
+        task = self._studies[result.name]
+        before = next(bar.completed for bar in self._bars.tasks if bar.id == task)
+        self._bars.update(task, completed=result.num_counted, best=_best(result))
+        self._bars.advance(self._all, max(0, result.num_counted - before))
+
+    def ended(self, study_name: str) -> None:
+        self._bars.update(self._studies[study_name], visible=False)
+
+
+def line(result: StudyResult, number: int) -> str:
+    """One ended trial, and where its study stands."""
+    trial = result.trials[number]
+    point = " ".join(f"{key.rpartition('.')[2]}={number_text(value)}" for key, value in trial.params.items())
+    said = _values(result, trial) if trial.state == COMPLETED else trial.state
+    best = f", {_best(result)}" if _best(result) else ""
+    return f"{result.name} trial {number}: {said}  {point}  [{result.num_counted}/{result.num_trials}{best}]"
+
+
+def number_text(value: object) -> str:
+    """A number short enough for a line."""
+    if isinstance(value, float):
+        return "never" if math.isinf(value) else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return str(value)
+
+
+def _values(result: StudyResult, trial: TrialResult) -> str:
+    pairs = zip(result.objectives, trial.values, strict=True)
+    return ", ".join(f"{name} {number_text(value)}" for name, value in pairs)
+
+
+def _best(result: StudyResult) -> str:
+    return f"best {number_text(result.winner.values[0])}" if result.winner is not None else ""
