@@ -27,9 +27,9 @@ from optuna.distributions import FloatDistribution
 
 from dataecho_search.samplers import QuasiRandom
 from dataecho_search.space.cells import Cell
-from dataecho_search.study.objectives import Objective, Outcome
-from dataecho_search.study.storage import open_storage, quiet_optuna
-from dataecho_search.study.studies import Plan, open_study
+from dataecho_search.study.objectives import Objective, RunOutcome
+from dataecho_search.study.storage import open_storage, silence_optuna
+from dataecho_search.study.studies import StudySpec, open_study
 
 PROJECT = Path(__file__).resolve().parents[2]
 NUM_PARALLEL, NUM_TRIALS, ROUNDS = 2, int(os.environ.get("NUM_TRIALS", "24")), int(os.environ.get("ROUNDS", "2"))
@@ -67,7 +67,7 @@ if __name__ == "__main__":
 
 
 def main() -> None:
-    quiet_optuna()
+    silence_optuna()
     rounds = [(busy(barrier=False), busy(barrier=True)) for _ in range(ROUNDS)]
     results = {
         "cores": os.cpu_count(),
@@ -135,16 +135,16 @@ def storage_cost(kind: str) -> dict[str, float]:
     objective = Objective("fresh_examples_to_target", "minimize")
     with tempfile.TemporaryDirectory() as name:
         storage = open_storage(f"sqlite:////{name}/studies.db" if kind else None, Path(name))
-        plan = Plan(
+        spec = StudySpec(
             cell=Cell("cell", (), {}, space),
             repeat=0,
             objectives=(objective,),
             sampler=QuasiRandom(),
             sampler_name="qmc",
             seed=0,
-            own_seeds=True,
+            seed_per_trial=True,
         )
-        study = open_study(plan, storage, num_trials=100)
+        study = open_study(spec, storage, num_trials=100)
         metrics = {f"metric_{n}": float(n) for n in range(30)}
         times: dict[str, list[float]] = {"ask": [], "start": [], "tell": [], "look": []}
         for _ in range(100):
@@ -153,9 +153,9 @@ def storage_cost(kind: str) -> dict[str, float]:
             marks.append(time.perf_counter())
             study.claim(number, "me")
             marks.append(time.perf_counter())
-            study.finish(number, Outcome("completed", (1.0,), metrics, None))
+            study.finish(number, RunOutcome("completed", (1.0,), metrics, None))
             marks.append(time.perf_counter())
-            study.standing()
+            study.counts()
             marks.append(time.perf_counter())
             for part, begin, end in zip(times, marks, marks[1:], strict=False):
                 times[part].append(end - begin)

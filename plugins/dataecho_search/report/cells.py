@@ -14,9 +14,9 @@ NO_ECHO = "none"
 
 @dataclass(frozen=True, kw_only=True)
 class CellSummary:
-    """A cell over its finished repeats. ``costs``: the winners' values, one a repeat in order of the repeats; infinite
-    where no trial reached (minus infinity where the objective is maximised): never the budget. ``baseline``: the mean
-    cost of the cell without echo that is otherwise the same, None where there is none."""
+    """A cell over its finished repeats. ``costs``: the winner's value in each repeat, infinite where no trial reached
+    the target (minus infinity where the objective is maximised). ``baseline``: the mean cost of the cell that differs
+    only by having no echo, None where there is none."""
 
     name: str
     cell: Mapping[str, str]
@@ -27,7 +27,7 @@ class CellSummary:
 
     @property
     def objective(self) -> str:
-        """What ``costs`` are, by its name."""
+        """The name of the objective that ``costs`` measure."""
         return self.studies[0].objectives[0] if self.studies else ""
 
     @property
@@ -72,13 +72,13 @@ class CellSummary:
 
     @property
     def workload(self) -> tuple[tuple[str, str], ...]:
-        """Everything else that makes the cell: what two arms must share to be compared."""
+        """The settings that are no echo's, which two arms must share to be compared."""
         return tuple(sorted((key, value) for key, value in self.cell.items() if not _is_echo(key)))
 
 
 def summarize(results: Sequence[StudyResult]) -> list[CellSummary]:
-    """One summary for each cell, in order of their first study. Studies of several objectives have no winner and are
-    left out."""
+    """Summarize each cell, in order of its first study. Studies of several objectives have no winner and are left
+    out."""
     by_name: dict[str, list[StudyResult]] = {}
     for result in results:
         if len(result.objectives) == 1:
@@ -102,7 +102,7 @@ def _summary(name: str, studies: Sequence[StudyResult]) -> CellSummary:
 def _cost(study: StudyResult) -> float:
     if study.winner is not None:
         return study.winner.values[0]
-    return math.inf if study.directions[0] == "minimize" else -math.inf
+    return study.signs[0] * math.inf
 
 
 def _is_echo(key: str) -> bool:

@@ -1,4 +1,4 @@
-"""What every cell costs, in the manner of the paper's Fig. 3."""
+"""Draws the cost of every cell like the paper's Fig. 3."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _GAP = 0.8  # between workloads, in bars
 
 
 def draw_costs(cells: Sequence[CellSummary], path: Path, *, objective: str) -> str:
-    """A PNG at ``path``: a bar for each cell, its height the mean over the repeats, with an error bar from the least to
-    the largest; dashed where an ideal echo would be, at the cost without echo / factor. Returns why nothing was drawn,
-    empty if something was."""
+    """Write a PNG to ``path``: a bar for each cell, with the mean over the repeats, an error bar from the smallest to
+    the largest, and a dashed line at the cost of an ideal echo (cost without echo / factor). Returns the reason if
+    nothing was drawn, else an empty text."""
     drawn = [cell for cell in cells if cell.costs]
     if not any(cell.reached for cell in drawn):
         return "no repeat of any cell has reached the target"
@@ -70,7 +70,7 @@ def _draw_cell(axes: Axes, cell: CellSummary, position: float, *, color: str) ->
         errors = [[height - min(cell.reached)], [max(cell.reached) - height]]
         axes.errorbar(position, height, yerr=errors, color="black", capsize=4, linewidth=1.2)
         label = f"{cell.ratio:.2f}x" if cell.ratio is not None and cell.ideal != 1 else ""
-        if not whole:  # the mean is infinite: what is drawn is the mean of those that reached
+        if not whole:  # the mean is infinite: draw that of the repeats that reached the target
             label = f"{len(cell.reached)} of {len(cell.costs)}\nreached"
         top = (position, max(cell.reached))
         axes.annotate(label, top, xytext=(0, 4), textcoords="offset points", ha="center", fontsize="small")
@@ -80,13 +80,13 @@ def _draw_cell(axes: Axes, cell: CellSummary, position: float, *, color: str) ->
 
 
 def _ideal_cost(cell: CellSummary) -> float | None:
-    """What the cell would cost if repeats were worth as much as fresh examples; None for the baseline itself."""
+    """Return the cost if repeats were worth as much as fresh examples; None for the baseline itself."""
     if cell.baseline is None or cell.ideal in (None, 1.0) or not math.isfinite(cell.baseline):
         return None
     return cell.baseline * cell.ideal
 
 
 def _varied(cells: Sequence[CellSummary]) -> set[str]:
-    """The settings that are not the same in all cells: only they tell workloads apart."""
+    """Return the settings that differ between cells: only they name a workload."""
     keys = {key for cell in cells for key, _ in cell.workload}
     return {key for key in keys if len({cell.cell.get(key) for cell in cells}) > 1}

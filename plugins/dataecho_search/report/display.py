@@ -1,4 +1,4 @@
-"""A sweep as a person sees it: one line per trial that has ended, and below them, on a terminal, what is going on."""
+"""Shows a running sweep: one line for each ended trial, and on a terminal bars below them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from dataecho_search.study.results import COMPLETED, StudyResult, TrialResult
 
 
 def new_display(kind: str) -> SweepDisplay:
-    """``rich``, ``plain`` or ``none``; ``auto`` is rich on a terminal and plain elsewhere."""
+    """Create the display ``rich``, ``plain`` or ``none``; ``auto`` is rich on a terminal and plain elsewhere."""
     if kind == "none":
-        return NoDisplay()
+        return NoSweepDisplay()
     if kind == "rich" or (kind == "auto" and sys.stdout.isatty()):
-        return RichDisplay()
-    return PlainDisplay()
+        return RichSweepDisplay()
+    return PlainSweepDisplay()
 
 
 class SweepDisplay(abc.ABC):
@@ -28,19 +28,19 @@ class SweepDisplay(abc.ABC):
 
     @abc.abstractmethod
     def study(self, result: StudyResult) -> None:
-        """A study of the sweep, as it is before this process begins."""
+        """Show a study as it is before this process begins."""
 
     @abc.abstractmethod
     def started(self, study_name: str, number: int) -> None:
-        """A trial runs."""
+        """Show that a trial runs."""
 
     @abc.abstractmethod
     def finished(self, result: StudyResult, number: int) -> None:
-        """A trial has ended; ``result`` with it."""
+        """Show that trial ``number`` has ended; ``result`` includes it."""
 
     @abc.abstractmethod
     def ended(self, study_name: str) -> None:
-        """A study has all its trials, or was given up."""
+        """Show that a study has all its trials, or was given up."""
 
     def __enter__(self) -> SweepDisplay:
         return self
@@ -50,7 +50,7 @@ class SweepDisplay(abc.ABC):
 
 
 @final
-class NoDisplay(SweepDisplay):
+class NoSweepDisplay(SweepDisplay):
     """Shows nothing."""
 
     def study(self, result: StudyResult) -> None:
@@ -67,8 +67,8 @@ class NoDisplay(SweepDisplay):
 
 
 @final
-class PlainDisplay(SweepDisplay):
-    """Lines only."""
+class PlainSweepDisplay(SweepDisplay):
+    """Prints lines only."""
 
     def study(self, result: StudyResult) -> None:
         if result.num_counted:
@@ -85,8 +85,8 @@ class PlainDisplay(SweepDisplay):
 
 
 @final
-class RichDisplay(SweepDisplay):
-    """A bar for the whole sweep and one for each study that is being searched."""
+class RichSweepDisplay(SweepDisplay):
+    """Shows a bar for the sweep and one for each running study."""
 
     def __init__(self) -> None:
         self._bars = Progress(
@@ -132,16 +132,16 @@ class RichDisplay(SweepDisplay):
 
 
 def line(result: StudyResult, number: int) -> str:
-    """One ended trial, and where its study stands."""
+    """Describe an ended trial and the progress of its study."""
     trial = result.trials[number]
     point = " ".join(f"{key.rpartition('.')[2]}={number_text(value)}" for key, value in trial.params.items())
-    said = _values(result, trial) if trial.state == COMPLETED else trial.state
+    outcome = _values(result, trial) if trial.state == COMPLETED else trial.state
     best = f", {_best(result)}" if _best(result) else ""
-    return f"{result.name} trial {number}: {said}  {point}  [{result.num_counted}/{result.num_trials}{best}]"
+    return f"{result.name} trial {number}: {outcome}  {point}  [{result.num_counted}/{result.num_trials}{best}]"
 
 
 def number_text(value: object) -> str:
-    """A number short enough for a line."""
+    """Return a value as a short text."""
     if isinstance(value, float):
         return "never" if math.isinf(value) else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
     return str(value)

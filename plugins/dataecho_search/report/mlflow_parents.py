@@ -1,8 +1,7 @@
-"""The runs in MLflow that trials belong to: one for each study, and above them one for a sweep of several studies.
+"""The parent runs of trials in MLflow: one for each study, and one above them for a sweep of several studies.
 
-Each has a folder with a record of its own, like a training run: whatever MLflow does, nothing is created twice or lost,
-trials know their parent before it has arrived, and ``mode=sync resume=<sweep folder>`` sends later what is missing.
-"""
+Each has a folder with its own record, like a training run. So nothing is created twice or lost, trials know their
+parent before MLflow does, and ``mode=sync resume=<sweep folder>`` later sends what is missing."""
 
 from __future__ import annotations
 
@@ -21,29 +20,29 @@ from dataecho.training.contracts import RunInfo
 
 REPORT = "report"
 _MLFLOW = f"{MLflowTracker.__module__}.{MLflowTracker.__qualname__}"
-_cures: set[str] = set()  # of troubles that this process has met, and told
+_cures: set[str] = set()  # of the failures that this process has reported
 _SET_HERE = ("_target_", "run_name", "tags", "parent_uuid", "has_children")
 
 
 def report_folder(sweep: Path, study: str = "") -> Path:
-    """Where the report about a study is, or, without one, that about the whole sweep."""
+    """Return the folder of a study's report, or of the whole sweep's where ``study`` is empty."""
     parts = study.split("/") if study else []
     return sweep.joinpath(REPORT, *(re.sub(r"[^\w.,=+-]+", "_", part).strip(".") or "_" for part in parts))
 
 
 def open_sweep(tracking: Mapping[str, Any], sweep: Path, tags: Mapping[str, str]) -> str | None:
-    """Open the run that the studies of ``sweep`` belong to; call it first, where there are several. See
+    """Open the parent run of the studies of ``sweep``, before theirs, where there are several. See
     :func:`open_parent`."""
     return _open(tracking, report_folder(sweep), name=sweep.name, tags=tags, parent_uuid=None)
 
 
 def open_parent(tracking: Mapping[str, Any], sweep: Path, study: str, tags: Mapping[str, str]) -> str | None:
-    """Open the run that the study's trials belong to, the same one however often a sweep is continued; returns what the
-    trials take as ``tracking.parent_uuid``, None where nothing is tracked by MLflow.
+    """Open the parent run of the study's trials, the same one however often a sweep is continued. Returns the trials'
+    ``tracking.parent_uuid``, or None where MLflow does not track.
 
-    Creates database and experiment as well, so that trials need not. Waits at most ``tracking.start_timeout``, and
-    where the sweep's run has waited in vain, a second: a server that does not answer costs a warning, and gets the
-    run from :func:`finish_parent` or later.
+    Also creates database and experiment, so that trials need not. Waits at most ``tracking.start_timeout`` seconds, and
+    one second where the sweep's run has already waited in vain. A server that does not answer causes a warning; it gets
+    the run from :func:`finish_parent` or later.
     """
     above = read_record(report_folder(sweep))
     if above is not None and not above.run_id:
@@ -53,7 +52,7 @@ def open_parent(tracking: Mapping[str, Any], sweep: Path, study: str, tags: Mapp
 
 
 def trial_overrides(parent_uuid: str | None, *, name: str, tags: Mapping[str, str]) -> list[str]:
-    """What makes a trial a child of its study: nothing, where nothing is tracked by MLflow."""
+    """Return the overrides that make a trial's run a child of its study's; none where MLflow does not track."""
     if parent_uuid is None:
         return []
     listed = ",".join(f"{key}:{quoted(value)}" for key, value in tags.items())
@@ -73,21 +72,21 @@ def finish_parent(
     position: int = 0,
     status: str = "finished",
 ) -> None:
-    """Send what a report consists of to the run in ``folder``, if there is one, and end it. ``position``: the bytes of
-    the folder's spool, for the metrics."""
+    """Send a report to the run in ``folder``, if there is one, and end the run. ``position``: the length of the
+    folder's spool in bytes, for the metrics."""
     if not (folder / RECORD).exists():
         return
     tracker = _tracker(tracking, parent_uuid=None)
     if tracker is None:
         return
-    with _told_once():
+    with _warn_once():
         tracker.start(RunInfo(folder=folder, name=folder.name, params={}, tags={}, dataset={}))
         tracker.covered(position)
         tracker.finish(status=status, artifacts=artifacts, tags=tags)
 
 
-def left_to_send(sweep: Path) -> str:
-    """What to do where MLflow took nothing of the sweep, empty where it did."""
+def unsent_warning(sweep: Path) -> str:
+    """Return how to send the sweep later where MLflow did not get it, else an empty text."""
     if not _cures:
         return ""
     command = f"python train.py mode=sync {setting('resume', sweep)}"
@@ -95,13 +94,13 @@ def left_to_send(sweep: Path) -> str:
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether nothing of the run in ``folder`` is left to be sent, not even its end."""
+    """Whether MLflow has all of the run in ``folder``, with its end."""
     record = read_record(folder)
     return record is None or record.complete
 
 
 def run_id(folder: Path) -> str:
-    """MLflow's id of the run in ``folder``, empty if it is not known here."""
+    """Return MLflow's id of the run in ``folder``, empty if unknown."""
     record = read_record(folder)
     return record.run_id if record else ""
 
@@ -121,7 +120,7 @@ def _open(
     if tracker is None:
         return None
     folder.mkdir(parents=True, exist_ok=True)
-    with _told_once():
+    with _warn_once():
         tracker.start(RunInfo(folder=folder, name=name, params={}, tags=tags, dataset={}))
         if tracker.cure:
             _cures.add(tracker.cure)
@@ -130,8 +129,8 @@ def _open(
 
 
 @contextlib.contextmanager
-def _told_once() -> Iterator[None]:
-    """A trouble that waiting does not help is told for the first run of a sweep, not for each."""
+def _warn_once() -> Iterator[None]:
+    """Warn of a failure that waiting does not cure for the first run of a sweep only."""
     logger = logging.getLogger("dataecho.tracking")
     level = logger.level
     if _cures:

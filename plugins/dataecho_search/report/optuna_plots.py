@@ -1,4 +1,4 @@
-"""Optuna's own plots of a study, as PNGs: they need neither a network nor a browser."""
+"""Draws Optuna's plots of a study as PNGs, which need neither network nor browser."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def draw_study(result: StudyResult, folder: Path) -> tuple[list[Path], list[str]
 
 
 def _plots(result: StudyResult) -> Iterator[tuple[str, Callable[..., Any], str, dict[str, Any]]]:
-    """Each plot's name, function, what the trials lack for it, and options."""
+    """Yield each plot's name, function, the reason why it cannot be drawn (or an empty text), and options."""
     from optuna.visualization import matplotlib as plots
 
     several = len(result.objectives) > 1
@@ -58,7 +58,7 @@ def _plots(result: StudyResult) -> Iterator[tuple[str, Callable[..., Any], str, 
 
 
 def _why_not(result: StudyResult, plot: str, index: int) -> str:
-    """What the trials lack for ``plot``, empty if nothing: Optuna itself would draw an empty picture or raise."""
+    """Return why the trials do not allow ``plot``, else an empty text. Optuna would draw an empty figure or raise."""
     done = [trial for trial in result.trials if trial.state == COMPLETED and len(trial.values) > index]
     finite = [trial for trial in done if math.isfinite(trial.values[index])]
     if not done:
@@ -77,7 +77,7 @@ def _why_not(result: StudyResult, plot: str, index: int) -> str:
 
 
 def _draw(plot: Callable[..., Any], study: optuna.Study | None, path: Path, **options: Any) -> str:
-    """Draw and save; why that was not possible, empty if it was."""
+    """Draw and save. Return the reason if that failed, else an empty text."""
     from matplotlib import pyplot
 
     if study is None:
@@ -85,7 +85,7 @@ def _draw(plot: Callable[..., Any], study: optuna.Study | None, path: Path, **op
     try:
         plot(study, **options)
         pyplot.gcf().savefig(path, dpi=100, bbox_inches="tight")
-    except Exception as error:  # a picture less is no reason to lose a sweep's results
+    except Exception as error:  # a missing figure must not cost a sweep's results
         return f"{type(error).__name__}: {error}"
     finally:
         pyplot.close("all")
@@ -94,7 +94,7 @@ def _draw(plot: Callable[..., Any], study: optuna.Study | None, path: Path, **op
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without a window, without a change of style that stays, and without what :func:`_why_not` says better."""
+    """Draw without a window and a lasting change of style, and silence what :func:`_why_not` says better."""
     import matplotlib
 
     logger = logging.getLogger("optuna")

@@ -1,4 +1,4 @@
-"""The report about one study: its trials, Optuna's plots, and a page in MLflow that leads to the best trial."""
+"""The report of one study: its trials, Optuna's plots, and a page in MLflow with a link to the best trial."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SHARED = ("task", "backend", "echo", "factor")
 
 
 def write_study_report(result: StudyResult, sweep: Path, tracking: Mapping[str, Any]) -> list[str]:
-    """Write the report, and send it to the study's run in MLflow; at once if nothing has changed since the last time.
+    """Write the report and send it to the study's run in MLflow, unless nothing has changed since the last time.
     Returns a sentence for each plot that could not be drawn."""
     folder = report_folder(sweep, result.name)
     folder.mkdir(parents=True, exist_ok=True)
@@ -32,10 +32,10 @@ def write_study_report(result: StudyResult, sweep: Path, tracking: Mapping[str, 
     before = _read_stamp(folder)
     status = "finished" if result.finished else "interrupted"
     if before.get("stamp") == stamp:
-        if not is_complete(folder):  # opened again by a sweep that was continued, or not all sent the last time
+        if not is_complete(folder):  # a continued sweep has reopened it, or the last sending was incomplete
             finish_parent(tracking, folder, artifacts=[], tags={}, position=_size(folder / SPOOL), status=status)
         return list(before["missing"])
-    from dataecho_search.report.optuna_plots import draw_study  # pyplot takes a second
+    from dataecho_search.report.optuna_plots import draw_study  # importing pyplot takes a second
 
     pictures, missing = draw_study(result, folder)
     page = folder / FILE_NAME
@@ -104,28 +104,27 @@ def _tags(result: StudyResult, sweep: Path) -> dict[str, str]:
 
 
 def _shared_tags(result: StudyResult, sweep: Path) -> dict[str, str]:
-    """What every trial says of itself, so that a study is found by the same filters."""
+    """Return the tags that all trials share, so that the same filters find the study."""
     records = [read_record(sweep / trial.folder) for trial in result.trials if trial.folder]
     tags = next((record.tags for record in records if record is not None), {})
     return {name: tags[name] for name in _SHARED if name in tags}
 
 
 def _write_progress(result: StudyResult, folder: Path) -> int:
-    """The best value after every trial that counts, as metrics of the study's run under the objective's name: so that
-    the study stands with its winner's cost among the trials. Returns the bytes written."""
+    """Write the best value after every counted trial as a metric of the study's run, under the objective's name, so
+    that a study sorts among trials by its winner's cost. Returns the length of the spool in bytes."""
     position = _size(folder / SPOOL)
     last = max((entry.step for entry in read_spool(folder)), default=0)
     spool = Spool(folder, position=position)
-    sign = [1.0 if direction == "minimize" else -1.0 for direction in result.directions]
-    best = [math.inf] * len(sign)
+    best = [math.inf] * len(result.signs)
     counted = [trial for trial in result.trials if trial.state in COUNTED]
     for number, trial in enumerate(counted, start=1):
-        signed = [s * value for s, value in zip(sign, trial.values, strict=False)]
+        signed = [s * value for s, value in zip(result.signs, trial.values, strict=False)]
         best = [min(pair) for pair in zip(best, signed or best, strict=True)]
         if number > last:
             metrics = {
                 name: s * value
-                for name, s, value in zip(result.objectives, sign, best, strict=True)
+                for name, s, value in zip(result.objectives, result.signs, best, strict=True)
                 if math.isfinite(value)
             }
             spool.append(number, {**metrics, "counted_trials": number}, time_ms=time.time_ns() // 1_000_000)

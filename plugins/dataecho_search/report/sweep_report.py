@@ -1,4 +1,4 @@
-"""What a sweep leaves for people: tables, pictures, and the same in MLflow."""
+"""The report of a sweep: tables and figures, in a folder and in MLflow."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _STUDIES = "## Studies"
 def write_report(
     results: Sequence[StudyResult], folder: Path, tracking: Mapping[str, Any], *, ended: bool = False
 ) -> Path:
-    """Called after every finished study with those finished so far, and at the end of a sweep, ``ended``, with all.
-    ``folder`` is the sweep's; ``tracking`` the configuration's node of that name. Returns the report.
-
-    What was written before and has not changed is left as it is.
-    """
-    from dataecho_search.report.cost_picture import draw_costs  # matplotlib: not before a study has ended
+    """Write the report of ``results``: of the studies finished so far or, with ``ended``, of all. ``folder``: the
+    sweep's; ``tracking``: the configuration's node of that name. Returns the path of the report. Leaves unchanged parts
+    alone."""
+    from dataecho_search.report.cost_picture import (
+        draw_costs,  # imports matplotlib, which is not needed before a study has ended
+    )
 
     root = report_folder(folder)
     root.mkdir(parents=True, exist_ok=True)
@@ -88,5 +88,5 @@ def _text(
 
 
 def _without(row: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """For people: a cell's name says its settings already."""
+    """Return ``row`` without the settings that a cell's name contains."""
     return {key: value for key, value in row.items() if key not in settings}

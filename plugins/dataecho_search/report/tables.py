@@ -1,4 +1,4 @@
-"""A sweep's results as tables: CSV for programs, Markdown for people."""
+"""The results of a sweep as tables, in CSV and in Markdown."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _STATES = (COMPLETED, PRUNED, DIVERGED, FAILED)
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
-    """``rows`` at ``path``, whole or not at all; a column for every key, in order of appearance."""
+    """Write ``rows`` to ``path`` in one step, with a column for every key in order of appearance; return ``path``."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
     draft = path.with_suffix(".csv.new")
     with open(draft, "w", newline="", encoding="utf-8") as file:
@@ -27,7 +27,7 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
 
 
 def trial_rows(result: StudyResult) -> list[dict[str, Any]]:
-    """Every trial of a study: its point, its values, and all numbers of its summary."""
+    """Return a row for each trial of a study: its point, its values, and the numbers of its summary."""
     return [_trial_row(result, trial) for trial in result.trials]
 
 
@@ -50,7 +50,7 @@ def _trial_row(result: StudyResult, trial: TrialResult) -> dict[str, Any]:
 
 
 def study_row(result: StudyResult) -> dict[str, Any]:
-    """A study: how many trials ended how, and who won."""
+    """Return the row of a study: the number of trials by state, and the winner."""
     winner = result.winner
     values = winner.values if winner else ()
     return {
@@ -68,7 +68,7 @@ def study_row(result: StudyResult) -> dict[str, Any]:
 
 
 def cell_row(cell: CellSummary) -> dict[str, Any]:
-    """A cell by the paper's protocol."""
+    """Return the row of a cell by the paper's protocol."""
     return {
         "cell": cell.name,
         **cell.cell,
@@ -83,7 +83,7 @@ def cell_row(cell: CellSummary) -> dict[str, Any]:
 
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """``rows`` as a table; columns without a value in any row are left out, numbers are rounded and aligned right."""
+    """Return ``rows`` as a table, without empty columns, with numbers rounded and aligned right."""
     columns = [
         key for key in dict.fromkeys(key for row in rows for key in row) if any(shown(row.get(key)) for row in rows)
     ]
@@ -97,7 +97,7 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value as a person reads it: four digits, thousands apart; ``never`` for what was not reached."""
+    """Return a value as text: four digits, thousands separated, ``never`` for an infinite number."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, float) and math.isinf(value):

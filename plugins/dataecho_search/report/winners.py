@@ -1,4 +1,4 @@
-"""The winners of a sweep, cell by cell, as the paper shows them: mean, smallest and largest of the repeats."""
+"""Prints the winners of a sweep by cell, as in the paper: mean, smallest and largest of the repeats."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dataecho_search.study.results import StudyResult
 
 
 def print_winners(results: Sequence[StudyResult], folder: Path) -> None:
-    """The table, warnings about winners at a border, and where everything is."""
+    """Print the table of winners, warnings about winners at a border, and the sweep's folder."""
     console = new_console()
     cells = [cell for cell in summarize(results) if cell.costs]
     if cells:

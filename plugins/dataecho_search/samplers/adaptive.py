@@ -20,8 +20,8 @@ from dataecho_search.space.seeds import derive
 
 @final
 class Adaptive(SamplerFactory):
-    """One of Optuna's samplers that learn from finished trials. ``sampler``: its dotted name; ``options``: its own
-    arguments. With several trials at once what it has learnt depends on when they end."""
+    """One of Optuna's samplers that learn from finished trials. ``sampler``: its dotted name; ``options``: its
+    arguments. With parallel trials, a point depends on which trials have ended by then."""
 
     def __init__(self, *, sampler: str, options: dict[str, Any]) -> None:
         module, _, name = sampler.rpartition(".")
@@ -69,13 +69,13 @@ class Adaptive(SamplerFactory):
             made = self._class(seed=derive(seed, "adaptive", ordinal), **self._options)
         assert isinstance(made, BaseSampler)
         if issubclass(self._class, optuna.samplers.GPSampler):
-            return OnceFinite(made)
+            return RandomUntilFinite(made)
         return made
 
 
-class OnceFinite(BaseSampler):
-    """Draws at random, as ``sampler`` does for its first points, until every objective has a finite value: where all
-    that is known is infinite, a Gaussian process knows nothing, and proposes the same corners again and again."""
+class RandomUntilFinite(BaseSampler):
+    """Draws at random, as ``sampler`` does for its first points, until every objective has a finite value. A Gaussian
+    process learns nothing from infinite values and would propose the same corners again."""
 
     def __init__(self, sampler: BaseSampler) -> None:
         self._sampler = sampler
@@ -87,7 +87,9 @@ class OnceFinite(BaseSampler):
         values = [other.values for other in study.get_trials(deepcopy=False) if other.state.name == "COMPLETE"]
         if not values or not all(any(map(math.isfinite, column)) for column in zip(*values, strict=True)):
             return {}
-        with warnings.catch_warnings():  # that it takes the worst finite value for an infinite one, at every point
+        with (
+            warnings.catch_warnings()
+        ):  # it replaces infinite values by the worst finite one, and says so at every point
             warnings.filterwarnings("ignore", message="Clip non-finite values")
             return self._sampler.sample_relative(study, trial, search_space)
 

@@ -11,17 +11,17 @@ from dataecho_search.space.dimensions import Space
 
 
 class SamplerFactory(abc.ABC):
-    """Makes the sampler that proposes one point."""
+    """Creates the sampler that proposes one point of a study."""
 
     @abc.abstractmethod
     def sampler(self, space: Space, *, seed: int, ordinal: int) -> BaseSampler:
-        """For point ``ordinal`` (from 0) of the study that ``seed`` belongs to."""
+        """Create the sampler of point ``ordinal`` (from 0) in the study with this seed."""
 
     def check(self, space: Space, *, num_objectives: int) -> None:
-        """Raise :class:`SettingError` where ``space`` cannot be searched so."""
+        """Raise :class:`SettingError` where this sampler cannot search ``space``."""
         del space, num_objectives
 
     def num_points(self, space: Space) -> float:
-        """How many different points there are to ask for; most never run out."""
+        """Return the number of different points, infinite for most samplers."""
         del space
         return math.inf

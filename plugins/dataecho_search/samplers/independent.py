@@ -20,8 +20,8 @@ from dataecho_search.space.seeds import derive
 
 @final
 class QuasiRandom(SamplerFactory):
-    """Points of low discrepancy (Sobol 1967, Halton 1960), scrambled so that repeats are independent (Owen 1995). The
-    first 2^m points of Sobol's are the most even ones."""
+    """Points of low discrepancy (Sobol 1967, Halton 1960), scrambled so that repeats are independent (Owen 1995). Sobol
+    points are most even at powers of two."""
 
     def __init__(self, *, sequence: str = "sobol") -> None:
         require(
@@ -39,7 +39,7 @@ class QuasiRandom(SamplerFactory):
         engine = (qmc.Sobol if self._sequence == "sobol" else qmc.Halton)(len(space), scramble=True, rng=seed)
         if ordinal:
             engine.fast_forward(ordinal)
-        with warnings.catch_warnings():  # about one point not being a power of two
+        with warnings.catch_warnings():  # SciPy warns that one point is no power of two
             warnings.simplefilter("ignore", UserWarning)
             (cube,) = engine.random(1)
         return FixedPoint(space, {key: at(space[key], float(x)) for key, x in zip(sorted(space), cube, strict=True)})
@@ -55,7 +55,7 @@ class Random(SamplerFactory):
 
 @final
 class Grid(SamplerFactory):
-    """Every combination once, in order; ``num_trials`` may cut it short."""
+    """Every combination once, in order; ``num_trials`` limits their number."""
 
     def check(self, space: Space, *, num_objectives: int) -> None:
         for key, dimension in space.items():
@@ -77,7 +77,7 @@ class Grid(SamplerFactory):
 
 
 class FixedPoint(BaseSampler):
-    """Proposes one point that is known already."""
+    """Proposes a given point."""
 
     def __init__(self, space: Space, point: Mapping[str, Any]) -> None:
         self._space, self._point = space, point

@@ -24,12 +24,12 @@ Space = Mapping[str, BaseDistribution]
 
 
 def describe(space: Space) -> str:
-    """A space as JSON, by which two are the same."""
+    """Return a space as JSON; two spaces are equal if their texts are."""
     return json.dumps({key: json.loads(distribution_to_json(space[key])) for key in sorted(space)}, sort_keys=True)
 
 
 def at(dimension: BaseDistribution, x: float) -> Any:
-    """What lies at ``x`` in [0, 1) of a dimension; every value of a stepped one has an equal share."""
+    """Return the value at ``x`` in [0, 1) of a dimension; the values of a stepped dimension have equal shares."""
     if isinstance(dimension, CategoricalDistribution):
         return dimension.choices[min(int(x * len(dimension.choices)), len(dimension.choices) - 1)]
     if isinstance(dimension, IntDistribution) and dimension.log:
@@ -46,7 +46,7 @@ def at(dimension: BaseDistribution, x: float) -> Any:
 
 
 def values_of(dimension: BaseDistribution) -> Sequence[Any] | None:
-    """All values of a dimension that has finitely many, in order."""
+    """Return all values of a discrete dimension in order, None for a continuous one."""
     if isinstance(dimension, CategoricalDistribution):
         return dimension.choices
     if isinstance(dimension, IntDistribution):
@@ -116,12 +116,12 @@ def _range(sweep: RangeSweep) -> BaseDistribution:
 
 
 def _choice(item: Any) -> Any:
-    """A value that Optuna can keep: numbers and truth values as they are, the rest as an override's text."""
+    """Return a value that Optuna can store: numbers and booleans unchanged, everything else as an override's text."""
     return item if isinstance(item, bool | int | float) else value_text(item)
 
 
 def value_text(item: Any) -> str:
-    """A value as an override's text that is read back as this value: the text ``1`` in quotes, as it was typed."""
+    """Return the text of an override that Hydra reads back as ``item``, so the text ``1`` in quotes."""
     text = Transformer.str(item)
     return quoted(item) if isinstance(item, str) and _read_back(text) != item else text
 

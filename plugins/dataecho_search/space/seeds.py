@@ -1,4 +1,4 @@
-"""Seeds that are a pure function of what they are for; never one seed plus a number."""
+"""Seeds and short names as hashes of their purpose; no seed is another seed plus a number."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import numpy as np
 
 
 def derive(seed: int, *purpose: str | int) -> int:
-    """A seed of 31 bits for ``purpose``, from the sweep's."""
+    """Derive a seed of 31 bits for ``purpose`` from the sweep's ``seed``."""
     words = np.frombuffer(hashlib.sha256(repr(purpose).encode()).digest(), dtype=np.uint32)
     return int(np.random.SeedSequence([seed, *words.tolist()]).generate_state(1)[0] >> 1)
 
 
 def digest(*parts: str | int, length: int = 8) -> str:
-    """A short name of ``parts``, the same everywhere and always."""
+    """Return a short hexadecimal name of ``parts``, the same on every machine."""
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:length]

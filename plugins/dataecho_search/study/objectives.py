@@ -1,4 +1,4 @@
-"""What a study searches for, and what a finished run says about it."""
+"""The objectives of a study, and their values in a finished run."""
 
 from __future__ import annotations
 
@@ -7,28 +7,31 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast, get_args
 
 from dataecho.errors import require
 from dataecho.report.summary import FILE_NAME as SUMMARY
 from dataecho.tracking.record import read_record
 from dataecho_search.study.results import COMPLETED, DIVERGED, PRUNED
 
-MINIMIZE, MAXIMIZE = "minimize", "maximize"
-#: The task's own metric at the end of a run, whatever it is called.
+Direction = Literal["minimize", "maximize"]
+MINIMIZE: Direction = "minimize"
+MAXIMIZE: Direction = "maximize"
+#: Stands for the task's own metric at the end of a run, under any name.
 METRIC = "metric"
 _MINIMIZED = ("_to_target", "_loss", "_time", "_examples")
 
 
 @dataclass(frozen=True)
 class Objective:
-    """A number of a run's summary, or ``metric``; ``direction``: minimize or maximize."""
+    """A number of a run's summary, or ``metric``, and the direction in which it improves."""
 
     name: str
-    direction: str
+    direction: Direction
 
     def value(self, summary: Mapping[str, Any]) -> float:
-        """Infinitely bad where the run has none: a missed target costs infinitely much, never the budget."""
+        """Return the value in ``summary``, infinitely bad where the run has none: a missed target costs infinitely
+        much, not the budget. Raises :class:`SettingError` for a name that the summary lacks."""
         name = summary["metric"] if self.name == METRIC else self.name
         require(
             name in summary,
@@ -44,8 +47,8 @@ class Objective:
 
 
 def read_objectives(names: Any, directions: Any, *, higher_is_better: bool) -> tuple[Objective, ...]:
-    """From one name or a list of them. ``directions``: as many, or None to go by the names; ``higher_is_better`` is
-    about the task's metric."""
+    """Read one name or a list of names. ``directions``: one for each, or None to derive them from the names;
+    ``higher_is_better``: of the task's metric. Raises :class:`SettingError`."""
     names = [names] if isinstance(names, str) else list(names)
     given = [directions] * len(names) if directions is None or isinstance(directions, str) else list(directions)
     require(
@@ -69,19 +72,20 @@ def read_objectives(names: Any, directions: Any, *, higher_is_better: bool) -> t
         if direction is None and name.endswith(_MINIMIZED):
             direction = MINIMIZE
         require(
-            direction in (MINIMIZE, MAXIMIZE),
+            direction in get_args(Direction),
             "hydra.sweeper.direction",
             direction,
             allowed=f"{MINIMIZE}, {MAXIMIZE}",
             cure=f"Say which for {name}: hydra.sweeper.direction={MAXIMIZE}, for instance.",
         )
-        objectives.append(Objective(name, direction))
+        objectives.append(Objective(name, cast(Direction, direction)))
     return tuple(objectives)
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What a run folder says: ``state`` as in :mod:`dataecho_search.study.results`; ``values`` for a completed one."""
+class RunOutcome:
+    """The end of a run by its folder. ``state``: as in :mod:`~dataecho_search.study.results`; ``values``: one for each
+    objective of a completed run, else empty."""
 
     state: str
     values: tuple[float, ...]
@@ -89,8 +93,8 @@ class Outcome:
     mlflow_run_id: str | None
 
 
-def read_outcome(folder: Path, objectives: Sequence[Objective]) -> Outcome | None:
-    """None where the run has not ended. Raises :class:`SettingError` for an objective that the summary has not."""
+def read_run_outcome(folder: Path, objectives: Sequence[Objective]) -> RunOutcome | None:
+    """Read the end of the run in ``folder``; None where it has not ended. Raises as :meth:`Objective.value`."""
     path = folder / SUMMARY
     if not path.exists():
         return None
@@ -98,9 +102,9 @@ def read_outcome(folder: Path, objectives: Sequence[Objective]) -> Outcome | Non
     state = DIVERGED if summary.get("diverged") else PRUNED if summary.get("pruned") else COMPLETED
     values = tuple(objective.value(summary) for objective in objectives) if state == COMPLETED else ()
     record = read_record(folder)
-    return Outcome(state, values, numbers(summary), record.run_id or None if record is not None else None)
+    return RunOutcome(state, values, numbers(summary), record.run_id or None if record is not None else None)
 
 
 def numbers(summary: Mapping[str, Any]) -> dict[str, float]:
-    """The fields of a summary that are numbers or truth values."""
+    """Return the numbers and truth values of a summary."""
     return {name: value for name, value in summary.items() if isinstance(value, int | float)}

@@ -1,7 +1,6 @@
-"""How a trial's process tells its study how it is getting on, and learns whether to go on.
+"""Reports a trial's intermediate values to its study, and asks whether to prune it.
 
-Which trial a process runs is known to the process alone, and not a matter of configuration: the address of a database
-may hold a password.
+The link to the study is no configuration and stays in the process: a database's URL may hold a password.
 """
 
 from __future__ import annotations
@@ -22,8 +21,9 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Link:
-    """Where this process's trial is kept; ``sweep_dir`` is where a journal lies."""
+class StudyLink:
+    """The trial that this process runs, and its storage; ``sweep_dir`` contains the journal where ``storage`` is
+    None."""
 
     storage: str | None
     sweep_dir: Path
@@ -32,20 +32,20 @@ class Link:
     pruner: BasePruner
 
 
-_link: Link | None = None
+_link: StudyLink | None = None
 
 
-def connect(link: Link | None) -> None:
-    """Which trial this process runs."""
+def connect(link: StudyLink | None) -> None:
+    """Set the trial that this process runs."""
     global _link
     _link = link
 
 
 @final
 class OptunaPruner(Pruner):
-    """Reports to the study whose trial this process runs. Steps are fresh examples at the marks, a scale that all
-    trials share; values are signed so that better is in the study's direction: a study that minimises a cost would
-    otherwise prune the trials with the highest accuracy."""
+    """Reports to the study of this process's trial. Steps are fresh examples at the marks, a scale that all trials
+    share. Values are signed so that better lies in the study's direction; otherwise a study that minimises a cost would
+    prune the trials with the highest accuracy."""
 
     def __init__(self) -> None:
         if _link is None:
@@ -68,16 +68,16 @@ class OptunaPruner(Pruner):
                 trial.report(signed(value, higher_is_better, trial), step=fresh_examples)
             return trial.should_prune()
         except Exception as error:
-            log.warning("The study cannot be told how this trial is getting on, so it is not pruned: %s", error)
+            log.warning("The study cannot be reached, so this trial is not pruned: %s", error)
             self._silent = True
             return False
 
     def _open(self) -> Trial:
         if self._trial is None:
-            from dataecho_search.study.storage import open_storage, quiet_optuna
+            from dataecho_search.study.storage import open_storage, silence_optuna
             from dataecho_search.study.studies import running_trial
 
-            quiet_optuna()
+            silence_optuna()
             link = self._link
             storage = open_storage(link.storage, link.sweep_dir)
             self._trial = running_trial(storage, link.study_name, link.number, link.pruner)
@@ -85,6 +85,6 @@ class OptunaPruner(Pruner):
 
 
 def signed(value: float, higher_is_better: bool, trial: Any) -> float:
-    """``value`` so that it gets better in the direction of the trial's study."""
+    """Return ``value``, negated where the metric's better direction is not that of the study."""
     maximizes = trial.study.direction.name == "MAXIMIZE"
     return value if higher_is_better == maximizes else -value

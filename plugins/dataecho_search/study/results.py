@@ -1,10 +1,10 @@
-"""Studies as plain records, read from a storage: for tables, reports and trackers. Optuna is imported when reading."""
+"""Studies as plain records, for tables, reports and trackers. Only reading them imports Optuna."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,19 +12,19 @@ if TYPE_CHECKING:
     import optuna
 
 COMPLETED, PRUNED, DIVERGED, FAILED = "completed", "pruned", "diverged", "failed"
-RETRIED = "retried"  # it failed, and another trial did it again
+RETRIED = "retried"  # failed, and repeated by another trial
 RUNNING, WAITING = "running", "waiting"
 COUNTED = (COMPLETED, PRUNED)
 
-#: A winner in the outer so much of a dimension is at its border (paper, section 3: is the space large enough?).
+#: A winner in this outer share of a dimension lies at its border: the space may be too small (paper, section 3).
 BORDER_SHARE = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialResult:
-    """One trial. ``state`` is one of the names above; ``values``: one per objective, infinite for a missed target,
-    empty unless completed; ``folder``: its run folder, relative to the sweep's; ``metrics``: the numbers of its
-    summary."""
+    """One trial. ``state``: one of the names above; ``values``: one for each objective, infinite for a missed target,
+    empty unless completed; ``folder``: the run folder, relative to the sweep's; ``metrics``: the numbers of its
+    summary; ``seconds``: from its claim to its end."""
 
     number: int
     state: str
@@ -38,14 +38,14 @@ class TrialResult:
 
     @property
     def reached(self) -> bool:
-        """Whether every objective has a finite value."""
-        return bool(self.values) and all(math.isfinite(value) for value in self.values)
+        """Whether it has completed with a finite value for every objective."""
+        return self.state == COMPLETED and bool(self.values) and all(math.isfinite(value) for value in self.values)
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudyResult:
-    """One search: a cell in one repeat. ``cell``: what was fixed, override by override; ``space``: what was searched,
-    each dimension as Optuna describes it (name, attributes); ``study``: the thing itself, for Optuna's plots."""
+    """One study: a cell in one repeat. ``cell``: the fixed settings that name it; ``space``: its dimensions, each as
+    Optuna serializes it (name, attributes); ``study``: the Optuna study, for Optuna's plots."""
 
     name: str
     cell: Mapping[str, str]
@@ -64,7 +64,7 @@ class StudyResult:
 
     @property
     def num_counted(self) -> int:
-        """Trials that count: completed or pruned."""
+        """The number of completed and pruned trials."""
         return sum(trial.state in COUNTED for trial in self.trials)
 
     @property
@@ -74,34 +74,35 @@ class StudyResult:
 
     @property
     def winner(self) -> TrialResult | None:
-        """The trial with the best value, the earliest of equals; None where none reached, or with several
+        """The trial with the best value, the earliest of equals; None where none reached the target, or with several
         objectives."""
         if len(self.objectives) != 1:
             return None
-        sign = 1.0 if self.directions[0] == "minimize" else -1.0
-        reached = [trial for trial in self.trials if trial.state == COMPLETED and trial.reached]
+        (sign,) = self.signs
+        reached = [trial for trial in self.trials if trial.reached]
         return min(reached, key=lambda trial: (sign * trial.values[0], trial.number), default=None)
 
     @property
+    def signs(self) -> tuple[float, ...]:
+        """For each objective the factor that makes smaller values better: 1 or -1."""
+        return tuple(1.0 if direction == "minimize" else -1.0 for direction in self.directions)
+
+    @property
     def front(self) -> tuple[TrialResult, ...]:
-        """The trials that no other one beats in every objective; with one objective, the winner."""
+        """The Pareto front: trials that no other beats in every objective; with one objective, the winner."""
         if len(self.objectives) == 1:
             return (self.winner,) if self.winner else ()
-        signs = [1.0 if direction == "minimize" else -1.0 for direction in self.directions]
-        reached = [trial for trial in self.trials if trial.state == COMPLETED and trial.reached]
-        signed = [[sign * value for sign, value in zip(signs, trial.values, strict=True)] for trial in reached]
+        reached = [trial for trial in self.trials if trial.reached]
+        signed = [[sign * value for sign, value in zip(self.signs, trial.values, strict=True)] for trial in reached]
 
-        def beaten(mine: list[float]) -> bool:
-            return any(
-                other != mine and all(theirs <= own for theirs, own in zip(other, mine, strict=True))
-                for other in signed
-            )
+        def is_beaten(values: list[float]) -> bool:
+            return any(other != values and all(a <= b for a, b in zip(other, values, strict=True)) for other in signed)
 
-        return tuple(trial for trial, mine in zip(reached, signed, strict=True) if not beaten(mine))
+        return tuple(trial for trial, values in zip(reached, signed, strict=True) if not is_beaten(values))
 
     @property
     def border_warnings(self) -> tuple[str, ...]:
-        """A sentence for each dimension in which the winner lies at the border of its space: the best may lie
+        """A sentence for each dimension in which the winner lies at the border of the space: the optimum may lie
         beyond."""
         if self.winner is None:
             return ()
@@ -118,8 +119,9 @@ class StudyResult:
 
 
 def border(description: Mapping[str, Any], value: Any) -> str:
-    """``lower`` or ``upper`` where ``value`` lies in the outer :data:`BORDER_SHARE` of a numeric dimension (of its
-    logarithm, where that is searched), else empty. A dimension of choices has no border, nor has one of two values."""
+    """Return ``lower`` or ``upper`` where ``value`` lies in the outer :data:`BORDER_SHARE` of a numeric dimension (of
+    its logarithm, where that is searched), else an empty text. Choices, and dimensions of two values, have no
+    border."""
     attributes = description.get("attributes", {})
     if value is None or "low" not in attributes:
         return ""
@@ -137,7 +139,7 @@ def border(description: Mapping[str, Any], value: Any) -> str:
 
 
 def read_results(storage: optuna.storages.BaseStorage) -> list[StudyResult]:
-    """Every study of a sweep's storage, in the order in which they were created. Those of others are left out."""
+    """Read every study that a sweep left in ``storage``, in order of creation; other studies are skipped."""
     import optuna
 
     results = []
@@ -149,7 +151,7 @@ def read_results(storage: optuna.storages.BaseStorage) -> list[StudyResult]:
 
 
 def study_result(study: optuna.Study) -> StudyResult:
-    """One study of a sweep."""
+    """Read one study of a sweep."""
     attributes, trials = study.user_attrs, study.get_trials(deepcopy=False)
     retried = {trial.user_attrs.get("retry_of") for trial in trials}
     return StudyResult(
@@ -163,11 +165,6 @@ def study_result(study: optuna.Study) -> StudyResult:
         trials=tuple(_trial_result(trial, retried=trial.number in retried) for trial in trials),
         study=study,
     )
-
-
-def finished(results: Sequence[StudyResult]) -> list[StudyResult]:
-    """Those that have all their trials."""
-    return [result for result in results if result.finished]
 
 
 def _trial_result(trial: optuna.trial.FrozenTrial, *, retried: bool) -> TrialResult:
@@ -188,5 +185,5 @@ def _trial_result(trial: optuna.trial.FrozenTrial, *, retried: bool) -> TrialRes
 
 
 def _state(trial: optuna.trial.FrozenTrial) -> str:
-    # What ended it is told before that it has ended: without the one the other does not count.
+    # The reason is recorded before the state: a trial whose state is finished has one.
     return str(trial.user_attrs.get("state_reason")) if trial.state.is_finished() else trial.state.name.lower()

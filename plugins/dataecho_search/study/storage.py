@@ -1,4 +1,4 @@
-"""Where studies are kept: a journal file in the sweep's folder, or a database by its URL."""
+"""The storage of studies: a journal file in the sweep's folder, or a database."""
 
 from __future__ import annotations
 
@@ -28,17 +28,16 @@ _ALLOWED = (
     "nothing (a journal file in the sweep's folder), sqlite:////absolute/path.db, postgresql://user@host/database"
 )
 _LONGEST_PAUSE = 30.0
-_ROOM = 1 << 20  # bytes
+_SMALL_TRIAL = 1 << 20  # bytes
 
 
-class StorageLost(RuntimeError):
-    """The database did not answer, or a disk was full, for so long that the sweep gave up. Nothing that trials computed
-    is lost."""
+class StorageUnavailable(RuntimeError):
+    """The database did not answer, or a disk was full, until the timeout. No result of a trial is lost."""
 
 
 def open_storage(url: str | None, folder: Path) -> BaseStorage:
-    """The storage at ``url``, by default a journal in ``folder``. Raises :class:`SettingError` for a URL that cannot be
-    used, whatever the database raises if it does not answer."""
+    """Open the storage at ``url``, or the journal in ``folder`` where it is None. Raises :class:`SettingError` for an
+    unusable URL, and the database's own error where it does not answer."""
     if url is None:
         return JournalStorage(JournalFile(folder / JOURNAL))
     shown = _shown(url)
@@ -55,7 +54,7 @@ def open_storage(url: str | None, folder: Path) -> BaseStorage:
     elif scheme not in ("sqlite", "postgresql+psycopg"):
         raise SettingError("hydra.sweeper.storage", shown, allowed=_ALLOWED, cure="Leave it out for the journal.")
     try:
-        # A connection that broke while trials ran is made anew.
+        # Replaces a connection that broke while trials ran.
         return RDBStorage(url, engine_kwargs={"pool_pre_ping": True}, heartbeat_interval=None)
     except ImportError as error:
         raise SettingError(
@@ -66,47 +65,46 @@ def open_storage(url: str | None, folder: Path) -> BaseStorage:
         ) from error
 
 
-def patiently(call: Callable[[], T], *, url: str | None, timeout: float, results: Path) -> T:
-    """What ``call`` returns; repeated with growing pauses while the database does not answer or a disk is full, for
-    ``timeout`` seconds. ``call`` may be repeated though it has happened: only the answer may have been lost. Raises
-    :class:`StorageLost` in the end; ``results``: where everything is that trials computed meanwhile."""
+def retry_while_unavailable(call: Callable[[], T], *, url: str | None, timeout: float, results: Path) -> T:
+    """Return ``call()``, repeated with growing pauses while the database does not answer or a disk is full. ``call``
+    must be repeatable: only its answer may have been lost. Raises :class:`StorageUnavailable` after ``timeout``
+    seconds; ``results``: the folder that the message names, where trials keep their results meanwhile."""
     start, pause = time.monotonic(), 0.1
     while True:
         try:
             return call()
-        except (OSError, *_unreachable()) as error:
+        except Exception as error:
             if not isinstance(error, _unreachable()) and not is_full(error):
                 raise
             what, is_wrong, was_wrong = _trouble(error, url, results)
             spent = time.monotonic() - start
             if spent >= timeout:
-                raise StorageLost(
+                raise StorageUnavailable(
                     f"{what} {was_wrong} for {spent:.0f} s (hydra.sweeper.storage_timeout). Trials that ended "
                     f"meanwhile have their results in {results}; the same command, when that is mended, tells them to "
                     f"the study and goes on. It said: {_first_line(error)}"
                 ) from error
             if pause >= 1.0:
                 log.warning("%s %s (%s); trying again in %.0f s", what, is_wrong, _first_line(error), pause)
-            time.sleep(
-                min(pause, max(0.0, timeout - spent)) * random.uniform(0.8, 1.0)
-            )  # shells do not all ask at once
+            # Random, so that the members of a sweep do not all ask at once.
+            time.sleep(min(pause, max(0.0, timeout - spent)) * random.uniform(0.8, 1.0))
             pause = min(2 * pause, _LONGEST_PAUSE)
 
 
-def make_sure_of_room(folder: Path) -> None:
-    """Raise ``OSError`` where the disk of ``folder`` has no room for what a small trial writes."""
-    path = folder / f".room-{os.getpid()}"
+def require_disk_space(folder: Path) -> None:
+    """Raise ``OSError`` where the disk of ``folder`` lacks the space for a small trial's files (1 MiB)."""
+    path = folder / f".space-{os.getpid()}"
     try:
         with open(path, "wb") as file:
-            file.write(bytes(_ROOM))
+            file.write(bytes(_SMALL_TRIAL))
             file.flush()
             os.fsync(file.fileno())
     finally:
         path.unlink(missing_ok=True)
 
 
-def quiet_optuna() -> None:
-    """Optuna's own lines go nowhere: the sweep tells what happens."""
+def silence_optuna() -> None:
+    """Silence Optuna's own messages: the sweep reports what happens."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
@@ -118,7 +116,7 @@ def _unreachable() -> tuple[type[BaseException], ...]:
 
 
 def _trouble(error: BaseException, url: str | None, folder: Path) -> tuple[str, str, str]:
-    """Who is in trouble, and the trouble, in the present and in the perfect."""
+    """The subject of a message about ``error``, and its predicate in the present and in the perfect tense."""
     if is_full(error):
         return f"The disk of the sweep in {folder}", "is full", "has been full"
     return f"hydra.sweeper.storage={_shown(url)}", "does not answer", "has not answered"

@@ -1,8 +1,8 @@
-"""One Optuna study per cell and repeat, and every step in a trial's life.
+"""One Optuna study for each cell and repeat, and every step in a trial's life.
 
-A trial keeps its number for good: asked (with all its parameters, then waiting), claimed (running, by a member of the
-sweep), and finished, or waiting again where its worker was lost. Every step can be cut by a kill: what is half done is
-seen by the next one who asks, and completed. Optuna's private ways of reaching a trial are in this module only.
+A trial keeps its number. It is asked for (with all its parameters, and then waits), claimed by a member of the sweep
+(and runs), and finished, or released to wait again where its worker was lost. A kill can cut any step; the next leader
+sees the unfinished step and completes it. Only this module uses Optuna's private access to trials.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from dataecho_search.samplers import SamplerFactory
 from dataecho_search.space.cells import Cell
 from dataecho_search.space.dimensions import describe
 from dataecho_search.space.seeds import derive, digest
-from dataecho_search.study.objectives import Objective, Outcome
+from dataecho_search.study.objectives import Objective, RunOutcome
 from dataecho_search.study.results import COMPLETED, COUNTED, FAILED, PRUNED
 
 _OPEN = (TrialState.RUNNING, TrialState.WAITING)
-_SECONDS_TO_SIGN = 5.0  # between a claim and the claimer's name on it
+_SECONDS_TO_SIGN = 5.0  # at most between a claim and the record of its owner
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What makes a study this one and no other: a study of the same name that differs in any of it is refused.
-    ``seed`` is the sweep's; ``own_seeds``: every trial has a training seed of its own; ``plain_folder``: the run
-    folder of a study of one trial."""
+class StudySpec:
+    """The identity of a study: one of the same name that differs in any of it is refused. ``seed``: the sweep's;
+    ``seed_per_trial``: whether every trial has its own training seed; ``single_run_folder``: the run folder where the
+    study is a single run."""
 
     cell: Cell
     repeat: int
@@ -42,8 +42,8 @@ class Plan:
     sampler: SamplerFactory
     sampler_name: str
     seed: int
-    own_seeds: bool
-    plain_folder: str | None = None
+    seed_per_trial: bool
+    single_run_folder: str | None = None
 
     @property
     def name(self) -> str:
@@ -52,11 +52,11 @@ class Plan:
 
     @property
     def study_seed(self) -> int:
-        """Of the study's points."""
+        """The seed of the study's points."""
         return derive(self.seed, self.name, "points")
 
     def identity(self) -> dict[str, Any]:
-        """As the study's attributes."""
+        """The identity as attributes of the Optuna study."""
         return {
             "cell": dict(self.cell.facts),
             "repeat": self.repeat,
@@ -64,36 +64,36 @@ class Plan:
             "space": describe(self.cell.space),
             "sampler": self.sampler_name,
             "sampler_seed": self.study_seed,
-            "fixed": sorted(masked_text(text) for text in self.cell.overrides if not text.startswith(FREE)),
+            "fixed": sorted(masked_text(text) for text in self.cell.overrides if not text.startswith(RESULT_NEUTRAL)),
         }
 
 
-#: Overrides that change nothing about a trial's result; a sweep may be continued under others.
-FREE = ("tracking", "display", "checkpoints.", "pipeline", "+tracking")
+#: Overrides that do not change a trial's result: a sweep may be continued with others.
+RESULT_NEUTRAL = ("tracking", "display", "checkpoints.", "pipeline", "+tracking")
 
 
 @dataclass
 class Study:
-    """A study that is open. ``num_trials``: how many are to count in the end."""
+    """An open study. ``num_trials``: how many trials shall count in the end."""
 
-    plan: Plan
+    spec: StudySpec
     study: optuna.Study
     num_trials: int
     _unsigned: dict[int, float] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
-        return self.plan.name
+        return self.spec.name
 
     def trials(self) -> list[FrozenTrial]:
-        """All of them, as they are now."""
+        """Read all trials."""
         return self.study.get_trials(deepcopy=False)
 
-    # ---- asking: only by the holder of the lease
+    # ---- asking: the leader only
 
     def recover(self, is_alive: Callable[[str], bool], *, alone: bool) -> list[FrozenTrial]:
-        """Complete what was half asked, and return the running trials that nobody runs any more. ``alone``: no other
-        member lives, so that a claim without a name is nobody's."""
+        """Complete unfinished asks, and return the running trials whose owner is dead. ``alone``: no other member
+        lives, so a claim without an owner is dead too."""
         orphans = []
         for trial in self.trials():
             if trial.state != TrialState.RUNNING:
@@ -111,14 +111,14 @@ class Study:
         return orphans
 
     def ask(self) -> int:
-        """Add a waiting trial at the next point; its number."""
+        """Add a waiting trial at the next point and return its number."""
         trial_id = self._storage.create_new_trial(self.study._study_id)
         number = self._storage.get_trial_number_from_id(trial_id)
         self._complete_asking(number)
         return number
 
     def retry(self, trial: FrozenTrial) -> int:
-        """Add a waiting trial that does again what ``trial``, which failed, was to do; in one step."""
+        """Add, in one step, a waiting trial that repeats the failed ``trial``; return its number."""
         attributes = {name: trial.user_attrs[name] for name in ("ordinal", "seed", "folder")}
         self.study.add_trial(
             create_trial(
@@ -138,27 +138,27 @@ class Study:
         ordinal = sum("retry_of" not in trial.user_attrs for trial in trials[:number])
         self.study.sampler = self._sampler(ordinal)
         trial = optuna.trial.Trial(self.study, trials[number]._trial_id)
-        for name, distribution in self.plan.cell.space.items():
+        for name, distribution in self.spec.cell.space.items():
             trial._suggest(name, distribution)
         trial.set_user_attr("ordinal", ordinal)
-        if self.plan.own_seeds:
-            trial.set_user_attr("seed", derive(self.plan.seed, self.name, "training", ordinal))
+        if self.spec.seed_per_trial:
+            trial.set_user_attr("seed", derive(self.spec.seed, self.name, "training", ordinal))
         trial.set_user_attr("folder", self._folder(ordinal, self._trial(number).params))
         self._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
 
     def _sampler(self, ordinal: int) -> optuna.samplers.BaseSampler:
-        return self.plan.sampler.sampler(self.plan.cell.space, seed=self.plan.study_seed, ordinal=ordinal)
+        return self.spec.sampler.sampler(self.spec.cell.space, seed=self.spec.study_seed, ordinal=ordinal)
 
     def _folder(self, ordinal: int, params: Mapping[str, Any]) -> str:
-        if self.plan.plain_folder is not None:
-            return self.plan.plain_folder
+        if self.spec.single_run_folder is not None:
+            return self.spec.single_run_folder
         point = digest(self.name, *(f"{key}={params[key]!r}" for key in sorted(params)))
         return f"{self.name}/{ordinal:04d}-{point}"
 
-    # ---- executing: by any member
+    # ---- running: any member
 
     def abandoned(self, owner: str, *, running: Container[int]) -> list[int]:
-        """Trials that ``owner`` claimed and does not run: it was cut short between the two."""
+        """The numbers of trials that ``owner`` claimed but does not run, because an error came between the two."""
         return [
             trial.number
             for trial in self.trials()
@@ -168,7 +168,7 @@ class Study:
         ]
 
     def claim(self, number: int, owner: str) -> bool:
-        """Whether ``owner`` may run a waiting trial; of several that try, one."""
+        """Claim a waiting trial for ``owner``; of several members that try, one gets True."""
         trial_id = self._id(number)
         try:
             if not self._storage.set_trial_state_values(trial_id, TrialState.RUNNING):
@@ -179,18 +179,18 @@ class Study:
         return True
 
     def release(self, number: int) -> None:
-        """A running trial waits again."""
+        """Let a running trial wait again."""
         self._storage.set_trial_user_attr(self._id(number), "owner", None)
         self._storage.set_trial_state_values(self._id(number), TrialState.WAITING)
 
     def count_loss(self, number: int) -> int:
-        """Note that the trial's worker was lost once more; how often by now."""
+        """Record one more lost worker of the trial and return their number."""
         losses = self._trial(number).user_attrs.get("losses", 0) + 1
         self._storage.set_trial_user_attr(self._id(number), "losses", losses)
         return int(losses)
 
-    def finish(self, number: int, outcome: Outcome) -> None:
-        """Tell how a trial ended. May be repeated."""
+    def finish(self, number: int, outcome: RunOutcome) -> None:
+        """Record the end of a trial. May be repeated."""
         if self._trial(number).state.is_finished():
             return
         trial_id = self._id(number)
@@ -208,20 +208,20 @@ class Study:
             self.study.tell(number, state=state, skip_if_finished=True)
 
     def fail(self, number: int, reason: str) -> None:
-        """Tell that a trial failed, and why."""
+        """Record that a trial failed, and why."""
         self._storage.set_trial_user_attr(self._id(number), "error", reason)
-        self.finish(number, Outcome(FAILED, (), {}, None))
+        self.finish(number, RunOutcome(FAILED, (), {}, None))
 
     # ---- counting
 
-    def standing(self) -> Standing:
-        """How far it is."""
+    def counts(self) -> StudyCounts:
+        """Count the trials by their state."""
         trials = self.trials()
         retried = {trial.user_attrs["retry_of"] for trial in trials if "retry_of" in trial.user_attrs}
         reasons = [
             "retried" if trial.number in retried else trial.user_attrs.get("state_reason", "") for trial in trials
         ]
-        return Standing(
+        return StudyCounts(
             num_counted=sum(
                 reason in COUNTED and trial.state.is_finished() for trial, reason in zip(trials, reasons, strict=True)
             ),
@@ -244,9 +244,9 @@ class Study:
 
 
 @dataclass(frozen=True)
-class Standing:
-    """``num_counted``: completed and pruned trials; ``num_open``: asked and not finished, ``waiting`` among them;
-    ``failed``: those that were not tried again; ``num_asked``: points so far."""
+class StudyCounts:
+    """Trials of a study by state. ``num_counted``: completed and pruned; ``num_open``: asked and not finished,
+    including ``waiting``; ``failed``: those without another attempt; ``num_asked``: points so far."""
 
     num_counted: int
     num_open: int
@@ -256,13 +256,15 @@ class Standing:
     num_asked: int
 
 
-def open_study(plan: Plan, storage: BaseStorage, *, num_trials: int) -> Study:
-    """Create the study, or continue it. Raises :class:`SettingError` for one of the same name that is another."""
-    with_objectives = [objective.direction for objective in plan.objectives]
-    study = optuna.create_study(study_name=plan.name, storage=storage, directions=with_objectives, load_if_exists=True)
-    wanted, found = plan.identity(), study.user_attrs
+def open_study(spec: StudySpec, storage: BaseStorage, *, num_trials: int) -> Study:
+    """Create or continue the study. Raises :class:`SettingError` where one of this name has another identity."""
+    wanted_directions = [objective.direction for objective in spec.objectives]
+    study = optuna.create_study(
+        study_name=spec.name, storage=storage, directions=wanted_directions, load_if_exists=True
+    )
+    wanted, found = spec.identity(), study.user_attrs
     if "num_trials" not in found and not study.get_trials(deepcopy=False):
-        for key, value in wanted.items():  # new, or its creator was killed just then
+        for key, value in wanted.items():  # the study is new, or its creator was killed just here
             study.set_user_attr(key, value)
         study.set_user_attr("num_trials", num_trials)
         found = study.user_attrs
@@ -270,17 +272,17 @@ def open_study(plan: Plan, storage: BaseStorage, *, num_trials: int) -> Study:
         found = {**found, "fixed": sorted(map(masked_text, found["fixed"]))}
     for key, value in wanted.items():
         if found.get(key) != value:
-            raise _other(plan.name, key, value, found.get(key))
+            raise _other(spec.name, key, value, found.get(key))
     directions = [direction.name.lower() for direction in study.directions]
-    if directions != with_objectives:
-        raise _other(plan.name, "direction", with_objectives, directions)
+    if directions != wanted_directions:
+        raise _other(spec.name, "direction", wanted_directions, directions)
     if found["num_trials"] != num_trials:
         study.set_user_attr("num_trials", num_trials)
-    return Study(plan, study, num_trials)
+    return Study(spec, study, num_trials)
 
 
 def running_trial(storage: BaseStorage, study_name: str, number: int, pruner: BasePruner) -> optuna.trial.Trial:
-    """A trial that another process asked for, to report to from the process that runs it."""
+    """Open, in the process that runs it, a trial that another process asked for, to report to it."""
     study = optuna.load_study(
         study_name=study_name, storage=storage, sampler=optuna.samplers.RandomSampler(), pruner=pruner
     )

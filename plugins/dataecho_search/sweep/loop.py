@@ -1,15 +1,14 @@
-"""The loop of a sweep: ask, start, tell, with no barrier anywhere.
+"""The loop of a sweep: ask, start, finish, without a barrier.
 
 ::
 
     loop, until every study has its trials:
-        if this process holds the lease: complete what others left half done; ask as many points as there is room for
+        if this process leads: complete steps that a kill has cut; ask for as many points as there are free slots
         start waiting trials while there are free slots
-        tell each trial that has ended
+        finish each trial whose process has ended
 
-Every member of a sweep runs this loop; only the one with the lease asks. Every step can be cut by a kill, and is
-continued by the same command from what storage and folders say.
-"""
+Every member of a sweep runs this loop; only the leader asks. A kill can cut any step: the same command reads storage
+and folders, and completes it."""
 
 from __future__ import annotations
 
@@ -19,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,33 +29,33 @@ from dataecho.report.summary import FILE_NAME as SUMMARY
 from dataecho.training.checkpoint import FOLDER as CHECKPOINTS
 from dataecho.training.disk import EXIT_CODE as DISK_FULL
 from dataecho.training.interruption import SIGNALS, Interruption
-from dataecho_search.report.background import Background
 from dataecho_search.report.display import SweepDisplay
-from dataecho_search.report.mlflow_parents import left_to_send, open_parent, open_sweep, trial_overrides
+from dataecho_search.report.mlflow_parents import open_parent, open_sweep, trial_overrides, unsent_warning
+from dataecho_search.report.report_thread import ReportThread
 from dataecho_search.report.sweep_report import write_report
 from dataecho_search.report.winners import print_winners
-from dataecho_search.study.objectives import Outcome, read_outcome
-from dataecho_search.study.pruning import Link
+from dataecho_search.study.objectives import RunOutcome, read_run_outcome
+from dataecho_search.study.pruning import StudyLink
 from dataecho_search.study.results import COMPLETED, StudyResult, study_result
-from dataecho_search.study.storage import make_sure_of_room
-from dataecho_search.study.studies import Standing, Study
-from dataecho_search.sweep.members import Membership
-from dataecho_search.sweep.settings import Node, SweepSettings
+from dataecho_search.study.storage import require_disk_space
+from dataecho_search.study.studies import Study, StudyCounts
+from dataecho_search.sweep.member import SweepMember
+from dataecho_search.sweep.settings import Node, SweepSettings, backend_name
 from dataecho_search.workers import trial_process
-from dataecho_search.workers.pool import Completion, Job, Pool
+from dataecho_search.workers.pool import Completion, Pool, TrialAttempt
 
 log = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN_LOOKS = 0.5
-_MOST_LOSSES = 3
+_MAX_LOSSES = 3
 _SECONDS_FOR_CHECKPOINTS = 60.0
 _INTERRUPTED = tuple(128 + number for number in SIGNALS)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SweepParts:
-    """``composed``: by cell, the configuration of a run in the middle of its space; ``shared``: what all jobs have in
-    common; ``patiently(call)`` outlasts a database that does not answer."""
+    """The parts of a sweep. ``composed``: by cell, the configuration at the middle of its space; ``shared``: the common
+    part of all payloads; ``retrying(call)`` repeats a call while the storage is unavailable."""
 
     folder: Path
     settings: SweepSettings
@@ -65,15 +65,15 @@ class SweepParts:
     pruner: BasePruner | None
     is_search: bool
     display: SweepDisplay
-    patiently: Callable[[Callable[[], Any]], Any]
+    retrying: Callable[[Callable[[], Any]], Any]
     num_slots: int
 
 
 class Sweep:
-    """This process's part in a sweep."""
+    """A sweep as one of its members runs it."""
 
-    def __init__(self, parts: SweepParts, pool: Pool, membership: Membership) -> None:
-        self._parts, self._pool, self._membership = parts, pool, membership
+    def __init__(self, parts: SweepParts, pool: Pool, member: SweepMember) -> None:
+        self._parts, self._pool, self._member = parts, pool, member
         self._open = list(parts.studies)
         self._running: dict[str, tuple[Study, int]] = {}
         self._parents: dict[str, str | None] = {}
@@ -81,17 +81,17 @@ class Sweep:
         self._errors: list[str] = []
         self._interruption = Interruption()
         self._num_started = 0
-        self._needs_room = False
-        self._background = Background()
+        self._disk_was_full = False
+        self._report_thread = ReportThread()
 
     def run(self) -> list[StudyResult]:
-        """To the end. Raises ``SystemExit`` after a signal, and where trials failed."""
+        """Run to the end and return the results. Raises ``SystemExit`` after a signal, and where trials failed."""
         try:
             with self._interruption, self._parts.display:
-                self._parts.patiently(self._show_all)
+                self._parts.retrying(self._show_all)
                 self._loop()
         finally:
-            self._background.close()
+            self._report_thread.close()
         return self._conclude()
 
     # ---- the loop
@@ -99,85 +99,85 @@ class Sweep:
     def _loop(self) -> None:
         first = True
         while not self._interruption.signal_number:
-            self._parts.patiently(lambda first=first: self._lead(may_retry=first))
+            self._parts.retrying(partial(self._lead, may_retry=first))
             first = False
-            self._parts.patiently(self._start_waiting)
+            self._parts.retrying(self._start_waiting)
             if not self._open:
                 return
             for completion in self._pool.wait(_SECONDS_BETWEEN_LOOKS):
-                self._parts.patiently(lambda completion=completion: self._ended(completion))
+                self._parts.retrying(partial(self._on_completion, completion))
         self._stop()
 
     def _lead(self, *, may_retry: bool) -> None:
-        """What only the holder of the lease does; and see which studies are done."""
-        self._take_up_abandoned()
-        took_over = self._membership.take_lease()
-        if self._membership.asks:
-            others = self._membership.others()
+        """Do the leader's part if this process leads, and close the studies that are done."""
+        self._release_abandoned()
+        took_over = self._member.try_to_lead()
+        if self._member.is_leader:
+            others = self._member.other_members()
             for study in self._open:
-                for trial in study.recover(self._membership.lives, alone=not others):
-                    self._put_back(study, trial)
+                for trial in study.recover(self._member.is_alive, alone=not others):
+                    self._release_orphan(study, trial)
             if took_over and may_retry and not others:
                 for study in self._open:
-                    for trial in study.standing().failed:
+                    for trial in study.counts().failed:
                         study.retry(trial)
             self._ask(self._pool.num_slots + sum(others.values()))
-        done = [study for study in self._open if self._is_done(study, study.standing())]
+        done = [study for study in self._open if self._is_done(study, study.counts())]
         for study in done:
             self._open.remove(study)
-            if self._membership.asks:
+            if self._member.is_leader:
                 self._study_ended(study)
 
-    def _take_up_abandoned(self) -> None:
-        """A step that was repeated, because a database or a disk failed in it, may have left a claim behind."""
+    def _release_abandoned(self) -> None:
+        """Release the claims of a step that failed and was repeated: their trials do not run."""
         for study in self._open:
             running = {number for other, number in self._running.values() if other is study}
-            for number in study.abandoned(self._membership.name, running=running):
+            for number in study.abandoned(self._member.name, running=running):
                 study.release(number)
 
-    def _ask(self, room: int) -> None:
-        """As many points as there is room for in all members, in the order of the studies."""
+    def _ask(self, num_free: int) -> None:
+        """Ask for as many points as all members have free slots, in the order of the studies."""
         for study in self._open:
-            standing = study.standing()
-            room -= standing.num_open
-            if self._why_given_up(study, standing):
+            counts = study.counts()
+            num_free -= counts.num_open
+            if self._give_up_reason(study, counts):
                 continue
             wanted = min(
-                study.num_trials - standing.num_counted - standing.num_open,
-                study.plan.sampler.num_points(study.plan.cell.space) - standing.num_asked,
-                1 - standing.num_asked if not study.plan.cell.space else room,
-                room,
+                study.num_trials - counts.num_counted - counts.num_open,
+                study.spec.sampler.num_points(study.spec.cell.space) - counts.num_asked,
+                1 - counts.num_asked if not study.spec.cell.space else num_free,
+                num_free,
             )
             for _ in range(int(max(0, wanted))):
                 study.ask()
-            room -= int(max(0, wanted))
-            if room <= 0:
+            num_free -= int(max(0, wanted))
+            if num_free <= 0:
                 return
 
-    def _is_done(self, study: Study, standing: Standing) -> bool:
-        if standing.num_open:
+    def _is_done(self, study: Study, counts: StudyCounts) -> bool:
+        if counts.num_open:
             return False
-        if standing.num_counted >= study.num_trials:
+        if counts.num_counted >= study.num_trials:
             return True
-        reason = self._why_given_up(study, standing)
+        reason = self._give_up_reason(study, counts)
         if reason:
             self._given_up[study.name] = reason
-        space = study.plan.cell.space
-        asked_all = standing.num_asked >= (study.plan.sampler.num_points(space) if space else 1)
+        space = study.spec.cell.space
+        asked_all = counts.num_asked >= (study.spec.sampler.num_points(space) if space else 1)
         return bool(reason) or asked_all
 
-    def _why_given_up(self, study: Study, standing: Standing) -> str:
+    def _give_up_reason(self, study: Study, counts: StudyCounts) -> str:
         settings = self._parts.settings
-        if standing.num_diverged > settings.most_diverged:
+        if counts.num_diverged > settings.diverged_limit:
             return (
-                f"{standing.num_diverged} of {standing.num_asked} trials diverged "
-                f"(hydra.sweeper.max_diverged_trials={settings.most_diverged}): lower the upper end of "
-                f"{', '.join(study.plan.cell.space) or 'what makes it diverge'}."
+                f"{counts.num_diverged} of {counts.num_asked} trials diverged "
+                f"(hydra.sweeper.max_diverged_trials={settings.diverged_limit}): lower the upper end of "
+                f"{', '.join(study.spec.cell.space) or 'what makes it diverge'}."
             )
-        if len(standing.failed) > settings.max_failed_trials:
-            error = standing.failed[-1].user_attrs.get("error", "")
+        if len(counts.failed) > settings.max_failed_trials:
+            error = counts.failed[-1].user_attrs.get("error", "")
             return (
-                f"{len(standing.failed)} trials failed (hydra.sweeper.max_failed_trials="
+                f"{len(counts.failed)} trials failed (hydra.sweeper.max_failed_trials="
                 f"{settings.max_failed_trials}), the last one with: {error}"
             )
         return ""
@@ -185,15 +185,15 @@ class Sweep:
     # ---- trials
 
     def _start_waiting(self) -> None:
-        if self._needs_room:
-            make_sure_of_room(self._parts.folder)
-            self._needs_room = False
+        if self._disk_was_full:
+            require_disk_space(self._parts.folder)
+            self._disk_was_full = False
         for study in self._open:
-            for number in study.standing().waiting:
+            for number in study.counts().waiting:
                 if len(self._running) >= self._pool.num_slots:
                     return
                 trial = study.trials()[number]
-                if self._told_from_folder(study, trial) or not study.claim(number, self._membership.name):
+                if self._finish_from_folder(study, trial) or not study.claim(number, self._member.name):
                     continue
                 self._start(study, trial)
 
@@ -201,10 +201,10 @@ class Sweep:
         self._num_started += 1
         key = f"{study.name} {trial.number} {self._num_started}"
         folder = trial.user_attrs["folder"]
-        composed = self._parts.composed[study.plan.cell.name]
-        payload = trial_process.pack(
+        composed = self._parts.composed[study.spec.cell.name]
+        payload = trial_process.pack_trial(
             self._parts.shared,
-            trial_process.Trial(
+            trial_process.TrialSpec(
                 overrides=self._overrides(study, trial, composed),
                 number=trial.number if self._parts.is_search else self._parts.studies.index(study),
                 sweep_dir=self._parts.folder,
@@ -214,11 +214,10 @@ class Sweep:
             ),
         )
         self._running[key] = (study, trial.number)
-        backend = composed.get("backend")
         self._pool.submit(
-            Job(
+            TrialAttempt(
                 key=key,
-                backend=str(backend.get("name", "")) if isinstance(backend, Mapping) else "",
+                backend=backend_name(composed),
                 folder=self._parts.folder / folder,
                 payload=payload,
             )
@@ -226,7 +225,7 @@ class Sweep:
         self._parts.display.started(study.name, trial.number)
 
     def _overrides(self, study: Study, trial: FrozenTrial, composed: Node) -> list[str]:
-        cell = study.plan.cell
+        cell = study.spec.cell
         overrides = [*cell.overrides, *cell.point(trial.params)]
         mine = {text.partition("=")[0].lstrip("+") for text in overrides}
         if "seed" in trial.user_attrs:
@@ -237,24 +236,24 @@ class Sweep:
             overrides.append("pruner._target_=dataecho_search.study.pruning.OptunaPruner")
         tracking = composed.get("tracking")
         if self._parts.is_search and isinstance(tracking, Mapping):
-            tags = {"study": study.name, "repeat": str(study.plan.repeat), "trial": str(trial.number)}
+            tags = {"study": study.name, "repeat": str(study.spec.repeat), "trial": str(trial.number)}
             name = f"trial {trial.number} of {study.name}"
             overrides += trial_overrides(self._parent(study, tracking), name=name, tags=tags)
         return overrides
 
     def _parent(self, study: Study, tracking: Mapping[str, Any]) -> str | None:
-        folder, cell = self._parts.folder, study.plan.cell
+        folder, cell = self._parts.folder, study.spec.cell
         if not self._parents and len(self._parts.studies) > 1:
             open_sweep(tracking, folder, {"num_studies": str(len(self._parts.studies))})
         if study.name not in self._parents:
-            tags = {**cell.facts, "repeat": str(study.plan.repeat)}
+            tags = {**cell.facts, "repeat": str(study.spec.repeat)}
             self._parents[study.name] = open_parent(tracking, folder, study.name, tags)
         return self._parents[study.name]
 
-    def _link(self, study: Study, trial: FrozenTrial) -> Link | None:
+    def _link(self, study: Study, trial: FrozenTrial) -> StudyLink | None:
         if self._parts.pruner is None:
             return None
-        return Link(
+        return StudyLink(
             storage=self._parts.settings.storage,
             sweep_dir=self._parts.folder,
             study_name=study.name,
@@ -262,28 +261,28 @@ class Sweep:
             pruner=self._parts.pruner,
         )
 
-    def _ended(self, completion: Completion) -> None:
-        """May be repeated; the last step forgets the job."""
+    def _on_completion(self, completion: Completion) -> None:
+        """Finish, release or fail the trial of an ended attempt. May be repeated: the last step forgets the attempt."""
         study, number = self._running[completion.key]
         trial = study.trials()[number]
         folder = self._parts.folder / trial.user_attrs["folder"]
-        outcome = read_outcome(folder, study.plan.objectives)
-        if outcome is None and completion.exit_code == 0 and not self._parts.is_search:  # another mode than train
-            outcome = Outcome(COMPLETED, tuple(float("inf") for _ in study.plan.objectives), {}, None)
+        outcome = read_run_outcome(folder, study.spec.objectives)
+        if outcome is None and completion.exit_code == 0 and not self._parts.is_search:  # a mode other than train
+            outcome = RunOutcome(COMPLETED, tuple(float("inf") for _ in study.spec.objectives), {}, None)
         if outcome is not None and not trial.state.is_finished():
             study.finish(number, outcome)
             self._finished(study, number)
         elif completion.exit_code in _INTERRUPTED or (completion.is_lost and self._interruption.signal_number):
             study.release(number)
-        elif (completion.is_lost or completion.exit_code == DISK_FULL) and study.count_loss(number) < _MOST_LOSSES:
+        elif (completion.is_lost or completion.exit_code == DISK_FULL) and study.count_loss(number) < _MAX_LOSSES:
             if completion.is_lost:
-                log.warning("Trial %d of %s lost its worker (%s); it goes on.", number, study.name, completion.reason)
+                log.warning("Trial %d of %s lost its worker (%s); it continues.", number, study.name, completion.reason)
             else:
-                log.warning("Trial %d of %s met a full disk; it goes on when there is room.", number, study.name)
-                self._needs_room = True
+                log.warning("Trial %d of %s met a full disk; it continues when there is space.", number, study.name)
+                self._disk_was_full = True
             study.release(number)
         elif not trial.state.is_finished():
-            self._failed(study, number, _reason(completion, folder))
+            self._failed(study, number, _failure_reason(completion, folder))
         self._running.pop(completion.key)
 
     def _failed(self, study: Study, number: int, reason: str) -> None:
@@ -292,16 +291,16 @@ class Sweep:
         study.fail(number, reason)
         self._finished(study, number)
 
-    def _told_from_folder(self, study: Study, trial: FrozenTrial) -> bool:
-        """A run that had ended when whoever was to tell it was killed."""
-        outcome = read_outcome(self._parts.folder / trial.user_attrs["folder"], study.plan.objectives)
-        if outcome is None or not study.claim(trial.number, self._membership.name):
+    def _finish_from_folder(self, study: Study, trial: FrozenTrial) -> bool:
+        """Finish a trial whose run ended but whose member was killed before it could record that."""
+        outcome = read_run_outcome(self._parts.folder / trial.user_attrs["folder"], study.spec.objectives)
+        if outcome is None or not study.claim(trial.number, self._member.name):
             return False
         study.finish(trial.number, outcome)
         self._finished(study, trial.number)
         return True
 
-    def _put_back(self, study: Study, trial: FrozenTrial) -> None:
+    def _release_orphan(self, study: Study, trial: FrozenTrial) -> None:
         if (study, trial.number) not in self._running.values():
             study.release(trial.number)
 
@@ -311,7 +310,7 @@ class Sweep:
         self._parts.display.finished(result, number)
 
     def _drop_checkpoints(self, result: StudyResult, number: int) -> None:
-        """Of all that cannot win any more; a failed trial may be tried again."""
+        """Delete checkpoints of trials that cannot win any more; those of failed ones stay, for another attempt."""
         if not self._parts.is_search or self._parts.settings.keep_checkpoints == "all":
             return
         kept = {trial.folder for trial in result.front}
@@ -330,25 +329,25 @@ class Sweep:
 
     def _report(self, results: Sequence[StudyResult], *, ended: bool = False) -> None:
         tracking = next(iter(self._parts.composed.values())).get("tracking", {})
-        self._background.run(lambda: write_report(results, self._parts.folder, tracking, ended=ended))
+        self._report_thread.run(lambda: write_report(results, self._parts.folder, tracking, ended=ended))
 
     def _show_all(self) -> None:
         for study in self._parts.studies:
             self._parts.display.study(study_result(study.study))
 
     def _conclude(self) -> list[StudyResult]:
-        results: list[StudyResult] = self._parts.patiently(
+        results: list[StudyResult] = self._parts.retrying(
             lambda: [study_result(study.study) for study in self._parts.studies]
         )
         if self._parts.is_search:
             self._report(results, ended=True)
-            self._background.close()
+            self._report_thread.close()
         if self._interruption.signal_number:
             print("Interrupted; checkpoints are written. The same command continues the sweep.", file=sys.stderr)
             raise SystemExit(128 + self._interruption.signal_number)
         if self._parts.is_search:
             print_winners(results, self._parts.folder)
-        left = left_to_send(self._parts.folder)
+        left = unsent_warning(self._parts.folder)
         if left:
             print(f"warning: {left}", file=sys.stderr)
         for name, reason in self._given_up.items():
@@ -360,18 +359,18 @@ class Sweep:
         return results
 
     def _stop(self) -> None:
-        """End what runs, with checkpoints; at once after another signal, or when that takes too long."""
+        """Let running trials write checkpoints and end; kill those that take too long."""
         self._pool.interrupt()
         deadline = time.monotonic() + _SECONDS_FOR_CHECKPOINTS
         while self._running and time.monotonic() < deadline:
             for completion in self._pool.wait(_SECONDS_BETWEEN_LOOKS):
-                self._parts.patiently(lambda completion=completion: self._ended(completion))
+                self._parts.retrying(partial(self._on_completion, completion))
         self._pool.close()
 
 
-def _reason(completion: Completion, folder: Path) -> str:
+def _failure_reason(completion: Completion, folder: Path) -> str:
     if completion.is_lost:
-        return f"its worker was lost {_MOST_LOSSES} times, the last time: {completion.reason}"
+        return f"its worker was lost {_MAX_LOSSES} times, the last time: {completion.reason}"
     try:
         return (folder / trial_process.ERROR).read_text().strip()
     except FileNotFoundError:

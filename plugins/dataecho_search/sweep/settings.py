@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -14,9 +15,9 @@ Node = dict[str, Any]
 
 
 class SweepSettings(BaseModel):
-    """``num_trials`` that count (completed or pruned) per cell and repeat, in total, however often a sweep is
-    continued; ``threads_per_trial``: None for its share of the cores; ``storage_timeout`` in seconds; the limits of
-    failed and diverged trials are per study."""
+    """``num_trials``: completed and pruned trials of each cell and repeat, in total, however often the sweep is
+    continued; ``threads_per_trial``: None for an equal share of the cores; ``storage_timeout``: seconds;
+    ``max_failed_trials``, ``max_diverged_trials``: for each study, None for twice ``num_trials`` plus eight."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -39,13 +40,13 @@ class SweepSettings(BaseModel):
     params: Node
 
     @property
-    def most_diverged(self) -> int:
-        """How many trials of a study may diverge: by default two for each that counts, and eight."""
+    def diverged_limit(self) -> int:
+        """The number of trials of a study that may diverge."""
         return 2 * self.num_trials + 8 if self.max_diverged_trials is None else self.max_diverged_trials
 
 
 def read_sweep_settings(node: Node) -> SweepSettings:
-    """Raises :class:`SettingError` for the first that cannot be used."""
+    """Check and return the settings. Raises :class:`SettingError` for the first unusable one."""
     values = {name: value for name, value in node.items() if not name.startswith("_")}
     refuse_unknown(values, SweepSettings.model_fields, prefix="hydra.sweeper.", values=values)
     for group in ("sampler", "pruner", "pool"):
@@ -68,13 +69,13 @@ def read_sweep_settings(node: Node) -> SweepSettings:
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def threads_per_trial(settings: SweepSettings, begun_with: int | None) -> int:
-    """Compute threads of each trial. A sweep that is continued keeps what it was ``begun_with``: a checkpoint can be
-    continued under as many threads only. Raises :class:`SettingError` for more trials at once than cores."""
+    """Return the compute threads of each trial. A continued sweep keeps the number that it was ``begun_with``, as a
+    checkpoint requires. Raises :class:`SettingError` for more parallel trials than cores."""
     num_cores, wanted = cores(), settings.threads_per_trial
     if begun_with is not None:
         require(
@@ -94,3 +95,9 @@ def threads_per_trial(settings: SweepSettings, begun_with: int | None) -> int:
         "hydra.sweeper.threads_per_trial=1 as well.",
     )
     return wanted or max(1, num_cores // settings.num_parallel_trials)
+
+
+def backend_name(composed: Node) -> str:
+    """Return the name of the framework that a run imports, empty where it has no backend."""
+    backend = composed.get("backend")
+    return str(backend.get("name", "")) if isinstance(backend, Mapping) else ""

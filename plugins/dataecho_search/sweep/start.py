@@ -1,4 +1,4 @@
-"""From Hydra's configuration and a command line to a sweep that runs."""
+"""Composes a sweep from Hydra's configuration and the command line, and runs it."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ from dataecho_search.space.dimensions import at, describe
 from dataecho_search.space.seeds import digest
 from dataecho_search.study.objectives import METRIC, Objective, read_objectives
 from dataecho_search.study.results import StudyResult
-from dataecho_search.study.storage import open_storage, patiently, quiet_optuna
-from dataecho_search.study.studies import FREE, Plan, open_study
+from dataecho_search.study.storage import open_storage, retry_while_unavailable, silence_optuna
+from dataecho_search.study.studies import RESULT_NEUTRAL, StudySpec, open_study
 from dataecho_search.sweep.loop import Sweep, SweepParts
-from dataecho_search.sweep.members import Membership
-from dataecho_search.sweep.settings import Node, SweepSettings, read_sweep_settings, threads_per_trial
+from dataecho_search.sweep.member import SweepMember
+from dataecho_search.sweep.settings import Node, SweepSettings, backend_name, read_sweep_settings, threads_per_trial
 from dataecho_search.workers import trial_process
 from dataecho_search.workers.pool import Pool, PoolContext
 
 _FACTS = "sweep.json"
-#: What says how many compute threads a process may have, framework by framework.
+#: The variables that limit a process's compute threads, for each framework.
 _THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "PJRT_NPROC")
 
 
 def run_sweep(
     node: Node, arguments: Sequence[str], hydra_context: Any, task_function: Any, config: Any
 ) -> list[StudyResult]:
-    """Run, join or continue the sweep. Raises :class:`SettingError` before anything is started for what cannot be
-    run, and ``SystemExit`` after a signal or where trials failed."""
-    quiet_optuna()
+    """Run, join or continue the sweep. Raises :class:`SettingError` before anything is started for unusable settings,
+    and ``SystemExit`` after a signal or where trials failed."""
+    silence_optuna()
     configure_log(config.hydra.hydra_logging, config.hydra.verbose)
     settings = read_sweep_settings(node)
     _refuse_launcher(config)
@@ -57,17 +57,17 @@ def run_sweep(
     pruner = _pruner(settings, objectives)
     is_search = settings.num_repeats > 1 or any(cell.space for cell in cells)
     folder = _folder(settings, cells, fixed, config, first, is_search=is_search)
-    own_seeds = is_search and "seed" in first and not any("seed" in cell.all_keys() for cell in cells)
-    plans = [
-        Plan(
+    seed_per_trial = is_search and "seed" in first and not any("seed" in cell.all_keys() for cell in cells)
+    specs = [
+        StudySpec(
             cell=cell,
             repeat=repeat,
             objectives=objectives,
             sampler=sampler,
             sampler_name=json.dumps(settings.sampler, sort_keys=True),
             seed=settings.seed,
-            own_seeds=own_seeds,
-            plain_folder=None if is_search else str(number),
+            seed_per_trial=seed_per_trial,
+            single_run_folder=None if is_search else str(number),
         )
         for number, cell in enumerate(cells)
         for repeat in range(settings.num_repeats)
@@ -76,16 +76,16 @@ def run_sweep(
     threads = threads_per_trial(settings, begun_with.get("threads_per_trial"))
     pool_context = PoolContext(
         folder=folder,
-        num_slots=min(settings.num_parallel_trials, sum(_num_trials(settings, plan) for plan in plans)),
+        num_slots=min(settings.num_parallel_trials, sum(_num_trials(settings, spec) for spec in specs)),
         threads_per_trial=threads,
         modules=_modules(composed.values()),
         environment={name: os.environ.get(name, str(threads)) for name in _THREADS},
     )
-    wait = partial(patiently, url=settings.storage, timeout=settings.storage_timeout, results=folder)
+    wait = partial(retry_while_unavailable, url=settings.storage, timeout=settings.storage_timeout, results=folder)
     try:
         wait(lambda: folder.mkdir(parents=True, exist_ok=True))
         storage = wait(lambda: open_storage(settings.storage, folder))
-        studies = wait(lambda: [open_study(plan, storage, num_trials=_num_trials(settings, plan)) for plan in plans])
+        studies = wait(lambda: [open_study(spec, storage, num_trials=_num_trials(settings, spec)) for spec in specs])
         wait(lambda: _write_facts(folder, config, begun_with, threads))
     except OSError as error:
         raise SettingError(
@@ -99,16 +99,16 @@ def run_sweep(
         settings=settings,
         studies=studies,
         composed=composed,
-        shared=trial_process.new_sweep(hydra_context, task_function, _with_folder(config, folder)),
+        shared=trial_process.pack_sweep(hydra_context, task_function, _with_folder(config, folder)),
         pruner=pruner,
         is_search=is_search,
         display=new_display(str(first.get("display", "auto"))),
-        patiently=wait,
+        retrying=wait,
         num_slots=pool_context.num_slots,
     )
     with build(settings.pool, Pool, pool_context, key="hydra.sweeper.pool") as pool:
-        with Membership(folder, num_slots=pool.num_slots) as membership:
-            return Sweep(parts, pool, membership).run()
+        with SweepMember(folder, num_slots=pool.num_slots) as member:
+            return Sweep(parts, pool, member).run()
 
 
 def _refuse_launcher(config: Any) -> None:
@@ -124,7 +124,7 @@ def _refuse_launcher(config: Any) -> None:
 
 
 def _compose(cell: Cell, hydra_context: Any, config: Any) -> Node:
-    """The configuration of a run in the middle of a cell's space. Raises for what Hydra or the run would refuse."""
+    """Compose the configuration at the middle of a cell's space. Raises where Hydra refuses the overrides."""
     middle = {key: at(dimension, 0.5) for key, dimension in cell.space.items()}
     composed = hydra_context.config_loader.load_sweep_config(config, [*cell.overrides, *cell.point(middle)])
     with open_dict(composed):
@@ -156,11 +156,11 @@ def _pruner(settings: SweepSettings, objectives: Sequence[Objective]) -> BasePru
     return pruner
 
 
-def _num_trials(settings: SweepSettings, plan: Plan) -> int:
-    """One where there is nothing to search."""
-    if not plan.cell.space:
+def _num_trials(settings: SweepSettings, spec: StudySpec) -> int:
+    """Return the number of trials that shall count: one where there is nothing to search."""
+    if not spec.cell.space:
         return 1
-    return int(min(settings.num_trials, plan.sampler.num_points(plan.cell.space)))
+    return int(min(settings.num_trials, spec.sampler.num_points(spec.cell.space)))
 
 
 def _folder(
@@ -172,11 +172,12 @@ def _folder(
     *,
     is_search: bool,
 ) -> Path:
-    """Where the sweep lives: the same for the same command, so that it continues. A plain multirun has a new one."""
-    said = any(str(text).startswith("hydra.sweep.dir=") for text in config.hydra.overrides.hydra)
-    if said or not is_search:
+    """Return the sweep's folder: the same for the same command, which thereby continues. A plain multirun has a new
+    one."""
+    given = any(str(text).startswith("hydra.sweep.dir=") for text in config.hydra.overrides.hydra)
+    if given or not is_search:
         require(
-            not said or settings.name is None,
+            not given or settings.name is None,
             "hydra.sweeper.name",
             settings.name,
             allowed="nothing together with hydra.sweep.dir",
@@ -185,8 +186,8 @@ def _folder(
         return Path(str(config.hydra.sweep.dir)).absolute()
     if settings.name is not None:
         return Path("runs/sweeps", settings.name).absolute()
-    about = [describe(cells[-1].space), json.dumps(settings.sampler, sort_keys=True), settings.seed]
-    about += sorted(text for text in fixed if not text.startswith(FREE))
+    about: list[str | int] = [describe(cells[-1].space), json.dumps(settings.sampler, sort_keys=True), settings.seed]
+    about += sorted(text for text in fixed if not text.startswith(RESULT_NEUTRAL))
     about += [str(settings.objective), str(settings.direction)]
     task = composed.get("task")
     name = str(task["_target_"]).split(".")[1] if isinstance(task, dict) and "_target_" in task else "sweep"
@@ -194,12 +195,12 @@ def _folder(
 
 
 def _modules(composed: Any) -> dict[str, list[str]]:
-    """By backend: the modules of everything that a run of it is made of."""
+    """Return, by backend, the modules of all parts of its runs, for the fork server to import."""
     modules: dict[str, dict[str, None]] = {}
     for node in composed:
         backend = backend_name(node)
         found = modules.setdefault(backend, {"dataecho_search.workers.preloaded": None})
-        if "task" not in node:  # a program that is no trainer of ours
+        if "task" not in node:  # a program other than train.py
             continue
         found["dataecho.modes"] = None
         parts = [value for value in node.values() if isinstance(value, dict)]
@@ -208,15 +209,9 @@ def _modules(composed: Any) -> dict[str, list[str]]:
             target = part.get("_target_")
             if isinstance(target, str) and "." in target:
                 found[target.rpartition(".")[0]] = None
-                if "mlflow" in target:  # which the tracker imports late
+                if "mlflow" in target:  # the tracker imports it late
                     found["mlflow.tracking"] = None
     return {backend: list(found) for backend, found in modules.items()}
-
-
-def backend_name(composed: Mapping[str, Any]) -> str:
-    """The framework that a run imports."""
-    backend = composed.get("backend")
-    return str(backend.get("name", "")) if isinstance(backend, Mapping) else ""
 
 
 def _with_folder(config: Any, folder: Path) -> Any:

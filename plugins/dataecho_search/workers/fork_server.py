@@ -1,6 +1,7 @@
-"""A process that has imported a framework and forks a trial's process from itself, in milliseconds instead of seconds.
+"""A process that has imported a framework and forks trials from itself, in milliseconds instead of seconds.
 
-It runs nothing itself, starts no thread, and touches no device. One per framework, so that frameworks never meet.
+It trains nothing, starts no thread and touches no device. Each framework has a server of its own, so that no process
+imports two frameworks.
 """
 
 from __future__ import annotations
@@ -18,22 +19,21 @@ from multiprocessing.connection import Connection
 
 from dataecho_search.workers.parent_death import die_with
 
-# What goes over the pipe: ("run", key, payload) and ("signal", number) one way, ("ended", key, exit code, reason) the
-# other.
+# Messages: ("run", key, payload) and ("signal", number) to the server; ("ended", key, exit code, reason) from it.
 
 
 def serve(connection: Connection, modules: Sequence[str], *, parent: int) -> None:
-    """Import ``modules``, then start what is asked for until the other end is closed or dies."""
+    """Import ``modules``, then fork trials on request until the other end of ``connection`` is closed."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))
-    die_with(parent, by=signal.SIGTERM)  # not by SIGKILL: what trials have started has to be ended, too
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to pass on, once
+    die_with(parent, by=signal.SIGTERM)  # not SIGKILL: the server must still kill what trials have started
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent passes Ctrl-C on, once
     for module in modules:
-        with contextlib.suppress(ImportError):  # told by the trial, with what to install
+        with contextlib.suppress(ImportError):  # the trial reports it, and names the extra to install
             importlib.import_module(module)
-    _Nursery(connection).serve()
+    ForkServer(connection).serve()
 
 
-class _Nursery:
+class ForkServer:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._children: dict[int, str] = {}
@@ -46,28 +46,28 @@ class _Nursery:
     def serve(self) -> None:
         try:
             while True:
-                select.select([self._connection, self._wake], [], [])
+                select.select([self._connection.fileno(), self._wake], [], [])
                 with contextlib.suppress(BlockingIOError):
                     os.read(self._wake, 4096)
                 self._collect()
                 while self._connection.poll():
-                    self._do(*self._connection.recv())
+                    self._handle(*self._connection.recv())
         except (EOFError, ConnectionError):
             pass
         finally:
             self._signal(signal.SIGKILL)
 
-    def _do(self, what: str, *arguments: object) -> None:
-        if what == "run":
+    def _handle(self, request: str, *arguments: object) -> None:
+        if request == "run":
             key, payload = arguments
             me = os.getpid()
-            # A trial must not take a signal for its server's before it has handlers of its own.
+            # Until the trial has its own handlers, a signal would run the server's.
             signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
             pid = os.fork()
             if pid == 0:
-                self._be_a_trial(payload, parent=me)
+                self._become_trial(payload, parent=me)
             with contextlib.suppress(OSError):
-                os.setpgid(pid, pid)  # as the child does: whoever comes first
+                os.setpgid(pid, pid)  # the child does the same: either may come first
             self._children[pid] = str(key)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
         else:
@@ -76,7 +76,7 @@ class _Nursery:
     def _signal(self, number: int) -> None:
         for pid in self._children:
             with contextlib.suppress(ProcessLookupError):
-                # A checkpoint is the trial's own affair; a kill is for everything that it has started, too.
+                # SIGTERM asks the trial itself for a checkpoint; SIGKILL also ends everything that it has started.
                 (os.killpg if number == signal.SIGKILL else os.kill)(pid, number)
 
     def _collect(self) -> None:
@@ -87,11 +87,11 @@ class _Nursery:
             key = self._children.pop(pid)
             code = os.waitstatus_to_exitcode(status)
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(pid, signal.SIGKILL)  # what it had started and left behind
+                os.killpg(pid, signal.SIGKILL)  # processes that the trial left behind
             reason = f"killed by {signal.Signals(-code).name}" if code < 0 else ""
             self._connection.send(("ended", key, code if code >= 0 else None, reason))
 
-    def _be_a_trial(self, payload: object, *, parent: int) -> None:
+    def _become_trial(self, payload: object, *, parent: int) -> None:
         code = 1
         try:
             os.setpgid(0, 0)

@@ -1,4 +1,4 @@
-"""Where trials run: anything that takes jobs and tells, one by one and in any order, how they ended."""
+"""The contract of a pool of workers, which runs trials and reports each one's end."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
-    """One attempt at a trial. ``key`` tells it from every other job of the pool; ``backend``: the framework that it
-    will import, and no other; ``folder``: its run folder, absolute; ``payload``: what
-    :func:`dataecho_search.workers.trial_process.execute` takes, in a process that runs nothing else."""
+class TrialAttempt:
+    """One attempt at a trial; a trial whose worker is lost is attempted again. ``key`` is unique in the pool;
+    ``backend``: the only framework that the attempt imports; ``folder``: its absolute run folder; ``payload``: the
+    argument of :func:`dataecho_search.workers.trial_process.execute`, which must run in a process of its own."""
 
     key: str
     backend: str
@@ -22,9 +22,9 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class PoolContext:
-    """What a pool is built from besides its own settings. ``folder``: the sweep's, in which all run folders are;
-    ``num_slots`` jobs at a time, of ``threads_per_trial`` compute threads each; ``modules``: what the trials of a
-    backend import anyway, by its name; ``environment``: variables that have to be set before a trial's first import."""
+    """The facts of a sweep that every pool gets. ``folder``: the sweep's, which contains all run folders;
+    ``num_slots``: attempts at a time; ``threads_per_trial``: compute threads; ``modules``: by backend, the modules that
+    its trials import; ``environment``: variables to set before a trial's first import."""
 
     folder: Path
     num_slots: int
@@ -35,8 +35,8 @@ class PoolContext:
 
 @dataclass(frozen=True, kw_only=True)
 class Completion:
-    """How a job ended. ``exit_code`` as of a process that ended by itself (0 when the task function returned); None
-    when its worker was lost: killed, out of memory, a node gone. ``reason`` says which, for people."""
+    """The end of an attempt. ``exit_code``: that of its process (0: the task function returned), or None where the
+    worker was lost: killed, out of memory, node gone. ``reason`` describes the loss."""
 
     key: str
     exit_code: int | None
@@ -44,35 +44,35 @@ class Completion:
 
     @property
     def is_lost(self) -> bool:
-        """Whether the same job may well succeed elsewhere."""
+        """Whether the worker was lost, so that another attempt may succeed."""
         return self.exit_code is None
 
 
 class Pool(abc.ABC):
-    """``num_slots`` jobs at a time, each in a process of its own. Nothing outlives the pool, however its owner ends. A
-    context manager."""
+    """Runs ``num_slots`` attempts at a time, each in its own process. No process outlives the pool, even where its
+    owner is killed. A context manager."""
 
     @property
     @abc.abstractmethod
     def num_slots(self) -> int:
-        """How many jobs may have been submitted and not yet completed."""
+        """How many attempts may be submitted and not yet completed."""
 
     @abc.abstractmethod
-    def submit(self, job: Job) -> None:
-        """Start ``job``; returns at once. At most :attr:`num_slots` at a time."""
+    def submit(self, attempt: TrialAttempt) -> None:
+        """Start ``attempt`` and return at once. At most :attr:`num_slots` at a time."""
 
     @abc.abstractmethod
     def wait(self, timeout: float) -> Sequence[Completion]:
-        """What has completed since the last call; waits at most ``timeout`` seconds for the first. Each job completes
-        once."""
+        """Return what has completed since the last call, waiting at most ``timeout`` seconds for the first. Each
+        attempt completes once."""
 
     @abc.abstractmethod
     def interrupt(self) -> None:
-        """Ask every job to write a checkpoint and end (SIGTERM where there are signals); they complete as usual."""
+        """Ask every attempt to write a checkpoint and end, by SIGTERM or SIGINT; they complete as usual."""
 
     @abc.abstractmethod
     def close(self) -> None:
-        """End whatever still runs, at once. May be called again."""
+        """Kill every running attempt. May be called again."""
 
     def __enter__(self) -> Pool:
         return self

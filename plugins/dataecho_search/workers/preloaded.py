@@ -1,4 +1,4 @@
-"""Imported by the server that trials are forked from: what each of them would otherwise import and find for itself."""
+"""Imports, in the fork server, what every trial would otherwise import and discover for itself."""
 
 from __future__ import annotations
 

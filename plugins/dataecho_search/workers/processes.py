@@ -1,4 +1,4 @@
-"""Trials as processes of this machine, forked from one preloaded server per framework."""
+"""Runs trials as processes of this machine, forked from one preloaded server per framework."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from multiprocessing import connection
 from typing import final
 
-from dataecho_search.workers.pool import Completion, Job, Pool, PoolContext
+from dataecho_search.workers.pool import Completion, Pool, PoolContext, TrialAttempt
 
 _SECONDS_TO_END = 5.0
 _START = """
@@ -26,8 +26,8 @@ serve(Connection({handle}), {modules!r}, parent={parent})
 
 @final
 class ProcessPool(Pool):
-    """``preload``: what a backend's server imports besides the modules of its runs, where it is installed: by the
-    backend's name, and under ``all`` for every one."""
+    """Forks every trial from its backend's server. ``preload``: the modules that a server imports besides those of its
+    runs, where they are installed; by backend, and under ``all`` for every backend."""
 
     def __init__(self, context: PoolContext, *, preload: dict[str, list[str]]) -> None:
         self._context = context
@@ -36,24 +36,24 @@ class ProcessPool(Pool):
             for backend, modules in context.modules.items()
         }
         self._lost: list[Completion] = []
-        # At once: they import while the first points are asked for.
+        # Started here so that they import while the sweep asks for the first points.
         self._servers = {backend: self._new_server(backend) for backend in self._modules}
 
     @property
     def num_slots(self) -> int:
         return self._context.num_slots
 
-    def submit(self, job: Job) -> None:
-        if job.backend not in self._servers:
-            self._servers[job.backend] = self._new_server(job.backend)
-        server = self._servers[job.backend]
+    def submit(self, attempt: TrialAttempt) -> None:
+        if attempt.backend not in self._servers:
+            self._servers[attempt.backend] = self._new_server(attempt.backend)
+        server = self._servers[attempt.backend]
         try:
-            server.send("run", job.key, job.payload)
+            server.send("run", attempt.key, attempt.payload)
         except (BrokenPipeError, ConnectionError):
-            self._lost.append(Completion(key=job.key, exit_code=None, reason="its server process died"))
-            self._drop(job.backend)
+            self._lost.append(Completion(key=attempt.key, exit_code=None, reason="its server process died"))
+            self._drop(attempt.backend)
             return
-        server.keys.add(job.key)
+        server.keys.add(attempt.key)
 
     def wait(self, timeout: float) -> Sequence[Completion]:
         completions, self._lost = self._lost, []
@@ -84,18 +84,18 @@ class ProcessPool(Pool):
             server.close()
         self._servers.clear()
 
-    def _new_server(self, backend: str) -> _Server:
-        return _Server(self._modules[backend], self._context.environment)
+    def _new_server(self, backend: str) -> _ForkServerProcess:
+        return _ForkServerProcess(self._modules[backend], self._context.environment)
 
     def _drop(self, backend: str) -> list[Completion]:
-        """A server that died took its trials along; the next job starts a new one."""
+        """Forget a server that died, and complete its trials as lost. The next trial starts a new server."""
         server = self._servers.pop(backend)
         server.close()
         return [Completion(key=key, exit_code=None, reason="its server process died") for key in sorted(server.keys)]
 
 
-class _Server:
-    """The other end of :func:`dataecho_search.workers.fork_server.serve`."""
+class _ForkServerProcess:
+    """The parent's side of :func:`dataecho_search.workers.fork_server.serve`."""
 
     def __init__(self, modules: Sequence[str], environment: Mapping[str, str]) -> None:
         self.keys: set[str] = set()
@@ -107,7 +107,7 @@ class _Server:
             pass_fds=[handle],
             env={**os.environ, **environment},
             stdin=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C reaches the parent alone, which passes it on
+            start_new_session=True,  # Ctrl-C reaches the parent only, which passes it on
         )
         theirs.close()
 

@@ -1,7 +1,7 @@
-"""Trials as tasks of a Ray cluster: on the machines that a user has, with the CPUs and GPUs that a trial needs.
+"""Runs trials as tasks of a Ray cluster, on several machines, with the CPUs and GPUs that a trial needs.
 
-Ray places and watches, nothing more. It never tries again by itself: a worker or a node that is lost is told to the
-sweeper, which continues the trial from its checkpoint. ``docs/search.md`` is about using it.
+Ray places and watches trials and never repeats one: the sweep learns of a lost worker or node, and continues the trial
+from its checkpoint. See ``docs/search_ray.md``.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from typing import Any, final
 
 from dataecho.errors import SettingError, require
 from dataecho_search.workers import ray_trial
-from dataecho_search.workers.pool import Completion, Job, Pool, PoolContext
+from dataecho_search.workers.pool import Completion, Pool, PoolContext, TrialAttempt
 
 _KEY = "hydra.sweeper.pool"
 _SECONDS_TO_ANSWER = 60.0
 _SECONDS_TO_CONNECT = 10.0
 _SECONDS_TO_END = 10.0
-_OBJECT_STORE = 80 * 2**20  # the least that Ray takes: trials leave their results in folders
+_OBJECT_STORE = 80 * 2**20  # Ray's minimum: trials write their results into folders
 
 
 @final
 class RayPool(Pool):
-    """On the cluster at ``address`` (``host:port`` of its head, ``auto`` for the one that this machine is part of), or
-    on one of its own that is this machine alone, where ``address`` is None. ``cpus_per_trial``: None for as many as a
-    trial has compute threads; ``gpus_per_trial`` may be a fraction, for trials that share one."""
+    """Uses the cluster at ``address``: ``host:port`` of its head, ``auto`` for the cluster of this machine, None for a
+    new cluster of this machine alone. ``cpus_per_trial``: None for one CPU per compute thread; ``gpus_per_trial`` may
+    be a fraction where trials share a GPU."""
 
     def __init__(
         self,
@@ -59,13 +59,13 @@ class RayPool(Pool):
 
     @property
     def num_slots(self) -> int:
-        """What fits on the nodes that are there now; at least one, which waits for a node to come back."""
-        return max(1, min(self._context.num_slots, sum(self._room(node) for node in self._nodes())))
+        """The number of trials that fit on the living nodes, at least one: it waits for a node to come back."""
+        return max(1, min(self._context.num_slots, sum(self._capacity(node) for node in self._nodes())))
 
-    def submit(self, job: Job) -> None:
-        task = self._task.options(name=f"trial {job.key}")
-        reference = task.remote(str(self._token), str(Path.cwd()), str(job.folder), job.payload)
-        self._running[reference] = job.key
+    def submit(self, attempt: TrialAttempt) -> None:
+        task = self._task.options(name=f"trial {attempt.key}")
+        reference = task.remote(str(self._token), str(Path.cwd()), str(attempt.folder), attempt.payload)
+        self._running[reference] = attempt.key
 
     def wait(self, timeout: float) -> Sequence[Completion]:
         if not self._running:
@@ -78,7 +78,7 @@ class RayPool(Pool):
 
     def interrupt(self) -> None:
         for reference in self._running:
-            self._ray.cancel(reference, force=False, recursive=False)  # SIGINT, as far as the trial can tell
+            self._ray.cancel(reference, force=False, recursive=False)  # the trial receives it as SIGINT
 
     def close(self) -> None:
         if not self._ray.is_initialized():
@@ -92,14 +92,14 @@ class RayPool(Pool):
         self._ray.shutdown()
 
     def _remote(self, function: Any, **options: Any) -> Any:
-        """A task in a process of its own, which Ray does not repeat."""
+        """Make ``function`` a task with a process of its own, which Ray does not repeat."""
         return self._ray.remote(max_calls=1, max_retries=0, **options)(function)
 
     def _completion(self, reference: Any, key: str) -> Completion:
         try:
             code, reason = self._ray.get(reference)
-        except self._ray.exceptions.RayTaskError as error:  # raised before the trial, on a node that came later
-            raise _unusable(self._context.folder, str(error).strip().splitlines()[-1]) from None
+        except self._ray.exceptions.RayTaskError as error:  # a node that joined later failed the check
+            raise _unusable_node(self._context.folder, str(error).strip().splitlines()[-1]) from None
         except self._ray.exceptions.RayError as error:
             return Completion(key=key, exit_code=None, reason=". ".join(str(error).split(". ")[:2]))
         return Completion(key=key, exit_code=code, reason=reason)
@@ -109,16 +109,16 @@ class RayPool(Pool):
     def _nodes(self) -> list[dict[str, Any]]:
         return [node for node in self._ray.nodes() if node["Alive"]]
 
-    def _room(self, node: dict[str, Any]) -> int:
-        """How many trials run on ``node`` at a time."""
+    def _capacity(self, node: dict[str, Any]) -> int:
+        """The number of trials that ``node`` runs at a time."""
         has = node["Resources"]
         return min(int(has.get(name, 0) / per_trial) for name, per_trial in self._resources.items() if per_trial)
 
     def _check_nodes(self) -> None:
-        """Raise :class:`SettingError` where no trial fits, or where one could not be run."""
+        """Raise :class:`SettingError` where a trial fits on no node, or a node lacks the folder or the code."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        nodes = [node for node in self._nodes() if self._room(node)]
+        nodes = [node for node in self._nodes() if self._capacity(node)]
         if not nodes:
             largest = ", ".join(
                 f"{max((node['Resources'].get(name, 0) for node in self._nodes()), default=0):g} {name}s"
@@ -130,22 +130,24 @@ class RayPool(Pool):
                 allowed=f"what one node has; the most that any has: {largest}",
                 cure="Ask for less, or start a node that has it.",
             )
-        look = self._remote(ray_trial.look, num_cpus=0)
-        looks = {}
+        check = self._remote(ray_trial.check_node, num_cpus=0)
+        checks = {}
         for node in nodes:
             strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            asked = look.options(scheduling_strategy=strategy).remote(str(self._token), str(Path.cwd()))
-            looks[asked] = node["NodeManagerAddress"]
-        _, silent = self._ray.wait(list(looks), num_returns=len(looks), timeout=_SECONDS_TO_ANSWER)
-        for reference, address in looks.items():
+            reference = check.options(scheduling_strategy=strategy).remote(str(self._token), str(Path.cwd()))
+            checks[reference] = node["NodeManagerAddress"]
+        _, silent = self._ray.wait(list(checks), num_returns=len(checks), timeout=_SECONDS_TO_ANSWER)
+        for reference, address in checks.items():
             if reference in silent:
-                raise _unusable(self._context.folder, f"The node {address} does not answer")
+                raise _unusable_node(self._context.folder, f"The node {address} does not answer")
             try:
                 self._ray.get(reference)
             except self._ray.exceptions.RayTaskError as error:
                 reason = str(error).strip().splitlines()[-1]
-                raise _unusable(self._context.folder, f"The node {address} said: {reason}") from None
-            except self._ray.exceptions.NodeDiedError:  # lost meanwhile; there are others, or one will come back
+                raise _unusable_node(self._context.folder, f"The node {address} said: {reason}") from None
+            except (
+                self._ray.exceptions.NodeDiedError
+            ):  # the node was lost meanwhile: another one may serve, or it comes back
                 pass
 
 
@@ -176,8 +178,8 @@ def _check(address: str | None, cpus: float, gpus: float) -> None:
 
 def _import_ray(*, is_local: bool) -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if is_local:  # a cluster of our own is heard on loopback alone, and by us alone
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # there, its servers bind to loopback
+    if is_local:  # a cluster of its own listens on loopback only, and takes this process's token only
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # makes its servers bind to loopback
         os.environ.setdefault("RAY_enable_metrics_collection", "0")
         if not any(name.startswith("RAY_AUTH_") for name in os.environ):
             os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
@@ -200,9 +202,9 @@ def _connect(ray: Any, address: str | None, environment: dict[str, str]) -> None
             host, _, port = address.rpartition(":")
             socket.create_connection((host.strip("[]"), int(port)), timeout=_SECONDS_TO_CONNECT).close()
         ray.init(
-            address=address or "local",  # not Ray's None: that looks at RAY_ADDRESS first
+            address=address or "local",  # Ray's own None would read RAY_ADDRESS first
             runtime_env={"env_vars": environment},
-            log_to_driver=False,  # what a trial prints is in its folder
+            log_to_driver=False,  # trials print into their folders
             logging_level="ERROR",
             configure_logging=False,
             **own,
@@ -217,7 +219,7 @@ def _connect(ray: Any, address: str | None, environment: dict[str, str]) -> None
 
 
 def _import_path() -> list[str]:
-    """Where this process found what is not installed: a node finds it there, too, or has it installed."""
+    """The folders from which this process imports what is not installed; nodes must see them, or install it."""
     standard, installed = sysconfig.get_path("stdlib"), ("site-packages", "dist-packages")
     return [
         path
@@ -226,7 +228,7 @@ def _import_path() -> list[str]:
     ]
 
 
-def _unusable(folder: Path, reason: str) -> SettingError:
+def _unusable_node(folder: Path, reason: str) -> SettingError:
     return SettingError(
         "hydra.sweep.dir",
         str(folder),

@@ -1,4 +1,4 @@
-"""What runs on a node of a Ray cluster. Nothing heavy is imported before the trial says what it needs."""
+"""The functions that run on a node of a Ray cluster. Frameworks are imported by the trial only."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from filelock import FileLock, Timeout
 
 from dataecho.environment import prepare
 
-#: So long may a process still write that a node runs which Ray takes for lost: a raylet without its head ends within a
-#: minute, and the lock of a machine that is gone is given up by NFS after another half.
-SECONDS_TO_BE_ALONE = 120.0
+#: Seconds to wait for a run folder's lock. A node that Ray has lost may still write: its raylet ends within a minute
+#: without its head, and NFS releases the lock of a dead machine after another half.
+LOCK_TIMEOUT = 120.0
 
 
-def look(token: str, cwd: str) -> None:
-    """Raise where this node cannot run trials of the sweep: ``token`` is a file that the pool has made in the sweep's
-    folder."""
+def check_node(token: str, cwd: str) -> None:
+    """Raise ``OSError`` where this node cannot run trials: where it lacks the folders or the code. ``token``: a file
+    that the pool has created in the sweep's folder."""
     folder = os.path.dirname(token)
     if not os.path.exists(token):
         raise FileNotFoundError(f"{folder} is not shared with {socket.gethostname()}")
@@ -29,24 +29,25 @@ def look(token: str, cwd: str) -> None:
 
 
 def run(token: str, cwd: str, folder: str, payload: bytes) -> tuple[int | None, str]:
-    """Run a job; what its :class:`~dataecho_search.workers.pool.Completion` says. Raises what :func:`look` does."""
-    look(token, cwd)
+    """Run a trial and return the exit code and reason of its :class:`~dataecho_search.workers.pool.Completion`. Raises
+    as :func:`check_node`."""
+    check_node(token, cwd)
     prepare()
     os.chdir(cwd)
-    if not _is_alone(Path(folder)):
+    if not _wait_for_lock(Path(folder)):
         return None, f"{folder} is still written by a process on a node that was taken for lost"
     from dataecho_search.workers.trial_process import execute
 
     return execute(payload), ""
 
 
-def _is_alone(folder: Path) -> bool:
-    """Wait until no other process trains in ``folder``: one on a node that Ray cannot reach may still do so."""
+def _wait_for_lock(folder: Path) -> bool:
+    """Wait until no other process trains in ``folder``, as one on an unreachable node may; False after the timeout."""
     lock = folder / "run.lock"
     if not lock.exists():
         return True
     try:
-        with FileLock(lock, timeout=SECONDS_TO_BE_ALONE):
+        with FileLock(lock, timeout=LOCK_TIMEOUT):
             return True
     except Timeout:
         return False

@@ -1,8 +1,9 @@
-"""A trial's own process: composes the trial's configuration with Hydra and runs the task function."""
+"""Runs one trial in its own process: composes its configuration with Hydra and calls the task function."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 import traceback
@@ -18,13 +19,13 @@ from dataecho.training.disk import EXIT_CODE as DISK_FULL
 from dataecho.training.disk import DiskFull, is_full
 from dataecho_search.study import pruning
 
-#: In a run folder: everything the trial printed, why it failed if it did, and when it was submitted and began.
+#: Files in a run folder: the trial's output, the reason of its failure, and when it was submitted and started.
 OUTPUT, ERROR, STARTED = "output.log", "error.txt", "started.txt"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sweep:
-    """What all jobs of a sweep share: Hydra's state, and what it was asked to run."""
+class SweepContext:
+    """The part of a payload that all trials of a sweep share: Hydra's state, and the task function."""
 
     singletons: Any
     hydra_context: Any
@@ -33,24 +34,24 @@ class Sweep:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trial:
-    """``overrides`` of this trial; ``number`` as Hydra counts jobs; ``link`` to the study, for pruning;
-    ``submitted``: when, in seconds since the Unix epoch."""
+class TrialSpec:
+    """One trial to run. ``number``: Hydra's job number; ``link``: its study, for pruning; ``submitted``: seconds since
+    the Unix epoch."""
 
     overrides: Sequence[str]
     number: int
     sweep_dir: Path
     subdir: str
-    link: pruning.Link | None
+    link: pruning.StudyLink | None
     submitted: float
 
 
-def new_sweep(hydra_context: Any, task_function: Any, config: Any) -> bytes:
-    """What is the same for all jobs, once."""
+def pack_sweep(hydra_context: Any, task_function: Any, config: Any) -> bytes:
+    """Serialize the shared part of all payloads, once a sweep."""
     from hydra.core.singleton import Singleton
 
     return cloudpickle.dumps(
-        Sweep(
+        SweepContext(
             singletons=Singleton.get_state(),
             hydra_context=hydra_context,
             task_function=task_function,
@@ -59,13 +60,13 @@ def new_sweep(hydra_context: Any, task_function: Any, config: Any) -> bytes:
     )
 
 
-def pack(sweep: bytes, trial: Trial) -> bytes:
-    """A job's payload. It goes from process to process, never to a disk."""
+def pack_trial(sweep: bytes, trial: TrialSpec) -> bytes:
+    """Return a trial's payload. It is sent between processes and never written to disk: it may hold secrets."""
     return cloudpickle.dumps((sweep, trial))
 
 
 def execute(payload: bytes) -> int:
-    """Run a job; the exit code of the process that does nothing else. What it prints goes to the trial's folder."""
+    """Run a trial, with its output in its folder, and return the exit code for its process."""
     blob, trial = cloudpickle.loads(payload)
     folder = trial.sweep_dir / trial.subdir
     try:
@@ -80,14 +81,14 @@ def execute(payload: bytes) -> int:
         return _failed(folder, error)
 
 
-def _run(sweep: Sweep, trial: Trial, folder: Path) -> int:
+def _run(sweep: SweepContext, trial: TrialSpec, folder: Path) -> int:
     from hydra.core.plugins import Plugins
     from hydra.core.singleton import Singleton
     from hydra.core.utils import JobStatus, run_job, setup_globals
     from omegaconf import open_dict
 
     (folder / ERROR).unlink(missing_ok=True)
-    sweep.singletons["instances"][Plugins] = Plugins.instance()  # found already: not looked for again
+    sweep.singletons["instances"][Plugins] = Plugins.instance()  # keep the plugins that were found already
     Singleton.set_state(sweep.singletons)
     setup_globals()
     pruning.connect(trial.link)
@@ -109,18 +110,16 @@ def _run(sweep: Sweep, trial: Trial, folder: Path) -> int:
 
 
 def _failed(folder: Path, error: BaseException) -> int:
-    """Tell why; the exit code."""
+    """Write the reason of the failure and return the exit code."""
     traceback.print_exception(error)
-    with contextlib.suppress(OSError):  # the disk may be what failed
+    with contextlib.suppress(OSError):  # the disk itself may have failed
         (folder / ERROR).write_text(f"{type(error).__name__}: {error}\n")
     return DISK_FULL if is_full(error) or isinstance(error, DiskFull) else 1
 
 
 @contextlib.contextmanager
 def _printing_to(path: Path) -> Any:
-    """Of this process and of those it starts. Never a reason to fail."""
-    import os
-
+    """Redirect the output of this process and its children to ``path``. A full disk there is no error."""
     sys.stdout.flush()
     sys.stderr.flush()
     with open(path, "ab") as file:

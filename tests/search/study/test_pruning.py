@@ -7,7 +7,7 @@ from optuna.pruners import MedianPruner
 
 from dataecho.errors import SettingError
 from dataecho_search.study import pruning
-from dataecho_search.study.pruning import Link, OptunaPruner
+from dataecho_search.study.pruning import OptunaPruner, StudyLink
 from dataecho_search.study.storage import open_storage
 
 MARKS = (256, 512, 768)
@@ -28,7 +28,7 @@ def ask(tmp_path, direction):
 
 def train(tmp_path, number, values, *, higher_is_better=True, storage=None):
     """What a trial's process does; the marks it got to."""
-    link = Link(
+    link = StudyLink(
         storage=storage, sweep_dir=tmp_path, study_name="cell/0", number=number, pruner=MedianPruner(n_startup_trials=2)
     )
     pruning.connect(link)

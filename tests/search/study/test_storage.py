@@ -20,7 +20,7 @@ from dataecho.errors import SettingError
 from dataecho_search.study import storage as storage_module
 from dataecho_search.study.journal_file import JournalFile
 from dataecho_search.study.results import read_results
-from dataecho_search.study.storage import JOURNAL, StorageLost, open_storage, patiently
+from dataecho_search.study.storage import JOURNAL, StorageUnavailable, open_storage, retry_while_unavailable
 from tests.search.conftest import points
 
 
@@ -120,7 +120,7 @@ def test_a_record_that_finds_no_room_is_not_there_and_comes_when_there_is_room(t
 
     monkeypatch.setattr(os, "write", write)
     monkeypatch.setattr(storage_module, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
-    study = patiently(
+    study = retry_while_unavailable(
         lambda: optuna.create_study(study_name="second", storage=storage), url=None, timeout=5, results=tmp_path
     )
     assert study.study_name == "second" and len(full) == 3
@@ -132,11 +132,11 @@ def test_a_disk_that_stays_full_is_told_by_its_folder(tmp_path):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.raises(
-        StorageLost, match=rf"The disk of the sweep in {tmp_path} has been full for 0 s .*No space left"
+        StorageUnavailable, match=rf"The disk of the sweep in {tmp_path} has been full for 0 s .*No space left"
     ):
-        patiently(call, url=None, timeout=0, results=tmp_path)
+        retry_while_unavailable(call, url=None, timeout=0, results=tmp_path)
     with pytest.raises(PermissionError):  # another trouble is not waited for
-        patiently(raise_permission, url=None, timeout=5, results=tmp_path)
+        retry_while_unavailable(raise_permission, url=None, timeout=5, results=tmp_path)
 
 
 def raise_permission():
@@ -175,10 +175,12 @@ def test_what_does_not_answer_is_asked_again_and_then_told(tmp_path, caplog):
             raise answer
         return answer
 
-    assert patiently(call, url=None, timeout=5, results=tmp_path) == 7
+    assert retry_while_unavailable(call, url=None, timeout=5, results=tmp_path) == 7
     answers += [ConnectionError("not today")] * 99
-    with pytest.raises(StorageLost, match=r"postgresql://host/db has not answered .*their results in /.*not today"):
-        patiently(call, url="postgresql://me:secret@host/db", timeout=0.3, results=tmp_path)
+    with pytest.raises(
+        StorageUnavailable, match=r"postgresql://host/db has not answered .*their results in /.*not today"
+    ):
+        retry_while_unavailable(call, url="postgresql://me:secret@host/db", timeout=0.3, results=tmp_path)
 
 
 # A real PostgreSQL server

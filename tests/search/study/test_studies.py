@@ -8,20 +8,22 @@ from optuna.trial import TrialState
 from dataecho.errors import SettingError
 from dataecho_search.samplers import QuasiRandom
 from dataecho_search.space.cells import Cell
-from dataecho_search.study.objectives import Objective, Outcome
+from dataecho_search.study.objectives import Objective, RunOutcome
 from dataecho_search.study.results import study_result
 from dataecho_search.study.storage import open_storage
-from dataecho_search.study.studies import Plan, open_study
+from dataecho_search.study.studies import StudySpec, open_study
 
 SPACE = {"x": FloatDistribution(0, 1), "y": FloatDistribution(0, 1)}
 COST = Objective("fresh_examples_to_target", "minimize")
 
 
-def plan(*, repeat=0, space=None, objectives=(COST,), overrides=("echo=batch", "factor=2"), seed=0, own_seeds=True):
+def plan(
+    *, repeat=0, space=None, objectives=(COST,), overrides=("echo=batch", "factor=2"), seed=0, seed_per_trial=True
+):
     cell = Cell("echo=batch,factor=2", overrides, {"echo": "batch", "factor": "2"}, SPACE if space is None else space)
-    return Plan(
+    return StudySpec(
         cell=cell, repeat=repeat, objectives=objectives, sampler=QuasiRandom(), sampler_name="qmc", seed=seed,
-        own_seeds=own_seeds,
+        seed_per_trial=seed_per_trial,
     )  # fmt: skip
 
 
@@ -31,7 +33,7 @@ def storage(request, tmp_path):
 
 
 def completed(value):
-    return Outcome("completed", (value,), {"accuracy": 0.5}, "run-1")
+    return RunOutcome("completed", (value,), {"accuracy": 0.5}, "run-1")
 
 
 def alive(name):
@@ -52,8 +54,8 @@ def test_a_trial_is_asked_claimed_and_finished(storage):
         "completed", (7.0,), {"accuracy": 0.5}, "run-1",
     )  # fmt: skip
     assert result.folder.startswith("echo=batch,factor=2/0/0000-") and result.seed == trial.user_attrs["seed"]
-    standing = study.standing()
-    assert (standing.num_counted, standing.num_open, standing.num_asked) == (1, 0, 1)
+    counts = study.counts()
+    assert (counts.num_counted, counts.num_open, counts.num_asked) == (1, 0, 1)
 
 
 def test_asking_that_was_cut_anywhere_is_completed_with_the_same_point(storage, tmp_path):
@@ -97,13 +99,13 @@ def test_what_failed_is_tried_again_at_the_same_point_and_counts_once(storage):
     study.ask()
     study.claim(0, "me")
     study.fail(0, "no room on the disk")
-    assert len(study.standing().failed) == 1
-    assert study.retry(study.standing().failed[0]) == 1
+    assert len(study.counts().failed) == 1
+    assert study.retry(study.counts().failed[0]) == 1
     study.ask()
     first, again, third = study.trials()
     assert again.params == first.params and again.user_attrs["folder"] == first.user_attrs["folder"]
     assert third.user_attrs["ordinal"] == 1 and third.params != first.params
-    assert study.standing().failed == () and study.standing().num_asked == 2
+    assert study.counts().failed == () and study.counts().num_asked == 2
     assert [trial.state for trial in study_result(study.study).trials] == ["retried", "waiting", "waiting"]
 
 
@@ -122,9 +124,9 @@ def test_diverged_trials_do_not_count_and_pruned_ones_do(storage):
     for state in ("completed", "diverged", "pruned", "failed"):
         number = study.ask()
         study.claim(number, "me")
-        study.finish(number, Outcome(state, (1.0,) if state == "completed" else (), {}, None))
-    standing = study.standing()
-    assert (standing.num_counted, standing.num_diverged, len(standing.failed)) == (2, 1, 1)
+        study.finish(number, RunOutcome(state, (1.0,) if state == "completed" else (), {}, None))
+    counts = study.counts()
+    assert (counts.num_counted, counts.num_diverged, len(counts.failed)) == (2, 1, 1)
     assert [trial.state for trial in study_result(study.study).trials] == ["completed", "diverged", "pruned", "failed"]
 
 

@@ -7,7 +7,7 @@ import time
 import cloudpickle
 import pytest
 
-from dataecho_search.workers.pool import Job, PoolContext
+from dataecho_search.workers.pool import PoolContext, TrialAttempt
 from dataecho_search.workers.processes import ProcessPool
 from tests.search.conftest import alive
 from tests.search.workers.pool_contract import PoolContract
@@ -30,7 +30,7 @@ def payload(code):
 
 
 def job(folder, key, code, backend="one"):
-    return Job(key=key, backend=backend, folder=folder, payload=payload(code))
+    return TrialAttempt(key=key, backend=backend, folder=folder, payload=payload(code))
 
 
 @pytest.fixture

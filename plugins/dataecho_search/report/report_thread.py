@@ -1,4 +1,4 @@
-"""Work beside the loop, so that no worker waits for a picture."""
+"""Writes reports in a thread, so that no worker waits for a figure."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from collections.abc import Callable
 log = logging.getLogger(__name__)
 
 
-class Background:
-    """Runs one thing at a time in a thread; of those that come meanwhile, the last. What fails is logged."""
+class ReportThread:
+    """Runs one call at a time in a thread, and of the calls that arrive meanwhile only the last. Logs failures."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._next: Callable[[], None] | None = None
+        self._next: Callable[[], object] | None = None
         self._thread: threading.Thread | None = None
 
-    def run(self, work: Callable[[], None]) -> None:
-        """Return at once."""
+    def run(self, work: Callable[[], object]) -> None:
+        """Start ``work``, or queue it in place of the call that waits; return at once."""
         with self._lock:
             self._next = work
             if self._thread is None:
@@ -26,7 +26,7 @@ class Background:
                 self._thread.start()
 
     def close(self) -> None:
-        """Wait for what was asked for last."""
+        """Wait for the last call."""
         thread = self._thread
         if thread is not None:
             thread.join()
