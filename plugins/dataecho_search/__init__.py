@@ -1,6 +1,4 @@
-"""Searches by Optuna from Hydra's multirun: cells, repeats, a pool of workers, and continuation after a kill.
-
-`hydra_plugins/dataecho_sweeper` is the part that Hydra finds. Data flows one way, and import-linter checks it::
+"""Searches by Optuna from Hydra's multirun. A room imports only rooms above it, which import-linter checks::
 
     space      overrides -> cells and search spaces
     samplers   a space -> the points of a study
@@ -9,5 +7,5 @@
     report     progress, tables, figures, MLflow
     sweep      settings, members, the loop: ask, start, tell
 
-A room imports only rooms above it in this list; `workers` and `report` do not import each other.
+`workers` and `report` do not import each other. Hydra finds the plugin in `hydra_plugins/dataecho_sweeper`.
 """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import math
 import sys
 from typing import final
 
@@ -11,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.progress import TimeRemainingColumn as Remaining
 
 from dataecho.report.console import new_console
+from dataecho_search.report.tables import shown
 from dataecho_search.study.results import COMPLETED, StudyResult, TrialResult
 
 
@@ -134,23 +134,17 @@ class RichSweepDisplay(SweepDisplay):
 def line(result: StudyResult, number: int) -> str:
     """Describe an ended trial and the progress of its study."""
     trial = result.trials[number]
-    point = " ".join(f"{key.rpartition('.')[2]}={number_text(value)}" for key, value in trial.params.items())
-    outcome = _values(result, trial) if trial.state == COMPLETED else trial.state
+    point = " ".join(f"{key.rpartition('.')[2]}={shown(value)}" for key, value in trial.params.items())
+    outcome = values_text(result, trial) if trial.state == COMPLETED else trial.state
     best = f", {_best(result)}" if _best(result) else ""
     return f"{result.name} trial {number}: {outcome}  {point}  [{result.num_counted}/{result.num_trials}{best}]"
 
 
-def number_text(value: object) -> str:
-    """Return a value as a short text."""
-    if isinstance(value, float):
-        return "never" if math.isinf(value) else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-    return str(value)
-
-
-def _values(result: StudyResult, trial: TrialResult) -> str:
+def values_text(result: StudyResult, trial: TrialResult) -> str:
+    """Return each objective's name and value."""
     pairs = zip(result.objectives, trial.values, strict=True)
-    return ", ".join(f"{name} {number_text(value)}" for name, value in pairs)
+    return ", ".join(f"{name} {shown(value)}" for name, value in pairs)
 
 
 def _best(result: StudyResult) -> str:
-    return f"best {number_text(result.winner.values[0])}" if result.winner is not None else ""
+    return f"best {shown(result.winner.values[0])}" if result.winner is not None else ""

@@ -9,7 +9,8 @@ from rich.table import Table
 
 from dataecho.report.console import new_console, styled
 from dataecho_search.report.cells import summarize
-from dataecho_search.report.display import number_text
+from dataecho_search.report.display import values_text
+from dataecho_search.report.tables import shown
 from dataecho_search.study.results import StudyResult
 
 
@@ -21,17 +22,14 @@ def print_winners(results: Sequence[StudyResult], folder: Path) -> None:
         table = Table("cell", "mean", "min", "max", "ratio", title=f"Winners: {cells[0].objective}", box=None)
         for cell in cells:
             ratio = "" if cell.ratio is None or cell.is_baseline else f"{cell.ratio:.3f}"
-            numbers = [number_text(float(value)) for value in (cell.mean, min(cell.costs), max(cell.costs))]
+            numbers = [shown(float(value)) for value in (cell.mean, min(cell.costs), max(cell.costs))]
             table.add_row(cell.name, *numbers, ratio)
         console.print(table)
     for result in results:
         if len(result.objectives) > 1:
             console.print(f"{result.name}: {len(result.front)} trials that no other beats in everything:")
             for trial in result.front:
-                values = ", ".join(
-                    f"{n} {number_text(v)}" for n, v in zip(result.objectives, trial.values, strict=True)
-                )
-                console.print(f"  trial {trial.number}: {values}  {trial.folder}")
+                console.print(f"  trial {trial.number}: {values_text(result, trial)}  {trial.folder}")
         for warning in result.border_warnings:
             console.print(styled("yellow", "warning", f": {warning}"), soft_wrap=True)
         if not result.front and result.finished:

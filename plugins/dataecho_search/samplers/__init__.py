@@ -1,9 +1,7 @@
 """Proposes the points of a study; imports `space` only.
 
-A sampler is made anew for every point, from a seed that is a function of the study and of the point's number, so that a
-continued sweep asks for the same points. `_target_` in `hydra/sweeper/sampler` names the classes below, and the study's
-identity records that name: it must not change.
-"""
+A sampler is created for every point, from a seed of the study and the point's number, so that a continued sweep asks
+for the same points. The identity of a study contains the dotted names of the classes below: they must not change."""
 
 from dataecho_search.samplers.adaptive import Adaptive
 from dataecho_search.samplers.factory import SamplerFactory
