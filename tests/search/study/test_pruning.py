@@ -73,7 +73,7 @@ def test_a_resumed_trial_reports_a_mark_once(tmp_path):
 def test_a_study_that_does_not_answer_prunes_nothing_and_stops_nobody(tmp_path, caplog):
     ask(tmp_path, "minimize")
     assert train(tmp_path, 0, (0.1, 0.1, 0.1), storage="postgresql://me:secret@127.0.0.1:9/x") == [*MARKS]
-    assert caplog.text.count("so it is not pruned") == 1 and "secret" not in caplog.text
+    assert caplog.text.count("so this trial is not pruned") == 1 and "secret" not in caplog.text
 
 
 def test_outside_of_a_sweep_it_is_refused():
