@@ -21,8 +21,13 @@ _MOVED = {
             "torch_layers",
         )
     },
+    "tasks.lm1b_transformer.mini": "dataecho_tasks.lm1b_transformer.miniature",
+    "tasks.commoncrawl_transformer.mini": "dataecho_tasks.commoncrawl_transformer.miniature",
     "tasks.lm1b_transformer.mini.mini_sentences": "dataecho_tasks.lm1b_transformer.miniature.miniature",
     "tasks.commoncrawl_transformer.mini.mini_pages": "dataecho_tasks.commoncrawl_transformer.miniature.miniature",
+    "dataecho_search.processes": "dataecho_search.workers.processes",
+    "dataecho_search.pruning": "dataecho_search.study.pruning",
+    "dataecho_search.ray_pool": "dataecho_search.workers.ray_pool",
 }
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import jaxlib
+import jaxlib.version
 import numpy as np
 from numpy.typing import NDArray
 
@@ -86,7 +86,7 @@ class JaxBackend(Backend):
 
     @property
     def versions(self) -> dict[str, str]:
-        return {"jax": jax.__version__, "jaxlib": jaxlib.__version__}
+        return {"jax": jax.__version__, "jaxlib": jaxlib.version.__version__}
 
     @property
     def ranks(self) -> Ranks:
@@ -135,7 +135,7 @@ class JaxBackend(Backend):
         return {name: np.array(values, dtype=self._dtype) for name, values in outputs.items()}
 
     def synchronize(self) -> None:
-        jax.block_until_ready(self._state)
+        jax.block_until_ready(self._state)  # type: ignore[no-untyped-call]
 
     def state(self) -> tuple[Arrays, dict[str, Any]]:
         arrays = {f"{MODEL}{name}": values for name, values in self.weights().items()}
@@ -249,11 +249,11 @@ def _cast(tensors: Tensors, dtype: str) -> Tensors:
 
 
 def _copied(values: NDArray[Any], device: jax.Device) -> jax.Array:
-    # JAX may go on reading what it was given, and on a CPU even use it as its own memory: it gets a copy of its own.
+    # JAX may read its argument later, and on a CPU use it as its own memory, so it gets a copy.
     return jax.device_put(np.array(values), device)
 
 
 def _key(stream: KeyStream, number: int) -> jax.Array:
     """A key of JAX from a 64-bit key: what is drawn is a function of seed and step and needs no state."""
     bits = stream.key(number)
-    return jax.random.wrap_key_data(np.array([bits >> 32, bits & 0xFFFFFFFF], np.uint32), impl="threefry2x32")
+    return jax.random.wrap_key_data(jnp.array([bits >> 32, bits & 0xFFFFFFFF], np.uint32), impl="threefry2x32")

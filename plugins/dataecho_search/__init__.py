@@ -1,4 +1,11 @@
-"""Searches by Optuna from Hydra's multirun: cells, repeats, a pool of processes, and what survives a kill.
+"""Searches by Optuna from Hydra's multirun. A room imports only rooms above it, which import-linter checks::
 
-`hydra_plugins/dataecho_sweeper` is only what Hydra scans; everything is here. `docs/search.md` is about using it.
+    space      overrides -> cells and search spaces
+    samplers   a space -> the points of a study
+    study      studies, their storage, trials and results
+    workers    processes that run trials
+    report     progress, tables, figures, MLflow
+    sweep      settings, members, the loop: ask, start, tell
+
+`workers` and `report` do not import each other. Hydra finds the plugin in `hydra_plugins/dataecho_sweeper`.
 """

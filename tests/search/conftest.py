@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from dataecho_search.results import read_results
-from dataecho_search.storage import open_storage, quiet_optuna
+from dataecho_search.study.results import read_results
+from dataecho_search.study.storage import open_storage, silence_optuna
 from tests.support import PROJECT
 
 APP = Path(__file__).with_name("app.py")
-quiet_optuna()
+silence_optuna()
 
 
 class App:

@@ -7,7 +7,7 @@ import optuna
 from optuna.distributions import FloatDistribution, distribution_to_json
 from optuna.trial import TrialState, create_trial
 
-from dataecho_search.results import study_result
+from dataecho_search.study.results import study_result
 
 RATE = FloatDistribution(1e-3, 1e-1, log=True)
 MOMENTUM = FloatDistribution(0.8, 0.99)

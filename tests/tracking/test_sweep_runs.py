@@ -10,8 +10,8 @@ import pytest
 from dataecho.errors import SettingError
 from dataecho.modes import run_mode
 from dataecho.tracking.mlflow_tracker import MLflowTracker
-from dataecho_search.mlflow_parents import open_parent, open_sweep, report_folder, trial_overrides
-from dataecho_search.report import write_report
+from dataecho_search.report.mlflow_parents import open_parent, open_sweep, report_folder, trial_overrides
+from dataecho_search.report.sweep_report import write_report
 from tests.search.studies import new_study
 from tests.support import PROJECT, config
 from tests.tracking.conftest import Run, all_runs, dead_address

@@ -1,7 +1,7 @@
-"""What Hydra finds: the sweeper's class and its options. Hydra reads this file at every start, so it imports little.
+"""The sweeper's class and options, which Hydra finds here. Hydra reads this file at every start, so it imports little.
 
-No `from __future__ import annotations` here: Hydra 1.3 runs this module before it is in `sys.modules`, where
-dataclasses look for what annotations mean.
+It has no `from __future__ import annotations`: Hydra 1.3 runs this module before it is in `sys.modules`, where
+dataclasses resolve annotations.
 """
 
 import sys
@@ -72,12 +72,12 @@ _OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "pool": {
         "processes": {
-            "_target_": "dataecho_search.processes.ProcessPool",
-            # What a run imports only when it comes to it, by backend; left out where it is not installed.
+            "_target_": "dataecho_search.workers.processes.ProcessPool",
+            # Modules that runs import late, by backend; those that are not installed are left out.
             "preload": {"all": ["matplotlib.pyplot", "sklearn.datasets"], "torch": ["torch._dynamo"]},
         },
         "ray": {
-            "_target_": "dataecho_search.ray_pool.RayPool",
+            "_target_": "dataecho_search.workers.ray_pool.RayPool",
             "address": None,
             "cpus_per_trial": None,
             "gpus_per_trial": 0,
@@ -98,7 +98,7 @@ for _name in ("joblib", "ray", "rq", "submitit_local", "submitit_slurm"):
 
 
 class OptunaSweeper(Sweeper):
-    """Hydra's side of a sweep; `dataecho_search` is the rest."""
+    """The adapter between Hydra and `dataecho_search`."""
 
     def __init__(self, **settings: Any) -> None:
         self._settings = settings
@@ -110,16 +110,18 @@ class OptunaSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> Any:
         """Run the sweep to its end. Mistakes are one line and exit code 2, as for a single run."""
         from dataecho.errors import SettingError
-        from dataecho_search.start import run_sweep
-        from dataecho_search.storage import StorageLost
+        from dataecho_search.study.storage import StorageUnavailable
+        from dataecho_search.sweep.start import run_sweep
 
         assert self._context is not None and self.config is not None
         node = OmegaConf.to_container(self.config.hydra.sweeper, resolve=True)
+        assert isinstance(node, dict)
+        settings = {str(name): value for name, value in node.items()}
         try:
-            return run_sweep(node, arguments, self._context, self._task, self.config)
+            return run_sweep(settings, arguments, self._context, self._task, self.config)
         except SettingError as error:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(2)
-        except StorageLost as error:
+        except StorageUnavailable as error:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(1)

@@ -1,0 +1,1 @@
+"""Shows a sweep: progress, tables, figures and the runs in MLflow; imports `study`."""

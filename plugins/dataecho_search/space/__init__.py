@@ -1,0 +1,1 @@
+"""Reads what is searched from overrides; imports no other room."""

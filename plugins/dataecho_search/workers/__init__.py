@@ -1,0 +1,1 @@
+"""Runs trials in processes, on this machine or on a Ray cluster; imports `study`."""
