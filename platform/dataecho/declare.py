@@ -70,21 +70,25 @@ class Declared:
         return f"Change {self.key}, or leave it out{default}."
 
     def check(self, value: Any) -> None:
-        """Raise :class:`SettingError` for a choice, number or text that is not allowed. Types are checked elsewhere."""
+        """Raise :class:`SettingError` for a value that is not allowed, or of another type."""
         require(self._allows(value), self.key, value, allowed=self.allowed, cure=self.advice)
 
     def _allows(self, value: Any) -> bool:
-        if isinstance(value, bool) or value is None or value in self.choices:
+        kinds = _kinds(self.type)
+        if value is None or isinstance(value, bool):
+            return type(value) in kinds
+        if value in self.choices:
             return True
         if isinstance(value, int | float):
             return (
-                (self.at_least is None or value >= self.at_least)
+                (float in kinds or (int in kinds and isinstance(value, int)) or self.takes_numbers)
+                and (self.at_least is None or value >= self.at_least)
                 and (self.above is None or value > self.above)
                 and (self.below is None or value < self.below)
             )
         if isinstance(value, list):
             return all(item != "" for item in value)
-        return not isinstance(value, str) or (value != "" and str in _kinds(self.type) and not self.choice_help)
+        return not isinstance(value, str) or (value != "" and str in kinds and not self.choice_help)
 
 
 def setting(default: Any = MISSING, *, help: str, choices: Mapping[str, str] | None = None, **facts: Any) -> Any:

@@ -247,7 +247,7 @@ class Board:
         for follower in piece.followers:
             follower.num_waits -= 1
             if not follower.num_waits:
-                self.news |= {Role.WORKER, Role.READER}
+                self.news.add(Role.WORKER)  # a reader's pieces wait for none
         piece.followers = []
         self._look_whether_all_stand()
 
