@@ -10,7 +10,7 @@ import pytest
 from dataecho.compose import compose_workload
 from tests.support import PROJECT, config
 
-PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md")), *(PROJECT / "conf").rglob("*.yaml")]
+PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").rglob("*.md")), *(PROJECT / "conf").rglob("*.yaml")]
 
 
 def commands():

@@ -1,4 +1,4 @@
-"""Every example of docs/extending.md keeps its contract, and a broken one is told what differs."""
+"""Every example of docs/guides/extending.md keeps its contract, and a broken one is told what differs."""
 
 import os
 import re
@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 
 from tests.support import PROJECT
 
-PAGE = (PROJECT / "docs" / "extending.md").read_text()
+PAGE = (PROJECT / "docs" / "guides" / "extending.md").read_text()
 FILES = dict(re.findall(r"```(?:python|yaml)\n# (\S+)\n(.*?)```", PAGE, flags=re.DOTALL))
 
 BROKEN = """

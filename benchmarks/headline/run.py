@@ -1,4 +1,4 @@
-"""Wall time to a target over a slow network: the project's headline, measured. See docs/headline.md.
+"""Wall time to a target over a slow network: the project's headline, measured. See docs/results/headline.md.
 
     apt-get install -y nginx-light iproute2       # the web server, which need not run as a service; ip and tc
     pip install webdataset==1.0.2                 # the peer, into the project's environment

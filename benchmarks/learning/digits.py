@@ -1,4 +1,4 @@
-"""Fresh examples to target on digits for every echo type and factor, rates tuned per arm: the table in docs/digits.md.
+"""Fresh examples to target on digits for every echo type and factor, rates tuned per arm: docs/results/digits.md.
 
     python -m benchmarks.learning.digits results.json     # about ten minutes on two cores
 

@@ -1,4 +1,4 @@
-"""Fresh examples to target on the miniatures of the paper's workloads, without echo and with: docs/workloads.md.
+"""Fresh examples to target on miniatures of the paper's workloads, without echo and with: docs/results/workloads.md.
 
     python -m benchmarks.learning.workloads <folder>
 

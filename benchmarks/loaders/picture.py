@@ -1,6 +1,6 @@
 """Draws the last measurements of ``loaders/compare.py`` and ``engine/time_model.py``.
 
-    python -m benchmarks.loaders.picture docs/benchmarks.png
+    python -m benchmarks.loaders.picture docs/results/benchmarks.png
 
 Bars are medians of all rounds, lines on them quartiles; points are medians of rounds, lines what the model says.
 """

@@ -1,7 +1,7 @@
 """Settings that are declared once: a dataclass field with its type, bounds, unit and one sentence.
 
-The check, the error, the comment in ``conf``, the help of the command line and ``docs/settings.md`` follow from it.
-Needs the standard library only: every layer may declare settings.
+The check, the error, the comment in ``conf``, the help of the command line and ``docs/reference/settings.md``
+follow from it. Needs the standard library only: every layer may declare settings.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The reference of all settings, for the command line and for ``docs/settings.md``.
+"""The reference of all settings, for the command line and for ``docs/reference/settings.md``.
 
 ``conf`` is where both find values, options and comments. The comments and defaults of declared settings come from
 their declarations: ``python -m dataecho.reference`` writes them, and the page, into the project in this folder.
@@ -17,7 +17,7 @@ from dataecho.declare import Declared, SettingGroup, declared_settings, inner_gr
 from dataecho.errors import refuse_unknown
 from dataecho.settings import Settings
 
-PAGE = Path("docs") / "settings.md"
+PAGE = Path("docs") / "reference" / "settings.md"
 
 _COMMENT_COLUMN, _WIDTH = 25, 120
 _LINE = re.compile(r"^(?P<indent> *)(?P<name>[A-Za-z_]\w*):(?P<value>(?: [^#\s][^#]*?)?) *(?:# (?P<comment>.*))?$")

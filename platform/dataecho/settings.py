@@ -128,7 +128,7 @@ class Settings(SettingGroup, key=""):
     tracking: Node = setting(help="Where runs are recorded besides their folder.")
     pruner: Node = setting(help="Ends a run that is not worth continuing; a sweep sets it by hydra/sweeper/pruner=...")
     hooks: list[Node] = setting(
-        [], help="A list of {_target_: <class>, every: <n>, of: steps | marks, ...}: see docs/hooks.md."
+        [], help="A list of {_target_: <class>, every: <n>, of: steps | marks, ...}: see docs/guides/hooks.md."
     )
     checkpoints: CheckpointSettings
     pictures: PicturesSettings

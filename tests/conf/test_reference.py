@@ -1,4 +1,4 @@
-"""The comments and defaults in conf and docs/settings.md follow from the declarations."""
+"""The comments and defaults in conf and docs/reference/settings.md follow from the declarations."""
 
 import shutil
 

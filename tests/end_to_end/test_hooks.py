@@ -1,4 +1,4 @@
-"""The example of docs/hooks.md, and hooks that cannot be used."""
+"""The example of docs/guides/hooks.md, and hooks that cannot be used."""
 
 import re
 import shlex
@@ -10,7 +10,7 @@ from dataecho.errors import SettingError
 from dataecho.modes import run_mode
 from tests.support import PROJECT, config
 
-PAGE = (PROJECT / "docs" / "hooks.md").read_text()
+PAGE = (PROJECT / "docs" / "guides" / "hooks.md").read_text()
 QUIET = ("tracking=none", "display=none", "accelerator=cpu", "backend.compute_threads=1", "pictures.num_examples=0")
 
 

@@ -15,8 +15,9 @@ from tests.training.conftest import FakeTask
 
 
 def test_the_page_is_that_of_the_table():
-    command = "python -m dataecho.report.metrics_page > docs/metrics.md"
-    assert (PROJECT / "docs" / "metrics.md").read_text() == page(), f"docs/metrics.md is not the table's: {command}"
+    path = "docs/reference/metrics.md"
+    command = f"python -m dataecho.report.metrics_page > {path}"
+    assert (PROJECT / path).read_text() == page(), f"{path} is not the table's: {command}"
 
 
 def test_every_metric_is_computed_in_a_module_that_is_there():

@@ -1,4 +1,4 @@
-"""``docs/metrics.md`` from the table of metrics: ``python -m dataecho.report.metrics_page > docs/metrics.md``."""
+"""``docs/reference/metrics.md`` from the table of metrics: ``python -m dataecho.report.metrics_page > <page>``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataecho.training.metrics import GROUPS, SUMMARY, TAGS, Metric
 _HEAD = """# Metrics
 
 Every name that leaves the program, from the table in `platform/dataecho/training/metrics.py`. A command writes this
-page: `python -m dataecho.report.metrics_page > docs/metrics.md`.
+page: `python -m dataecho.report.metrics_page > docs/reference/metrics.md`.
 
 An item is an example of one epoch: it counts anew in every epoch. An evaluation belongs to a *mark*, a multiple of
 `task.eval_interval` fresh examples. Every mark is one line of `metrics.jsonl` in the run folder. MLflow gets the same

@@ -1,4 +1,4 @@
-"""Every name that leaves the program as a number: the one table that code, tests and ``docs/metrics.md`` take it from.
+"""Every name that leaves the program as a number; code, tests and ``docs/reference/metrics.md`` use this table.
 
 A task adds the metrics of its evaluator, under names of its own.
 """

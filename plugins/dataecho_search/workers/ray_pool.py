@@ -1,7 +1,7 @@
 """Runs trials as tasks of a Ray cluster, on several machines, with the CPUs and GPUs that a trial needs.
 
 Ray places and watches trials and never repeats one: the sweep learns of a lost worker or node, and continues the trial
-from its checkpoint. See ``docs/search_ray.md``.
+from its checkpoint. See ``docs/guides/search_ray.md``.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 @dataclass
 class OptunaSweeperConf:
-    """`docs/search.md` explains every field."""
+    """`docs/guides/search.md` explains every field."""
 
     _target_: str = "hydra_plugins.dataecho_sweeper.sweeper.OptunaSweeper"
     _recursive_: bool = False

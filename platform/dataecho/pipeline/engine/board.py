@@ -2,7 +2,7 @@
 
 Whoever works takes a piece (:meth:`Board.take`), runs it, and says how it ended (:meth:`Board.ended`). A piece that
 was taken needs nothing that is not there, so it ends by itself; the first batch that is not finished always has a piece
-that is running or can be taken, or the plan has. So the board cannot come to a standstill (docs/engine.md).
+that is running or can be taken, or the plan has. So the board cannot come to a standstill (docs/explanation/engine.md).
 """
 
 from __future__ import annotations

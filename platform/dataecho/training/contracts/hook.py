@@ -12,8 +12,8 @@ from dataecho.training.contracts.backend import Backend
 
 @dataclass(frozen=True, kw_only=True)
 class HookInfo:
-    """The run after a step. ``metrics``: those of the newest mark, by their names in ``docs/metrics.md``; empty before
-    the first. ``folder``: the run folder; on ranks other than the first, a temporary one."""
+    """The run after a step. ``metrics``: those of the newest mark, by their names in ``docs/reference/metrics.md``;
+    empty before the first. ``folder``: the run folder; on ranks other than the first, a temporary one."""
 
     steps: int
     fresh_examples: int
