@@ -14,13 +14,13 @@ PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").rglob("*.md")), *(PRO
 
 
 def commands():
-    """Every ``python train.py ...`` line of the pages that is no sweep and asks for no help."""
+    """Every ``python train.py ...`` line of the pages that is no sweep and asks Hydra for nothing."""
     found = set()
     for page in PAGES:
         for line in re.findall(r"python train\.py(?:'[^'\n]*'|[^\n`)])*", page.read_text()):
             line = line.split("  ")[0]  # after two spaces the help says what a command does
             arguments = shlex.split(line, comments=True)[2:]
-            if not {"-m", "--help", "--cfg"} & set(arguments) and not any(
+            if not {"-m", "--help", "--cfg", "--info"} & set(arguments) and not any(
                 "<" in item or "[group" in item for item in arguments
             ):
                 found.add(tuple(arguments))
