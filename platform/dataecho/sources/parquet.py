@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from dataecho.errors import DataError, require
 from dataecho.pipeline.stage import Broken, Example
+from dataecho.sources.options import ShardOptions, takes
 from dataecho.sources.shard_file import FileView, ShardFile
 from dataecho.sources.shards import ShardSource
 
@@ -47,6 +48,7 @@ class ParquetSource(ShardSource[ParquetIndex]):
     ranges of its group.
     """
 
+    @takes(ShardOptions)
     def __init__(
         self,
         urls: str | Sequence[str],
@@ -54,15 +56,7 @@ class ParquetSource(ShardSource[ParquetIndex]):
         columns: Mapping[str, str] | Sequence[str] | None = None,
         shuffle_rows: bool = False,
         max_decoded_bytes: int = 500_000_000,
-        cache_dir: str | None = None,
-        index_dir: str | None = None,
-        max_local_bytes: int = 10_000_000_000,
-        num_fetches: int = 4,
-        num_readers: int = 8,
-        storage_options: Mapping[str, Any] | None = None,
-        num_retries: int = 5,
-        first_delay: float = 0.5,
-        timeout: float = 60.0,
+        **options: Any,
     ) -> None:
         require(
             max_decoded_bytes > 0,
@@ -82,15 +76,7 @@ class ParquetSource(ShardSource[ParquetIndex]):
             urls,
             layout="parquet",
             digested=json.dumps(self._columns, sort_keys=True),
-            cache_dir=cache_dir,
-            index_dir=index_dir,
-            max_local_bytes=max_local_bytes,
-            num_fetches=num_fetches,
-            num_readers=num_readers,
-            storage_options=storage_options,
-            num_retries=num_retries,
-            first_delay=first_delay,
-            timeout=timeout,
+            options=ShardOptions(**options),
         )
 
     def _start(self) -> None:
