@@ -34,7 +34,7 @@ def test_options_locate_data_or_tune_their_transfer_and_are_no_part_of_a_run():
         (LooseFileOptions, {"num_readers": -1}, "whole numbers >= 0"),
         (ShardOptions, {"num_readers": 0}, "whole numbers >= 1"),
         (ShardOptions, {"num_fetches": 0}, "whole numbers >= 1"),
-        (ShardOptions, {"max_local_bytes": 0}, "bytes > 0"),
+        (ShardOptions, {"max_local_bytes": 0}, "whole numbers > 0"),
     ],
 )
 def test_a_value_out_of_bounds_is_refused(options, setting, allowed):

@@ -51,8 +51,8 @@ class FolderSource(LooseFileSource):
     cannot be read later is broken.
 
     ``classes``: the classes in the order of their numbers; None: the folders found, sorted. Give it where a part of the
-    data may lack a class, for its numbers would not be those of the other parts. ``num_readers``: threads that wait for
-    files behind a URL; for those of this machine there are none. ``digest`` covers the classes, the relative paths and,
+    data may lack a class, for its numbers would not be those of the other parts. ``options`` are the fields of
+    :class:`dataecho.sources.options.LooseFileOptions`. ``digest`` covers the classes, the relative paths and,
     for files of this machine, their sizes.
 
     Raises :class:`SettingError` where there is no folder, no class, a class without an image (unless ``classes`` are

@@ -27,8 +27,8 @@ class ManifestSource(LooseFileSource):
     None: all. Numbers become numpy scalars, lists of numbers arrays, text stays text (see
     :func:`dataecho.sources.table.read_table`). ``class_column``: a column of names of classes; the field ``label`` is
     the number of each, int64, in the order of ``classes``; None: of the names found, sorted as text. A file that cannot
-    be read is broken. ``num_readers``: threads that wait for files behind a URL; for those of this machine there are
-    none. ``digest`` covers the manifest; the files themselves are not looked at.
+    be read is broken. ``digest`` covers the manifest, not the files. ``options`` are the fields of
+    :class:`dataecho.sources.options.LooseFileOptions`.
 
     Raises :class:`SettingError` for a column that is not there, two fields of one name, and a class that is not among
     ``classes``; :class:`DataError` for a manifest that is missing, empty or malformed (with the line), and for a path

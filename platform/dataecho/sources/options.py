@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_type_hints
 
+from dataecho.declare import SettingGroup, setting
 from dataecho.errors import require
 from dataecho.sources.file import IGNORE_ETAGS
 
@@ -31,31 +32,34 @@ def takes(options: type) -> Callable[[Init], Init]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RemoteOptions:
+class RemoteOptions(SettingGroup, key=""):
     """How files behind URLs are read. Raises :class:`SettingError` for a value out of bounds."""
 
-    #: Settings of fsspec's file system: credentials, headers, ``client_kwargs``. ``ignore_etags: true`` among them
-    #: identifies a file by its size and date alone, where several servers have ETags of their own.
-    storage_options: Mapping[str, Any] | None = None
-    #: Attempts after a failure that may be transient, each time in a row; 0 fails at once.
-    num_retries: int = 5
-    #: Seconds before the first of them; the delay doubles with each.
-    first_delay: float = 0.5
-    #: Seconds without a byte (HTTP) that count as a failure.
-    timeout: float = 60.0
+    storage_options: Mapping[str, Any] | None = setting(
+        None,
+        help="Settings of fsspec's file system: credentials, headers, client_kwargs. ignore_etags: true among them "
+        "identifies a file by its size and date alone, where several servers have ETags of their own.",
+    )
+    num_retries: int = setting(
+        5, at_least=0, help="Attempts after a transient failure, in a row.", cure="Use 0 to fail at the first fault."
+    )
+    first_delay: float = setting(
+        0.5,
+        at_least=0,
+        unit="seconds",
+        help="Delay before the first retry; each next delay is twice as long.",
+        cure="The default is 0.5.",
+    )
+    timeout: float = setting(
+        60.0,
+        above=0,
+        unit="seconds",
+        help="Time without a byte (HTTP) that counts as a failure.",
+        cure="The default is 60.",
+    )
 
     def __post_init__(self) -> None:
-        require(
-            self.num_retries >= 0,
-            "num_retries",
-            self.num_retries,
-            allowed="whole numbers >= 0",
-            cure="Use 0 to fail at the first fault.",
-        )
-        require(
-            self.first_delay >= 0, "first_delay", self.first_delay, allowed="seconds >= 0", cure="The default is 0.5."
-        )
-        require(self.timeout > 0, "timeout", self.timeout, allowed="seconds > 0", cure="The default is 60.")
+        super().__post_init__()
         require(
             isinstance(self.ignores_etags, bool),
             f"storage_options.{IGNORE_ETAGS}",
@@ -76,47 +80,35 @@ class RemoteOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LooseFileOptions(RemoteOptions):
+class LooseFileOptions(RemoteOptions, key=""):
     """How files are read that are an example each."""
 
-    #: Threads that wait for files behind a URL; files on this machine need none.
-    num_readers: int = 16
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(
-            self.num_readers >= 0,
-            "num_readers",
-            self.num_readers,
-            allowed="whole numbers >= 0",
-            cure="The default is 16.",
-        )
+    num_readers: int = setting(
+        16, at_least=0, help="Threads that wait for files behind a URL; files on this machine need none."
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShardOptions(RemoteOptions):
-    """How shards are fetched, kept and indexed; shards on this machine are read in place."""
+class ShardOptions(RemoteOptions, key=""):
+    """How shards behind URLs are fetched, kept and indexed; shards on this machine are read in place."""
 
-    #: Folder that keeps fetched shards between runs; None: a temporary folder until they are dropped.
-    cache_dir: str | None = None
-    #: Folder of the indexes; None: ``index`` below ``cache_dir`` or the user's cache folder, for fetched shards only.
-    index_dir: str | None = None
-    #: Most bytes of fetched shards on this machine at a time.
-    max_local_bytes: int = 10_000_000_000
-    #: Shards that are fetched at once.
-    num_fetches: int = 4
-    #: Threads that read examples of shards that are not on this machine.
-    num_readers: int = 8
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("num_fetches", "num_readers"):
-            value = getattr(self, name)
-            require(value >= 1, name, value, allowed="whole numbers >= 1", cure="The defaults are 4 and 8.")
-        require(
-            self.max_local_bytes > 0,
-            "max_local_bytes",
-            self.max_local_bytes,
-            allowed="bytes > 0",
-            cure="Make it a few shards large.",
-        )
+    cache_dir: str | None = setting(
+        None, help="Folder that keeps fetched shards between runs; null: a temporary folder until they are dropped."
+    )
+    index_dir: str | None = setting(
+        None, help="Folder of the shards' indexes; null: index below cache_dir or the user's cache folder."
+    )
+    max_local_bytes: int = setting(
+        10_000_000_000,
+        above=0,
+        unit="bytes",
+        help="Most space for fetched shards on this machine.",
+        cure="Make it a few shards large.",
+    )
+    num_fetches: int = setting(4, at_least=1, help="Shards that are fetched at once.", cure="The default is 4.")
+    num_readers: int = setting(
+        8,
+        at_least=1,
+        help="Threads that read examples of shards that are not on this machine.",
+        cure="The default is 8.",
+    )

@@ -44,8 +44,8 @@ class ParquetSource(ShardSource[ParquetIndex]):
     front to back, and shuffled by the plan's buffer only. ``shuffle_rows`` shuffles all rows of a shard: for shards
     whose rows fit ``max_decoded_bytes``, or the same groups are decoded again and again.
 
-    The other settings are those of :class:`dataecho.sources.tar.TarSource`. A row of a shard that is not here costs the
-    ranges of its group.
+    ``options`` are the fields of :class:`dataecho.sources.options.ShardOptions`. Reading a row of a shard that is not
+    on this machine costs the ranges of its group.
     """
 
     @takes(ShardOptions)

@@ -32,9 +32,7 @@ class TarSource(ShardSource[TarIndex]):
     there; then an example without one of them is broken, as is one with an empty file. Without ``fields`` a shard is
     refused where names with a number after a dot (``im_1.5.jpg``, ``im_1.6.jpg``) have become one example.
 
-    ``cache_dir`` keeps fetched shards between runs; without it they lie in a temporary folder until they are dropped.
-    Both hold at most ``max_local_bytes``. ``num_fetches`` shards are fetched at once, ``num_readers`` threads read
-    examples of shards that are not here. Compressed archives are refused.
+    ``options`` are the fields of :class:`dataecho.sources.options.ShardOptions`. Compressed archives are refused.
     """
 
     @takes(ShardOptions)

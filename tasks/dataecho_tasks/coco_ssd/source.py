@@ -100,7 +100,8 @@ class CocoSource(Source):
     size fits both, the picture as it is turned and as it is stored: ``turned`` (None) or ``stored``. A line in the log
     counts these images as they are read. Where the size fits one of them only, that one is meant. A record of the
     picture as it is stored has ``stored``, True, besides. Images of this machine are looked for at once,
-    those behind a URL are broken where they are missing. ``num_readers``: threads that wait for files behind a URL.
+    those behind a URL are broken where they are missing. ``options`` are the fields of
+    :class:`dataecho.sources.options.LooseFileOptions`.
 
     Raises :class:`DataError` for such a file that cannot be used, and :class:`SettingError` where the folder is none,
     lacks images, or no image is left.

@@ -39,7 +39,8 @@ class ValidationSource(LooseFileSource):
       training images are called.
 
     Classes are numbered by ``classes``, or None: by their sorted wnids, never by the devkit's numbers, which are in
-    another order. ``num_readers``: threads that wait for images behind a URL. ``digest`` covers the classes, the names
+    another order. ``options`` are the fields of
+    :class:`dataecho.sources.options.LooseFileOptions`. ``digest`` covers the classes, the names
     of the images and their labels; the images themselves are not looked at.
 
     Raises :class:`SettingError` for a folder that is none or lacks images (behind a URL these are broken), for other
