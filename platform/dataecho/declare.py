@@ -52,6 +52,7 @@ class Declared:
             noun = "whole numbers" if float not in kinds else self.unit or "numbers"
             words.append(noun + self._bounds)
         words += ["a list"] if any(get_origin(kind) is list for kind in kinds) else []
+        words += ["a mapping"] if any(get_origin(kind) is Mapping for kind in kinds) else []
         return (", " if len(words) > 2 else " or ").join(words)
 
     @property

@@ -16,8 +16,13 @@ from omegaconf import OmegaConf
 from dataecho.declare import Declared, SettingGroup, declared_settings, inner_group
 from dataecho.errors import refuse_unknown
 from dataecho.settings import Settings
+from dataecho.sources.options import LooseFileOptions, ShardOptions
 
 PAGE = Path("docs") / "reference" / "settings.md"
+
+_SOURCES = (
+    "Keys of `task.train` and `task.eval`; a key that the files in `conf` lack needs a plus: `+task.train.timeout=10`."
+)
 
 _COMMENT_COLUMN, _WIDTH = 25, 120
 _LINE = re.compile(r"^(?P<indent> *)(?P<name>[A-Za-z_]\w*):(?P<value>(?: [^#\s][^#]*?)?) *(?:# (?P<comment>.*))?$")
@@ -128,6 +133,8 @@ def _page(conf: Path, files: dict[Path, str]) -> str:
             lines += _table(list(_all_declared(group).values()))
         else:
             lines += _option_tables(declared.name, options)
+    for source, options in (("one file per example", LooseFileOptions), ("shards", ShardOptions)):
+        lines += ["", f"## Sources of {source}", "", _SOURCES, "", *_table(list(_all_declared(options).values()))]
     return "\n".join(lines).rstrip() + "\n"
 
 

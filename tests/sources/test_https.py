@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from dataecho.errors import DataError
+from dataecho.sources.options import RemoteOptions
 from dataecho.sources.remote import Remote
 from tests.sources.http_server import HttpServer
 
@@ -65,7 +66,7 @@ def actions(reader):
 
 def test_a_certificate_that_is_not_trusted_is_an_error_at_once_that_says_how_to_trust_it(server):
     assert server.url.startswith("https://")
-    for action in actions(Remote(first_delay=60)):
+    for action in actions(Remote(RemoteOptions(first_delay=60))):
         with pytest.raises(DataError, match=r"https://127\.0\.0\.1.*CERTIFICATE_VERIFY_FAILED.*SSL_CERT_FILE="):
             action(f"{server.url}/a.bin")
     assert not server.requests

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dataecho.errors import DataError, SettingError
+from dataecho.errors import DataError
 from dataecho.sources.local_copies import LocalCopies
 from dataecho.sources.remote import Remote
 from dataecho.sources.retry import go_on
@@ -134,11 +134,6 @@ def test_a_full_disk_is_an_error_with_the_numbers(copies, files, monkeypatch):
     with pytest.raises(DataError, match="a of 100 bytes finds no room.*the disk is full.*Raise max_local_bytes"):
         add(copies, files, "a")
     assert not list(copies.folder.glob("*.part"))
-
-
-def test_no_bytes_are_refused(tmp_path):
-    with pytest.raises(SettingError, match="max_local_bytes=0 cannot"):
-        LocalCopies(cache_dir=None, max_bytes=0)
 
 
 def test_the_leftover_of_a_killed_process_makes_room(copies, files):

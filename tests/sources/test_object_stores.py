@@ -10,8 +10,9 @@ from gcsfs.retry import HttpError
 
 from dataecho.errors import DataError
 from dataecho.sources import fsspec_files
+from dataecho.sources.options import RemoteOptions
 from dataecho.sources.remote import MissingFile, Remote
-from dataecho.sources.retry import Passing
+from dataecho.sources.retry import TransientError
 from dataecho.sources.tar import TarSource
 from dataecho.testing.source_contract import all_positions, fingerprints
 from tests.sources.object_stores import GcsServer, S3Server
@@ -57,7 +58,7 @@ def small_blocks(monkeypatch):
 
 
 def remote(store, **settings):
-    return Remote(storage_options=store.options(), **{**QUICK, **settings})
+    return Remote(RemoteOptions(storage_options=store.options(), **{**QUICK, **settings}))
 
 
 def actions(reader):
@@ -127,7 +128,7 @@ def test_shards_in_a_store_give_the_examples_of_local_ones(store, tmp_path):
 class TestS3:
     def test_missing_credentials_are_an_error_at_once_that_says_where_to_give_them(self, s3):
         url = s3.put("a.bin", DATA)
-        reader = Remote(storage_options={"client_kwargs": {"endpoint_url": s3.endpoint}}, first_delay=60)
+        reader = Remote(RemoteOptions(storage_options={"client_kwargs": {"endpoint_url": s3.endpoint}}, first_delay=60))
         for action in actions(reader):
             with pytest.raises(DataError, match=r"s3://bucket/a\.bin: NoCredentials.*storage_options \(key, secret,"):
                 action(url)
@@ -136,7 +137,7 @@ class TestS3:
     def test_credentials_without_the_right_are_an_error_at_once(self, s3):
         url = s3.put("a.bin", DATA)
         for options in (s3.a_stranger(), {"key": "nobody", "secret": "s3cret"}):
-            reader = Remote(storage_options=s3.options(**options), first_delay=60)
+            reader = Remote(RemoteOptions(storage_options=s3.options(**options), first_delay=60))
             for action in (*actions(reader), lambda url, reader=reader: reader.list("s3://bucket/*.bin")):
                 s3.requests.clear()
                 with pytest.raises(DataError, match=r"s3://bucket/.*PermissionError.*Give credentials") as caught:
@@ -216,7 +217,7 @@ class TestGcs:
 
     def test_an_end_of_the_patience_of_gcsfs_is_no_end_of_ours(self):
         reader = fsspec_files.FsspecFiles(Failing(HttpError({"code": 503, "message": "busy"})))
-        with pytest.raises(Passing, match="busy, 503"):
+        with pytest.raises(TransientError, match="busy, 503"):
             reader.read("gs://bucket/a", 0, 1)
         reader = fsspec_files.FsspecFiles(Failing(HttpError({"code": 401, "message": "who?"})))
         with pytest.raises(DataError, match="who.*Give credentials"):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from dataecho.errors import DataError, SettingError
+from dataecho.sources.options import RemoteOptions
 from dataecho.sources.remote import MissingFile, Remote, Stat
 from tests.sources.http_server import Fault
 
@@ -19,7 +20,7 @@ DATA = np.random.default_rng(0).bytes(700_001)
 
 @pytest.fixture
 def remote():
-    return Remote(num_retries=2, first_delay=0.01, timeout=0.4)
+    return Remote(RemoteOptions(num_retries=2, first_delay=0.01, timeout=0.4))
 
 
 @pytest.fixture
@@ -142,7 +143,7 @@ class TestStream:
 
     def test_who_waits_is_asked_and_may_give_up(self, remote, server, url):
         server.forever["a.bin"] = Fault(kind="stall", after=0)
-        patient = Remote(num_retries=2, first_delay=0.01, timeout=60)
+        patient = Remote(RemoteOptions(num_retries=2, first_delay=0.01, timeout=60))
         calls = []
 
         def proceed():
@@ -225,12 +226,12 @@ class TestFailures:
     def test_nothing_is_tried_again_without_retries(self, server, url):
         server.fail("a.bin", Fault(status=500))
         with pytest.raises(DataError, match="HTTP 500 .*1 times in a row"):
-            Remote(num_retries=0).read(url)
+            Remote(RemoteOptions(num_retries=0)).read(url)
 
     def test_only_the_thread_that_needs_the_answer_waits(self, server, url):
         server.fail("b.bin", *[Fault(status=503)] * 2)
         (server.folder / "b.bin").write_bytes(b"b")
-        remote = Remote(num_retries=2, first_delay=1.0)
+        remote = Remote(RemoteOptions(num_retries=2, first_delay=1.0))
         waiting = threading.Thread(target=remote.read, args=(url.replace("a.bin", "b.bin"),), daemon=True)
         waiting.start()
         started = time.monotonic()
@@ -265,7 +266,7 @@ class TestFailures:
         ) as caught:
             Remote().read_range(url, 0, 3, expected=before)
         assert before.tag in str(caught.value) and '"node-b-' in str(caught.value) and before.date in str(caught.value)
-        switched = Remote(storage_options={"ignore_etags": True})
+        switched = Remote(RemoteOptions(storage_options={"ignore_etags": True}))
         assert switched.read_range(url, 0, 3, expected=before) == DATA[:3]
         os.utime(server.folder / "a.bin", (0, 0))
         for reader in (Remote(), switched):  # the date tells, too, and then no switch is named
@@ -287,19 +288,19 @@ class TestFailures:
 
         settings = {"num_retries": 2, "first_delay": 0.01}
         with pytest.raises(DataError, match=r"has changed.*\+task\.train\.storage_options\.ignore_etags=true"):
-            list(pieces(Remote(**settings)))
-        assert b"".join(pieces(Remote(storage_options={"ignore_etags": True}, **settings))) == DATA
+            list(pieces(Remote(RemoteOptions(**settings))))
+        assert b"".join(pieces(Remote(RemoteOptions(storage_options={"ignore_etags": True}, **settings)))) == DATA
 
     def test_the_switch_is_true_or_false(self):
         with pytest.raises(SettingError, match=r"storage_options\.ignore_etags=maybe cannot be used.*true or false"):
-            Remote(storage_options={"ignore_etags": "maybe"})
+            Remote(RemoteOptions(storage_options={"ignore_etags": "maybe"}))
 
     def test_what_this_machine_refuses_is_an_error_at_once(self, remote, tmp_path):
         started = time.monotonic()
         with pytest.raises(DataError, match=r"is a folder.*/\*"):
             remote.stat(str(tmp_path))
         with pytest.raises(DataError, match="IsADirectoryError"):
-            Remote(first_delay=5).read(str(tmp_path))
+            Remote(RemoteOptions(first_delay=5)).read(str(tmp_path))
         assert time.monotonic() - started < 1
 
     @pytest.mark.parametrize("protocol", ["s4", "abfss"])
@@ -311,7 +312,7 @@ class TestFailures:
     def test_no_error_shows_a_secret(self, server, url, fault):
         server.forever["a.bin"] = fault
         secret = url.replace("http://", "http://user:pass%40word@") + "?token=abcdefgh&sig=12345678"
-        remote = Remote(num_retries=0)
+        remote = Remote(RemoteOptions(num_retries=0))
         for action in (remote.read, remote.stat, lambda url: list(remote.stream(url))):
             if fault.kind is not None and action == remote.stat:
                 continue
@@ -328,10 +329,10 @@ class TestSettings:
     @pytest.mark.parametrize("settings", [{"timeout": 0}, {"num_retries": -1}, {"first_delay": -0.1}])
     def test_what_cannot_be_is_refused(self, settings):
         with pytest.raises(SettingError, match=f"{next(iter(settings))}=.*Allowed"):
-            Remote(**settings)
+            Remote(RemoteOptions(**settings))
 
     def test_options_reach_the_file_system(self, server, url):
-        assert Remote(storage_options={"headers": {"Range": "bytes=1-3"}}).read(url) == DATA[1:4]
+        assert Remote(RemoteOptions(storage_options={"headers": {"Range": "bytes=1-3"}})).read(url) == DATA[1:4]
 
 
 class TestList:

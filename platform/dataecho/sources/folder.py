@@ -7,7 +7,7 @@ import logging
 import os
 import posixpath
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
@@ -17,6 +17,7 @@ import numpy as np
 from dataecho.errors import DataError, SettingError, require
 from dataecho.sources.file import MissingFile, cure_of
 from dataecho.sources.loose_files import LooseFiles, LooseFileSource, without_query
+from dataecho.sources.options import LooseFileOptions, takes
 from dataecho.sources.remote import Remote
 from dataecho.sources.urls import is_http, is_local, local_path, shown_url
 
@@ -50,8 +51,8 @@ class FolderSource(LooseFileSource):
     cannot be read later is broken.
 
     ``classes``: the classes in the order of their numbers; None: the folders found, sorted. Give it where a part of the
-    data may lack a class, for its numbers would not be those of the other parts. ``num_readers``: threads that wait for
-    files behind a URL; for those of this machine there are none. ``digest`` covers the classes, the relative paths and,
+    data may lack a class, for its numbers would not be those of the other parts. ``options`` are the fields of
+    :class:`dataecho.sources.options.LooseFileOptions`. ``digest`` covers the classes, the relative paths and,
     for files of this machine, their sizes.
 
     Raises :class:`SettingError` where there is no folder, no class, a class without an image (unless ``classes`` are
@@ -59,21 +60,17 @@ class FolderSource(LooseFileSource):
     folders are ``train``, ``val`` and so on; :class:`DataError` where a folder cannot be listed.
     """
 
+    @takes(LooseFileOptions)
     def __init__(
         self,
         url: str,
         *,
         extensions: Sequence[str] = IMAGE_ENDINGS,
         classes: Sequence[str] | None = None,
-        num_readers: int = 16,
-        storage_options: Mapping[str, Any] | None = None,
-        num_retries: int = 5,
-        first_delay: float = 0.5,
-        timeout: float = 60.0,
+        **options: Any,
     ) -> None:
-        remote = Remote(
-            storage_options=storage_options, num_retries=num_retries, first_delay=first_delay, timeout=timeout
-        )
+        reading = LooseFileOptions(**options)
+        remote = Remote(reading)
         endings = _checked_endings(extensions)
         listed = _local(url, endings) if is_local(url) else _behind_url(url, endings, remote)
         self._classes = _checked_classes(url, listed, classes, endings)
@@ -81,7 +78,7 @@ class FolderSource(LooseFileSource):
         number = {name: label for label, name in enumerate(self._classes)}
         files = sorted((number[_class_of(path)], path, size) for path, size in listed.images)
         super().__init__(
-            LooseFiles(url, [path for _, path, _ in files], remote=remote, num_readers=num_readers),
+            LooseFiles(url, [path for _, path, _ in files], remote=remote, num_readers=reading.num_readers),
             columns={"label": np.array([label for label, _, _ in files], dtype=np.int64)},
             digest=_digest(self._classes, files),
         )

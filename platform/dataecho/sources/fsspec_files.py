@@ -16,7 +16,7 @@ from fsspec import AbstractFileSystem
 
 from dataecho.errors import DataError
 from dataecho.sources.file import UNKNOWN, Body, Files, MissingFile, Stat, require_same
-from dataecho.sources.retry import Passing
+from dataecho.sources.retry import TransientError
 from dataecho.sources.urls import is_local, shown_url, without_secrets
 
 T = TypeVar("T")
@@ -121,7 +121,7 @@ def _attempt(url: str, action: Callable[[], T]) -> T:
             raise DataError(f"{where}: {text}. {_CHECK if is_local(url) else _CREDENTIALS}") from None
         if is_local(url) or not _may_pass(error):
             raise DataError(f"{where}: {text}. {_CHECK}") from None
-        raise Passing(text) from None
+        raise TransientError(text) from None
 
 
 def _is_refusal(error: Exception) -> bool:

@@ -22,7 +22,7 @@ from fsspec.implementations.http import HTTPFileSystem
 
 from dataecho.errors import DataError
 from dataecho.sources.file import Body, Files, MissingFile, Stat
-from dataecho.sources.retry import Passing
+from dataecho.sources.retry import TransientError
 from dataecho.sources.urls import shown_url, without_secrets
 
 T = TypeVar("T")
@@ -76,11 +76,11 @@ class HttpFiles(Files):
         except aiohttp.ClientResponseError as error:
             if error.status in _REFUSED:
                 raise DataError(f"{shown_url(url)}: {_told(error, url)}. {_cure(url)}") from None
-            raise Passing(_told(error, url)) from None
+            raise TransientError(_told(error, url)) from None
         except TimeoutError:
-            raise Passing("no answer in time") from None
+            raise TransientError("no answer in time") from None
         except (aiohttp.ClientError, ConnectionError) as error:
-            raise Passing(_told(error, url)) from None
+            raise TransientError(_told(error, url)) from None
 
     def glob(self, pattern: str) -> list[str]:
         """From the links of the folder's page, where the server writes one."""
@@ -203,7 +203,7 @@ def _check(response: aiohttp.ClientResponse, url: str) -> None:
     status, where = response.status, shown_url(url)
     met = f"HTTP {status} {response.reason or ''}".strip()
     if status in _PASSING:
-        raise Passing(met, retry_after=_retry_after(response.headers.get("Retry-After", "")))
+        raise TransientError(met, retry_after=_retry_after(response.headers.get("Retry-After", "")))
     if status in _MISSING:
         raise MissingFile(f"{where}: {met}. Check the URL; the file may have been moved or removed.")
     if status in _REFUSED:

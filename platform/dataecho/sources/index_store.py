@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from dataecho.errors import SettingError
 from dataecho.sources.file import Stat
+from dataecho.sources.options import ShardOptions
 from dataecho.sources.urls import is_local, local_path, without_signature
 
 _LOG = logging.getLogger(__name__)
@@ -32,6 +33,13 @@ def user_cache_folder() -> Path:
             allowed="a folder for caches, for this user has no home folder",
             cure="Set it in the environment, for instance XDG_CACHE_HOME=/tmp/my-cache, or name a cache_dir.",
         ) from None
+
+
+def index_folder(options: ShardOptions) -> Path:
+    """The folder of the indexes of fetched shards. Raises :class:`SettingError` for a user without a home folder."""
+    if options.index_dir is not None:
+        return Path(options.index_dir).expanduser()
+    return (Path(options.cache_dir).expanduser() if options.cache_dir is not None else user_cache_folder()) / "index"
 
 
 def shard_key(url: str) -> str:

@@ -24,7 +24,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from dataecho.errors import DataError, require
+from dataecho.errors import DataError
 from dataecho.sources.remote import Stream
 from dataecho.sources.retry import Proceed, sleep
 
@@ -44,7 +44,6 @@ class LocalCopies:
     """
 
     def __init__(self, *, cache_dir: str | None, max_bytes: int) -> None:
-        require(max_bytes > 0, "max_local_bytes", max_bytes, allowed="bytes > 0", cure="Make it a few shards large.")
         self._max_bytes = max_bytes
         self.is_kept = cache_dir is not None
         if cache_dir is not None:

@@ -22,7 +22,6 @@ class LooseFiles:
     """The files ``names`` (paths relative to ``root``, with slashes), each read whole when it is asked for."""
 
     def __init__(self, root: str, names: Sequence[str], *, remote: Remote, num_readers: int) -> None:
-        require(num_readers >= 0, "num_readers", num_readers, allowed="whole numbers >= 0", cure="The default is 16.")
         self._root = local_path(root) if is_local(root) else without_query(root)
         self._local = is_local(root)
         self._quoted = is_http(root)

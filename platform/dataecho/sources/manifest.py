@@ -12,6 +12,7 @@ import numpy as np
 
 from dataecho.errors import DataError, require
 from dataecho.sources.loose_files import LooseFiles, LooseFileSource, without_query
+from dataecho.sources.options import LooseFileOptions, takes
 from dataecho.sources.remote import Remote
 from dataecho.sources.table import Column, read_table
 from dataecho.sources.urls import is_http, is_local, local_path, shown_url
@@ -26,14 +27,15 @@ class ManifestSource(LooseFileSource):
     None: all. Numbers become numpy scalars, lists of numbers arrays, text stays text (see
     :func:`dataecho.sources.table.read_table`). ``class_column``: a column of names of classes; the field ``label`` is
     the number of each, int64, in the order of ``classes``; None: of the names found, sorted as text. A file that cannot
-    be read is broken. ``num_readers``: threads that wait for files behind a URL; for those of this machine there are
-    none. ``digest`` covers the manifest; the files themselves are not looked at.
+    be read is broken. ``digest`` covers the manifest, not the files. ``options`` are the fields of
+    :class:`dataecho.sources.options.LooseFileOptions`.
 
     Raises :class:`SettingError` for a column that is not there, two fields of one name, and a class that is not among
     ``classes``; :class:`DataError` for a manifest that is missing, empty or malformed (with the line), and for a path
     that leaves ``root``.
     """
 
+    @takes(LooseFileOptions)
     def __init__(
         self,
         manifest: str,
@@ -44,15 +46,10 @@ class ManifestSource(LooseFileSource):
         columns: Mapping[str, str] | Sequence[str] | None = None,
         class_column: str | None = None,
         classes: Sequence[str] | None = None,
-        num_readers: int = 16,
-        storage_options: Mapping[str, Any] | None = None,
-        num_retries: int = 5,
-        first_delay: float = 0.5,
-        timeout: float = 60.0,
+        **options: Any,
     ) -> None:
-        remote = Remote(
-            storage_options=storage_options, num_retries=num_retries, first_delay=first_delay, timeout=timeout
-        )
+        reading = LooseFileOptions(**options)
+        remote = Remote(reading)
         where = shown_url(manifest)
         table = _read(manifest, where, file_column, columns, class_column, remote)
         names = table[file_column]
@@ -84,7 +81,7 @@ class ManifestSource(LooseFileSource):
         folder = root if root is not None else _folder_of(manifest)
         paths = [_below(folder, str(name), f"{where}, file {number}") for number, name in enumerate(names, start=1)]
         super().__init__(
-            LooseFiles(folder, paths, remote=remote, num_readers=num_readers),
+            LooseFiles(folder, paths, remote=remote, num_readers=reading.num_readers),
             field=field,
             columns=fields,
             digest=_digest(field, paths, fields, self._classes),

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from dataecho.errors import DataError, require
 from dataecho.pipeline.stage import Broken, Example
+from dataecho.sources.options import ShardOptions, takes
 from dataecho.sources.shard_file import FileView, ShardFile
 from dataecho.sources.shards import ShardSource
 
@@ -43,10 +44,11 @@ class ParquetSource(ShardSource[ParquetIndex]):
     front to back, and shuffled by the plan's buffer only. ``shuffle_rows`` shuffles all rows of a shard: for shards
     whose rows fit ``max_decoded_bytes``, or the same groups are decoded again and again.
 
-    The other settings are those of :class:`dataecho.sources.tar.TarSource`. A row of a shard that is not here costs the
-    ranges of its group.
+    ``options`` are the fields of :class:`dataecho.sources.options.ShardOptions`. Reading a row of a shard that is not
+    on this machine costs the ranges of its group.
     """
 
+    @takes(ShardOptions)
     def __init__(
         self,
         urls: str | Sequence[str],
@@ -54,15 +56,7 @@ class ParquetSource(ShardSource[ParquetIndex]):
         columns: Mapping[str, str] | Sequence[str] | None = None,
         shuffle_rows: bool = False,
         max_decoded_bytes: int = 500_000_000,
-        cache_dir: str | None = None,
-        index_dir: str | None = None,
-        max_local_bytes: int = 10_000_000_000,
-        num_fetches: int = 4,
-        num_readers: int = 8,
-        storage_options: Mapping[str, Any] | None = None,
-        num_retries: int = 5,
-        first_delay: float = 0.5,
-        timeout: float = 60.0,
+        **options: Any,
     ) -> None:
         require(
             max_decoded_bytes > 0,
@@ -82,15 +76,7 @@ class ParquetSource(ShardSource[ParquetIndex]):
             urls,
             layout="parquet",
             digested=json.dumps(self._columns, sort_keys=True),
-            cache_dir=cache_dir,
-            index_dir=index_dir,
-            max_local_bytes=max_local_bytes,
-            num_fetches=num_fetches,
-            num_readers=num_readers,
-            storage_options=storage_options,
-            num_retries=num_retries,
-            first_delay=first_delay,
-            timeout=timeout,
+            options=ShardOptions(**options),
         )
 
     def _start(self) -> None:

@@ -1,4 +1,4 @@
-"""Reads files by path or URL, through fsspec, and is patient with what passes.
+"""Read files by path or URL, through fsspec, and retry transient failures.
 
 Tested with local paths, ``memory://``, ``http://`` and ``https://``, with ``s3://`` (s3fs) against moto's S3 and with
 ``gs://`` (gcsfs) against an emulator. The rest goes through the same few calls of fsspec's interface (``info``,
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -18,10 +18,11 @@ import aiohttp
 import fsspec
 
 from dataecho.errors import DataError, SettingError, require
-from dataecho.sources.file import IGNORE_ETAGS, UNKNOWN, Body, Files, MissingFile, Stat, require_same
+from dataecho.sources.file import UNKNOWN, Body, Files, MissingFile, Stat, require_same
 from dataecho.sources.fsspec_files import FsspecFiles
 from dataecho.sources.http_files import HttpFiles
-from dataecho.sources.retry import Passing, Patience, Proceed, go_on
+from dataecho.sources.options import RemoteOptions
+from dataecho.sources.retry import Proceed, RetryPolicy, TransientError, go_on
 from dataecho.sources.urls import (
     expanded,
     in_order,
@@ -41,35 +42,15 @@ Urls = list[str]
 class Remote:
     """Files by path or URL. Thread-safe, and may be pickled: every process opens connections of its own.
 
-    ``storage_options`` go to fsspec's file system (credentials, headers, ``client_kwargs``), but for ``ignore_etags``:
-    true goes by a file's size and date alone, where several servers have ETags of their own. ``timeout`` seconds
-    without a byte (HTTP) are a failure. A failure that may pass (a reset, a time-out, HTTP 408, 425, 429, 500, 502,
-    503, 504) is followed by up to ``num_retries`` more attempts, see :class:`dataecho.sources.retry.Patience`; only the
-    thread that needs the answer waits. Every other failure is a :class:`DataError` at once, a file that is not there
-    :class:`MissingFile`. Errors name a URL without user, password and query.
+    A transient failure (a reset, a time-out, HTTP 408, 425, 429, 500, 502, 503, 504) is followed by more attempts, see
+    :class:`dataecho.sources.retry.RetryPolicy`; only the thread that needs the answer waits. Every other failure is a
+    :class:`DataError` at once; for a file that does not exist it is a :class:`MissingFile`. Errors name a URL without
+    user, password and query.
     """
 
-    def __init__(
-        self,
-        *,
-        storage_options: Mapping[str, Any] | None = None,
-        num_retries: int = 5,
-        first_delay: float = 0.5,
-        timeout: float = 60.0,
-    ) -> None:
-        require(timeout > 0, "timeout", timeout, allowed="seconds > 0", cure="The default is 60.")
-        self._storage_options = dict(storage_options or {})
-        ignores = self._storage_options.pop(IGNORE_ETAGS, False)
-        require(
-            isinstance(ignores, bool),
-            f"storage_options.{IGNORE_ETAGS}",
-            ignores,
-            allowed="true or false",
-            cure="false, the default, refuses a file whose ETag has changed.",
-        )
-        self._ignores_etags = ignores
-        self._patience = Patience(num_retries=num_retries, first_delay=first_delay)
-        self._timeout = timeout
+    def __init__(self, options: RemoteOptions | None = None) -> None:
+        self._options = options or RemoteOptions()
+        self._retries = RetryPolicy(num_retries=self._options.num_retries, first_delay=self._options.first_delay)
         self._files: dict[tuple[int, str], Files] = {}
         self._lock = threading.Lock()
 
@@ -86,7 +67,7 @@ class Remote:
     def read(self, url: str) -> bytes:
         """The whole file."""
         files = self._of(url)
-        return self._patience.run(url, lambda: files.read(url, 0, None)[0])
+        return self._retries.run(url, lambda: files.read(url, 0, None)[0])
 
     def read_range(self, url: str, start: int, length: int, *, expected: Stat | None = None) -> bytes:
         """``length`` bytes from ``start`` on. Raises :class:`DataError` where there are fewer, and where the file is
@@ -94,7 +75,7 @@ class Remote:
         if length == 0:
             return b""
         files = self._of(url)
-        data, stat = self._patience.run(url, lambda: files.read(url, start, length))
+        data, stat = self._retries.run(url, lambda: files.read(url, start, length))
         if expected is not None:
             if stat == UNKNOWN:  # asked for behind the bytes: before them, the file could be replaced in between
                 stat = self.stat(url)
@@ -113,7 +94,7 @@ class Remote:
         return Stream(
             url,
             lambda position: files.open(url, position),
-            self._patience,
+            self._retries,
             require_same=self.require_same,
             proceed=proceed,
             start=start,
@@ -122,11 +103,11 @@ class Remote:
     def stat(self, url: str) -> Stat:
         """Size and tag, without the content."""
         files = self._of(url)
-        return self._patience.run(url, lambda: files.stat(url))
+        return self._retries.run(url, lambda: files.stat(url))
 
     def require_same(self, url: str, before: Stat, now: Stat, *, when: str, cure: str) -> None:
         """Raise :class:`DataError` where a file is not what it was, by what counts here; both are named."""
-        if self._ignores_etags:
+        if self._options.ignores_etags:
             before, now = before.without_etag(), now.without_etag()
         require_same(url, before, now, when=when, cure=cure)
 
@@ -150,7 +131,7 @@ class Remote:
         if not is_pattern(pattern) or os.path.exists(pattern):
             return [pattern]
         files = self._of(pattern)
-        urls = self._patience.run(pattern, lambda: files.glob(pattern))
+        urls = self._retries.run(pattern, lambda: files.glob(pattern))
         if not urls:
             raise MissingFile(f"{shown_url(pattern)}: no file matches. Check the folder and the pattern.")
         return urls
@@ -165,13 +146,14 @@ class Remote:
     def _opened(self, url: str) -> Files:
         if is_local(url):
             return FsspecFiles(fsspec.filesystem("file"))
-        options = dict(self._storage_options)
+        options = self._options.filesystem_options
         is_s3 = protocol(url) in ("s3", "s3a")
         if is_s3:  # s3fs and botocore would try again and again by themselves, and nobody could tell them to give up
             options.setdefault("config_kwargs", {"retries": {"max_attempts": 0}})
         if is_http(url):
             # None in all: a large shard on a slow link may take hours, as long as bytes come.
-            limit = aiohttp.ClientTimeout(total=None, sock_connect=self._timeout, sock_read=self._timeout)
+            timeout = self._options.timeout
+            limit = aiohttp.ClientTimeout(total=None, sock_connect=timeout, sock_read=timeout)
             options = {"timeout": limit, **options}
         try:
             filesystem = fsspec.filesystem(protocol(url), skip_instance_cache=True, **options)
@@ -199,13 +181,13 @@ class Stream(Iterator[bytes]):
         self,
         url: str,
         open_at: Callable[[int], Body],
-        patience: Patience,
+        retries: RetryPolicy,
         *,
         require_same: Callable[..., None],
         proceed: Proceed,
         start: int,
     ) -> None:
-        self._url, self._open_at, self._patience, self._proceed = url, open_at, patience, proceed
+        self._url, self._open_at, self._retries, self._proceed = url, open_at, retries, proceed
         self._require_same = require_same
         self._position = start
         self._body: Body | None = None
@@ -219,8 +201,8 @@ class Stream(Iterator[bytes]):
             self._proceed()
             try:
                 self._opened()
-            except Passing as passing:
-                self._recover(passing)
+            except TransientError as failure:
+                self._recover(failure)
         return self._stat
 
     def __next__(self) -> bytes:
@@ -228,8 +210,8 @@ class Stream(Iterator[bytes]):
             self._proceed()
             try:
                 piece = self._next_piece()
-            except Passing as passing:
-                self._recover(passing)
+            except TransientError as failure:
+                self._recover(failure)
                 continue
             if piece is None:
                 self.close()
@@ -257,12 +239,12 @@ class Stream(Iterator[bytes]):
         body = self._opened()
         piece = body.read()
         if piece is None and body.stat.size not in (None, self._position):
-            raise Passing(f"it ended at byte {self._position} of {body.stat.size}")
+            raise TransientError(f"it ended at byte {self._position} of {body.stat.size}")
         return piece
 
-    def _recover(self, passing: Passing) -> None:
+    def _recover(self, failure: TransientError) -> None:
         self.close()
-        self._patience.wait(self._url, self._num_failures, passing, proceed=self._proceed)
+        self._retries.wait(self._url, self._num_failures, failure, proceed=self._proceed)
         self._num_failures += 1
 
     def _opened(self) -> Body:

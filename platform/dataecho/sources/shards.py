@@ -6,7 +6,7 @@ import abc
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -17,8 +17,9 @@ from dataecho.errors import DataError, require
 from dataecho.pipeline.source import Source
 from dataecho.pipeline.stage import Example
 from dataecho.sources.file import MissingFile, Stat
-from dataecho.sources.index_store import IndexStore, shard_key, user_cache_folder
+from dataecho.sources.index_store import IndexStore, index_folder, shard_key
 from dataecho.sources.local_copies import LocalCopies
+from dataecho.sources.options import ShardOptions
 from dataecho.sources.remote import Remote, Stream
 from dataecho.sources.retry import go_on
 from dataecho.sources.shard_file import FarFile, LocalFile, ShardFile
@@ -43,36 +44,20 @@ class ShardSource(Source, Generic[Index]):
         *,
         layout: str,
         digested: str,
-        cache_dir: str | None,
-        index_dir: str | None,
-        max_local_bytes: int,
-        num_fetches: int,
-        num_readers: int,
-        storage_options: Mapping[str, Any] | None,
-        num_retries: int,
-        first_delay: float,
-        timeout: float,
+        options: ShardOptions,
     ) -> None:
-        for name, value in (("num_fetches", num_fetches), ("num_readers", num_readers)):
-            require(value >= 1, name, value, allowed="whole numbers >= 1", cure="The defaults are 4 and 8.")
-        self._remote = Remote(
-            storage_options=storage_options, num_retries=num_retries, first_delay=first_delay, timeout=timeout
-        )
+        self._remote = Remote(options)
         self._urls = self._remote.list(urls)
         require(bool(self._urls), "urls", urls, allowed="one shard or more", cure="Name the files, or a pattern.")
         self._names = names_of(self._urls)
         self._keys = [shard_key(url) for url in self._urls]
         self._here = [self._remote.is_local(url) for url in self._urls]
         all_here = all(self._here)
-        self._num_fetches, self._num_readers = (0, 0) if all_here else (num_fetches, num_readers)
-        self._copies = None if all_here else LocalCopies(cache_dir=cache_dir, max_bytes=max_local_bytes)
-        self._keeps_local_indexes = index_dir is not None
-        if index_dir is not None:
-            folder = Path(index_dir).expanduser()
-        elif all_here:  # no index is kept
-            folder = Path()
-        else:
-            folder = (Path(cache_dir).expanduser() if cache_dir is not None else user_cache_folder()) / "index"
+        self._num_fetches, self._num_readers = (0, 0) if all_here else (options.num_fetches, options.num_readers)
+        self._copies = None if all_here else LocalCopies(cache_dir=options.cache_dir, max_bytes=options.max_local_bytes)
+        self._keeps_local_indexes = options.index_dir is not None
+        # Without an index_dir shards of this machine keep no index, and no folder is looked for.
+        folder = Path() if all_here and not self._keeps_local_indexes else index_folder(options)
         self._store = IndexStore(folder, layout=layout)
         self._digest = hashlib.sha256(
             "\n".join([type(self).__name__, digested, *self._names]).encode("utf-8", "surrogateescape")

@@ -11,6 +11,7 @@ import numpy as np
 
 from dataecho.errors import DataError, require
 from dataecho.pipeline.stage import Broken, Example
+from dataecho.sources.options import ShardOptions, takes
 from dataecho.sources.shard_file import ShardFile
 from dataecho.sources.shards import ShardSource
 from dataecho.sources.tar_index import TarIndex, index_tar
@@ -31,40 +32,23 @@ class TarSource(ShardSource[TarIndex]):
     there; then an example without one of them is broken, as is one with an empty file. Without ``fields`` a shard is
     refused where names with a number after a dot (``im_1.5.jpg``, ``im_1.6.jpg``) have become one example.
 
-    ``cache_dir`` keeps fetched shards between runs; without it they lie in a temporary folder until they are dropped.
-    Both hold at most ``max_local_bytes``. ``num_fetches`` shards are fetched at once, ``num_readers`` threads read
-    examples of shards that are not here. Compressed archives are refused.
+    ``options`` are the fields of :class:`dataecho.sources.options.ShardOptions`. Compressed archives are refused.
     """
 
+    @takes(ShardOptions)
     def __init__(
         self,
         urls: str | Sequence[str],
         *,
         fields: Mapping[str, str] | None = None,
-        cache_dir: str | None = None,
-        index_dir: str | None = None,
-        max_local_bytes: int = 10_000_000_000,
-        num_fetches: int = 4,
-        num_readers: int = 8,
-        storage_options: Mapping[str, Any] | None = None,
-        num_retries: int = 5,
-        first_delay: float = 0.5,
-        timeout: float = 60.0,
+        **options: Any,
     ) -> None:
         self._fields = None if fields is None else {name: _choices(name, wanted) for name, wanted in fields.items()}
         super().__init__(
             urls,
             layout="tar",
             digested=json.dumps(self._fields, sort_keys=True),
-            cache_dir=cache_dir,
-            index_dir=index_dir,
-            max_local_bytes=max_local_bytes,
-            num_fetches=num_fetches,
-            num_readers=num_readers,
-            storage_options=storage_options,
-            num_retries=num_retries,
-            first_delay=first_delay,
-            timeout=timeout,
+            options=ShardOptions(**options),
         )
         packed = [name for name in self._names if name.partition("?")[0].lower().endswith(_COMPRESSED)]
         require(

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from dataecho.errors import DataError, require
 from dataecho.pipeline.stage import Example
+from dataecho.sources.options import ShardOptions, takes
 from dataecho.sources.shard_file import LocalFile, ShardFile
 from dataecho.sources.shards import ShardSource
 from dataecho.sources.urls import is_local, local_path, shown_url
@@ -68,35 +69,20 @@ class CifarBinarySource(ShardSource[int]):
     files lie here, of their content. Raises :class:`DataError` for a file of another length, at once where it is here.
     """
 
+    @takes(ShardOptions)
     def __init__(
         self,
         urls: str | Sequence[str],
         *,
         examples_per_file: int | None = None,
-        cache_dir: str | None = None,
-        index_dir: str | None = None,
-        max_local_bytes: int = 10_000_000_000,
-        num_fetches: int = 4,
-        num_readers: int = 8,
-        storage_options: Mapping[str, Any] | None = None,
-        num_retries: int = 5,
-        first_delay: float = 0.5,
-        timeout: float = 60.0,
+        **options: Any,
     ) -> None:
         self._examples_per_file = examples_per_file
         super().__init__(
             urls,
             layout="cifar",
             digested="",
-            cache_dir=cache_dir,
-            index_dir=index_dir,
-            max_local_bytes=max_local_bytes,
-            num_fetches=num_fetches,
-            num_readers=num_readers,
-            storage_options=storage_options,
-            num_retries=num_retries,
-            first_delay=first_delay,
-            timeout=timeout,
+            options=ShardOptions(**options),
         )
         digest = hashlib.sha256(super().digest.encode())
         for path in (local_path(url) for url in self._urls if is_local(url)):

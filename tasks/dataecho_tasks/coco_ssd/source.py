@@ -17,6 +17,7 @@ from dataecho.pipeline.stage import Broken, Chunk, Example
 from dataecho.report.progress_bar import progress_bar
 from dataecho.sources.file import MissingFile
 from dataecho.sources.loose_files import LooseFiles, require_files
+from dataecho.sources.options import LooseFileOptions, takes
 from dataecho.sources.remote import Remote, Stream
 from dataecho.sources.urls import is_local, shown_url
 from dataecho_tasks.coco_ssd.annotations import Annotations, read_annotations
@@ -99,12 +100,14 @@ class CocoSource(Source):
     size fits both, the picture as it is turned and as it is stored: ``turned`` (None) or ``stored``. A line in the log
     counts these images as they are read. Where the size fits one of them only, that one is meant. A record of the
     picture as it is stored has ``stored``, True, besides. Images of this machine are looked for at once,
-    those behind a URL are broken where they are missing. ``num_readers``: threads that wait for files behind a URL.
+    those behind a URL are broken where they are missing. ``options`` are the fields of
+    :class:`dataecho.sources.options.LooseFileOptions`.
 
     Raises :class:`DataError` for such a file that cannot be used, and :class:`SettingError` where the folder is none,
     lacks images, or no image is left.
     """
 
+    @takes(LooseFileOptions)
     def __init__(
         self,
         annotations: str,
@@ -114,11 +117,7 @@ class CocoSource(Source):
         num_images: int | None = None,
         classes: Sequence[str] | None = None,
         orientation: str | None = None,
-        num_readers: int = 16,
-        storage_options: Mapping[str, Any] | None = None,
-        num_retries: int = 5,
-        first_delay: float = 0.5,
-        timeout: float = 60.0,
+        **options: Any,
     ) -> None:
         require(split in PARTS, "split", split, allowed=", ".join(PARTS), cure="train leaves out what has no object.")
         require(
@@ -135,9 +134,8 @@ class CocoSource(Source):
             allowed="null, or every class once",
             cure="null takes the categories of the file.",
         )
-        remote = Remote(
-            storage_options=storage_options, num_retries=num_retries, first_delay=first_delay, timeout=timeout
-        )
+        reading = LooseFileOptions(**options)
+        remote = Remote(reading)
         where = shown_url(annotations)
         with remote.stream(annotations) as pieces:
             found = read_annotations(_told(pieces, where), where=where)
@@ -159,7 +157,7 @@ class CocoSource(Source):
         if is_local(images):
             require_files(images, found.names, key="images", of="the annotations", where_to_get=_GET)
         self._found = _usable(found, split, where)
-        self._files = LooseFiles(images, self._found.names, remote=remote, num_readers=num_readers)
+        self._files = LooseFiles(images, self._found.names, remote=remote, num_readers=reading.num_readers)
         self._takes_stored = orientation == "stored"
         self._unclear = _Unclear(where, "stored" if self._takes_stored else "turned")
         self._digest = _digest(self._found, orientation)

@@ -6,7 +6,7 @@ import gzip
 import hashlib
 import itertools
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from dataecho.errors import DataError, require
 from dataecho.pipeline.stage import Broken
+from dataecho.sources.options import ShardOptions, takes
 from dataecho.sources.remote import Remote
 from dataecho.sources.shard_file import ShardFile
 from dataecho.sources.urls import shown_url
@@ -55,6 +56,7 @@ class PageSource(TextSource):
     UTF-8 fails alone, when it is tokenized.
     """
 
+    @takes(ShardOptions)
     def __init__(
         self,
         urls: str | Sequence[str],
@@ -68,15 +70,7 @@ class PageSource(TextSource):
         root: str | None = None,
         first_file: int | None = None,
         num_files: int | None = None,
-        cache_dir: str | None = None,
-        index_dir: str | None = None,
-        max_local_bytes: int = 10_000_000_000,
-        num_fetches: int = 4,
-        num_readers: int = 8,
-        storage_options: Mapping[str, Any] | None = None,
-        num_retries: int = 5,
-        first_delay: float = 0.5,
-        timeout: float = 60.0,
+        **options: Any,
     ) -> None:
         require(
             min_line_length >= 1, "min_line_length", min_line_length, allowed="whole numbers >= 1", cure="30 is usual."
@@ -90,14 +84,9 @@ class PageSource(TextSource):
         )
         self._language, self._min_line = language, min_line_length
         self._page_lengths = (min_page_length, max_page_length)
-        transport: dict[str, Any] = {
-            "storage_options": storage_options,
-            "num_retries": num_retries,
-            "first_delay": first_delay,
-            "timeout": timeout,
-        }
+        shard_options = ShardOptions(**options)
         super().__init__(
-            _listed(urls, root=root, first=first_file, number=num_files, remote=Remote(**transport)),
+            _listed(urls, root=root, first=first_file, number=num_files, remote=Remote(shard_options)),
             tokenizer=tokenizer,
             sequence_length=sequence_length,
             settings={
@@ -109,12 +98,7 @@ class PageSource(TextSource):
             },
             tables=("offset", "size", "record", "page", "line", "first", "last", "skip"),
             where_to_get=WHERE_TO_GET,
-            cache_dir=cache_dir,
-            index_dir=index_dir,
-            max_local_bytes=max_local_bytes,
-            num_fetches=num_fetches,
-            num_readers=num_readers,
-            **transport,
+            options=shard_options,
         )
 
     def lines(self, shard: int) -> Iterator[bytes]:

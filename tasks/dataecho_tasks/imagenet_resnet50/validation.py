@@ -6,13 +6,14 @@ import csv
 import hashlib
 import io
 import posixpath
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from dataecho.errors import DataError, SettingError, require
 from dataecho.sources.loose_files import LooseFiles, LooseFileSource, require_files
+from dataecho.sources.options import LooseFileOptions, takes
 from dataecho.sources.remote import Remote
 from dataecho.sources.table import read_table
 from dataecho.sources.urls import is_local, shown_url
@@ -38,28 +39,25 @@ class ValidationSource(LooseFileSource):
       training images are called.
 
     Classes are numbered by ``classes``, or None: by their sorted wnids, never by the devkit's numbers, which are in
-    another order. ``num_readers``: threads that wait for images behind a URL. ``digest`` covers the classes, the names
+    another order. ``options`` are the fields of
+    :class:`dataecho.sources.options.LooseFileOptions`. ``digest`` covers the classes, the names
     of the images and their labels; the images themselves are not looked at.
 
     Raises :class:`SettingError` for a folder that is none or lacks images (behind a URL these are broken), for other
     ``labels``, and for a class that is not among ``classes``; :class:`DataError` for files that are damaged.
     """
 
+    @takes(LooseFileOptions)
     def __init__(
         self,
         url: str,
         *,
         labels: str,
         classes: Sequence[str] | None = None,
-        num_readers: int = 16,
-        storage_options: Mapping[str, Any] | None = None,
-        num_retries: int = 5,
-        first_delay: float = 0.5,
-        timeout: float = 60.0,
+        **options: Any,
     ) -> None:
-        remote = Remote(
-            storage_options=storage_options, num_retries=num_retries, first_delay=first_delay, timeout=timeout
-        )
+        reading = LooseFileOptions(**options)
+        remote = Remote(reading)
         found = sorted(_labels_in(labels, remote))
         names = [name for name, _ in found]
         require(
@@ -84,7 +82,7 @@ class ValidationSource(LooseFileSource):
         label = np.array([number[wnid] for _, wnid in found], dtype=np.int64)
         facts = repr((self._classes, names)).encode() + label.tobytes()
         super().__init__(
-            LooseFiles(url, names, remote=remote, num_readers=num_readers),
+            LooseFiles(url, names, remote=remote, num_readers=reading.num_readers),
             columns={"label": label},
             digest=hashlib.sha256(facts).hexdigest()[:32],
         )

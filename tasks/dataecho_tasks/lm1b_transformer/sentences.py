@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from dataecho.errors import DataError, require
+from dataecho.sources.options import ShardOptions, takes
 from dataecho.sources.shard_file import ShardFile
 from dataecho.sources.urls import is_local, local_path
 from dataecho_tasks.shared.text.packing import Tables, smallest
@@ -37,21 +38,14 @@ class SentenceSource(TextSource):
     :class:`DataError`. A row with text that is not UTF-8 fails alone, when it is tokenized.
     """
 
+    @takes(ShardOptions)
     def __init__(
         self,
         urls: str | Sequence[str],
         *,
         tokenizer: Any,
         sequence_length: int,
-        cache_dir: str | None = None,
-        index_dir: str | None = None,
-        max_local_bytes: int = 10_000_000_000,
-        num_fetches: int = 4,
-        num_readers: int = 8,
-        storage_options: Mapping[str, Any] | None = None,
-        num_retries: int = 5,
-        first_delay: float = 0.5,
-        timeout: float = 60.0,
+        **options: Any,
     ) -> None:
         super().__init__(
             urls,
@@ -60,15 +54,7 @@ class SentenceSource(TextSource):
             settings={},
             tables=("start", "end", "skip"),
             where_to_get=WHERE_TO_GET,
-            cache_dir=cache_dir,
-            index_dir=index_dir,
-            max_local_bytes=max_local_bytes,
-            num_fetches=num_fetches,
-            num_readers=num_readers,
-            storage_options=storage_options,
-            num_retries=num_retries,
-            first_delay=first_delay,
-            timeout=timeout,
+            options=ShardOptions(**options),
         )
 
     def lines(self, shard: int) -> Iterator[bytes]:

@@ -6,7 +6,7 @@ import abc
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from dataecho.errors import DataError, require
 from dataecho.pipeline.stage import Broken, Example
-from dataecho.sources.index_store import user_cache_folder
+from dataecho.sources.index_store import index_folder
+from dataecho.sources.options import ShardOptions
 from dataecho.sources.remote import MissingFile
 from dataecho.sources.shard_file import ShardFile
 from dataecho.sources.shards import ShardSource
@@ -40,9 +41,7 @@ class TextSource(ShardSource[Tables]):
         settings: Mapping[str, Any],
         tables: Sequence[str],
         where_to_get: str,
-        cache_dir: str | None,
-        index_dir: str | None,
-        **transport: Any,
+        options: ShardOptions,
     ) -> None:
         require(
             isinstance(tokenizer, Tokenizer),
@@ -59,16 +58,12 @@ class TextSource(ShardSource[Tables]):
         self._tables = tuple(tables)
         facts = {**settings, "tokenizer": tokenizer.digest, "sequence_length": sequence_length, "packing": 1}
         digested = json.dumps(facts, sort_keys=True)
-        if index_dir is None:
-            index_dir = str((Path(cache_dir).expanduser() if cache_dir is not None else user_cache_folder()) / "index")
         try:
             super().__init__(
                 urls,
                 layout=f"{type(self).__name__}-{hashlib.sha256(digested.encode()).hexdigest()[:16]}",
                 digested=digested,
-                cache_dir=cache_dir,
-                index_dir=index_dir,
-                **transport,
+                options=replace(options, index_dir=str(index_folder(options))),
             )
         except MissingFile as error:
             raise MissingFile(f"{error} {where_to_get}") from None
