@@ -220,7 +220,7 @@ def _refuse(error: ValidationError, *, prefix: str, declared: Mapping[str, Decla
     if first["type"] == "string_type" and (one is None or not one.choices) and isinstance(first["input"], int | float):
         # `1e3` or `007` could not be told from the number any more: only the user can say what was meant.
         example = shlex.quote(f"{key}='{first['input']}'")
-        cure = f"Without quotes it is a number, not text: {example}, with what you meant between the quotes."
+        cure = f"Quotes are missing; without them it is no text: {example}, with what you meant between them."
         raise SettingError(key, first["input"], allowed="text", cure=cure)
     if one is not None and inner_group(one) is None and one.type is not Node:
         raise SettingError(key, first["input"], allowed=one.allowed, cure=one.advice)

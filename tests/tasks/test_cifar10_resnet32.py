@@ -185,7 +185,7 @@ def test_a_miniature_smaller_than_its_files_and_an_unknown_split_are_refused(tmp
         miniature(split="train", num_examples=4, cache_dir=str(tmp_path))
     with pytest.raises(SettingError, match="split=test cannot be used. Allowed: train, eval"):
         miniature(split="test", num_examples=4, cache_dir=str(tmp_path))
-    assert not [path for path in tmp_path.iterdir() if path.is_dir()]
+    assert not [path for path in (tmp_path / "cifar10").iterdir() if path.is_dir()]
 
 
 def ask(cache_dir):

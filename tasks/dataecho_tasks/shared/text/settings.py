@@ -9,7 +9,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-_CONF = Path(__file__).resolve().parents[2] / "conf"
+_CONF = Path(__file__).resolve().parents[4] / "conf"
 
 
 def task_node(overrides: Sequence[str]) -> dict[str, Any]:
