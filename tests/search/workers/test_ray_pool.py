@@ -196,7 +196,9 @@ def test_a_trial_waits_for_a_process_that_still_writes_its_folder(cluster, attem
 
 
 _LOCAL = (
-    PATIENT_RAY
+    # Ray reads the pool's settings of a local cluster when it is imported.
+    "from dataecho_search.workers import ray_pool\nray_pool._import_ray(is_local=True)\n"
+    + PATIENT_RAY
     + """
 import json, sys, time
 from pathlib import Path
