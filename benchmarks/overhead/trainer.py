@@ -79,7 +79,7 @@ class ResidentFeed:
     def state(self, num_batches: int) -> dict[str, Any]:
         cursor = self._feed._cursor
         cursor.advance(num_batches - cursor.num_batches)
-        return {**cursor.state(), "identity": self._feed.identity}
+        return {**cursor.state_dict(), "identity": self._feed.identity}
 
     def __next__(self) -> Batch:
         return Batch(next(self._resident), np.ones(BATCH_SIZE, np.float32), next(self._planned))

@@ -81,9 +81,9 @@ def test_restored_at_every_position_of_a_plan_whose_factor_changes(changes, leve
     whole = ahead.take(100)
     walker = plan(_decided(changes) if is_open else FactorHistory.recorded(changes), **level)
     for position in range(80):
-        state = through_json(walker.state())
+        state = through_json(walker.state_dict())
         restored = plan(FactorHistory.to_be_decided() if is_open else FactorHistory.recorded(changes), **level)
-        restored.load_state(state)
+        restored.load_state_dict(state)
         same(restored.take(20), whole[position : position + 20])
         walker.advance(1)
 
@@ -105,7 +105,7 @@ def test_a_change_while_planning_ahead_reaches_the_first_entry_that_was_not_plan
     for number, factor in enumerate([4.0, 2.5, 1.0, 6.5, 2.0]):
         planned += ahead.take(3 + number)
         followed += cursor.take(2)  # somewhere behind
-        entered = ahead.state()["batches" if level else "items"]["num_entered"]
+        entered = ahead.state_dict()["batches" if level else "items"]["num_entered"]
         assert history.change(factor) == entered
         decided.append((entered, factor))
     planned += ahead.take(10)
@@ -167,11 +167,11 @@ def test_what_was_decided_for_later_is_forgotten_by_a_change_before_it():
     ahead.take(12)
     first = history.change(4.0)
     cursor.take(3)
-    state = through_json(cursor.state())
+    state = through_json(cursor.state_dict())
     assert state["factors"] == [[0, 1.0], [first, 4.0]]
     resumed = FactorHistory.to_be_decided()
     follower = plan(resumed)
-    follower.load_state(state)
+    follower.load_state_dict(state)
     assert resumed.changes == history.changes
     earlier = resumed.change(2.0)
     assert earlier == state["items"]["num_entered"] < first
@@ -211,12 +211,12 @@ def test_a_state_of_another_kind_of_factor_is_refused_with_both_values():
     assert len(kinds) == 4
     for mine, factor in kinds.items():
         for theirs, saved in kinds.items():
-            state = through_json(plan(saved).state())
+            state = through_json(plan(saved).state_dict())
             if mine == theirs:
-                plan(factor).load_state(state)
+                plan(factor).load_state_dict(state)
                 continue
             with pytest.raises(SettingError, match=f"^factor={mine} cannot be used. Allowed: {theirs}, the value the"):
-                plan(factor).load_state(state)
+                plan(factor).load_state_dict(state)
 
 
 def test_a_fixed_factor_cannot_be_changed():

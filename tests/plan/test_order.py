@@ -125,4 +125,4 @@ def test_a_shard_that_changed_is_refused_on_restore():
     stream.take(2)
     changed, _ = order([6])
     with pytest.raises(SettingError, match=r"length of shard 0=6.*5, the length when the checkpoint"):
-        changed.load_state(stream.state())
+        changed.load_state_dict(stream.state_dict())

@@ -226,7 +226,7 @@ def test_restored_at_every_position_of_a_2000_use_plan(echo):
     walker = plan(**settings)
     for position in range(2000):
         restored = plan(**settings)
-        restored.load_state(through_json(walker.state()))
+        restored.load_state_dict(through_json(walker.state_dict()))
         assert restored.num_batches == position
         tail = restored.take(40)
         assert uses(tail) == uses(whole[position : position + 40])
@@ -241,9 +241,9 @@ def test_a_state_does_not_depend_on_how_the_plan_got_there(echo):
     for _ in range(30):
         stepwise.take(1)
     jumped.advance(30)
-    restored.load_state(jumped.state())
-    np.testing.assert_equal(jumped.state(), stepwise.state())
-    np.testing.assert_equal(restored.state(), stepwise.state())
+    restored.load_state_dict(jumped.state_dict())
+    np.testing.assert_equal(jumped.state_dict(), stepwise.state_dict())
+    np.testing.assert_equal(restored.state_dict(), stepwise.state_dict())
 
 
 @every_echo
@@ -253,15 +253,15 @@ def test_restored_at_100_positions_of_a_million_uses(echo):
     for _ in range(100):
         walker.advance(99)
         reference.advance(99)
-        state = walker.state()
+        state = walker.state_dict()
         walker = plan(**settings)
-        walker.load_state(state)
+        walker.load_state_dict(state)
         assert uses(walker.take(1)) == uses(reference.take(1))
     assert walker.num_batches == 10_000
 
 
 def test_a_state_of_another_plan_is_refused_with_both_values():
-    state = plan(factor=2.0).state()
+    state = plan(factor=2.0).state_dict()
     for key, settings in {
         "factor": {"factor": 3.0},
         "seed": {"factor": 2.0, "seed": 1},
@@ -274,7 +274,7 @@ def test_a_state_of_another_plan_is_refused_with_both_values():
         with pytest.raises(
             SettingError, match=f"^{key}={shown(other.identity[key])} .*Allowed: {shown(state['identity'][key])},"
         ):
-            other.load_state(state)
+            other.load_state_dict(state)
 
 
 @pytest.mark.parametrize("factor", [0.99, 0.0, -1.0, float("nan"), float("inf")])

@@ -9,7 +9,7 @@ from functools import cached_property, partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from dataecho.errors import SettingError, require
+from dataecho.errors import require, require_same
 from dataecho.pipeline.accounting.memory import Memory, measure_sizes, predict_memory
 from dataecho.pipeline.accounting.meter import Meter
 from dataecho.pipeline.batch import Batch
@@ -85,11 +85,12 @@ class Feed:
             for _ in range(2)
         )
         if state is not None:
-            self._check(state)
+            for key, cure in _CURES.items():
+                require_same({key: self._identity[key]}, {key: state["identity"].get(key)}, cure=cure)
             shard = Plan.shard_of(state)
             lengths[shard] = source.num_examples(shard)  # that of the state is refused where the data have changed
-            ahead.load_state(state)
-            self._cursor.load_state(state)
+            ahead.load_state_dict(state)
+            self._cursor.load_state_dict(state)
         self._sizes = partial(measure_sizes, source, stages, echo=self.echo, shard=next(ahead.shards_ahead())[1])
         self._memory = partial(
             predict_memory,
@@ -154,7 +155,7 @@ class Feed:
                 f"to {self._num_delivered} (delivered)"
             )
         self._cursor.advance(num_batches - self._cursor.num_batches)
-        return {**self._cursor.state(), "identity": self.identity}
+        return {**self._cursor.state_dict(), "identity": self.identity}
 
     def ready(self, *, timeout: float) -> bool:
         """Wait at most ``timeout`` seconds for the next batch; see :meth:`Executor.ready`."""
@@ -188,22 +189,11 @@ class Feed:
     ) -> None:
         self.close()
 
-    def _check(self, state: dict[str, Any]) -> None:
-        for key, mine in self._identity.items():
-            theirs = state["identity"].get(key)
-            if theirs != mine:
-                raise SettingError(
-                    key,
-                    mine,
-                    allowed=f"{theirs}, the value the checkpoint was written with",
-                    cure=_CURES[key],
-                )
-
 
 _CURES = {
     "echo_after": "Resume with the same settings, or start a new run.",
     "source": "These are digests of the training data, which are others now: a file was added, removed, renamed or "
-    "changed, or read in another way by another version. Put the data back as they were, or start a new run.",
+    "changed, or read in another way by another version. Restore the data, or start a new run.",
 }
 
 

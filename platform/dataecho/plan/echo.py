@@ -127,7 +127,7 @@ class Echo:
             num_entered = np.cumsum(np.bincount(first_copies, minlength=to_fill + count))[to_fill:]
         return Taken(payload, repeat, num_repeats, lag, num_entered, entered)
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """What a continuation needs: the ids in the buffer and how often each was used. Integers and int64 arrays."""
         buffer = self._buffer if self._buffer is not None else np.empty(0, dtype=np.int64)
         pending = np.array([self._pending_row] if self._pending_copies else [], dtype=np.int64)
@@ -149,7 +149,7 @@ class Echo:
             "last": self._table.last[live],
         }
 
-    def load_state(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where ``state`` was taken."""
         self._num_entered, self._num_left = state["num_entered"], state["num_left"]
         self._table = _Table(self._width, max(64, self._buffer_length, len(state["payload"])))

@@ -127,11 +127,11 @@ class FactorHistory:
             self._columns = np.append(since[kept], self._num_settled), np.append(factors[kept], factor)
             return self._num_settled
 
-    def state(self) -> list[list[float]]:
+    def state_dict(self) -> list[list[float]]:
         """The changes, for JSON. A plan's identity has the rest."""
         return [list(change) for change in self.changes]
 
-    def load_state(self, changes: Sequence[Sequence[float]], *, num_settled: int) -> None:
+    def load_state_dict(self, changes: Sequence[Sequence[float]], *, num_settled: int) -> None:
         """Continue with these changes where ``num_settled`` entries have entered. What is fixed is fixed."""
         with self._lock:
             self._num_settled = num_settled

@@ -165,7 +165,7 @@ class Order:
             shard_position += self._shard_stride
             position = 0
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Positions, and the lengths of the shards met so far: never lists of what is left."""
         return {
             "ordinal": self._ordinal,
@@ -176,7 +176,7 @@ class Order:
             "shard_lengths": {str(shard): length for shard, length in sorted(self._lengths.items())},
         }
 
-    def load_state(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where ``state`` was taken; the current shard must still have the length it had, if that is known."""
         self._ordinal, self._epoch = state["ordinal"], state["epoch"]
         self._shard_position, self._position = state["shard_position"], state["position"]

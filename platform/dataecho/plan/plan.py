@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dataecho.errors import SettingError, require, shown
+from dataecho.errors import require, require_same
 from dataecho.plan.batch import PlannedBatch, PlannedBlock
 from dataecho.plan.echo import MAX_BLOCK, Echo
 from dataecho.plan.events import Entered, Event, NeedsLength, Planned
@@ -174,36 +174,29 @@ class Plan:
             self._note(here, items)
             count -= here
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Position and live ids: integers and int64 arrays, no generator state, no data."""
         assert not self._num_waiting, "a state is taken between batches"
         return {
             "identity": self.identity,
             "num_batches": self._num_batches,
-            "order": self._order.state(),
-            "items": self._items.state(),
-            "factors": self._factors.state(),
-            **self._level.state(),
+            "order": self._order.state_dict(),
+            "items": self._items.state_dict(),
+            "factors": self._factors.state_dict(),
+            **self._level.state_dict(),
         }
 
-    def load_state(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue exactly where ``state`` was taken; refuses a state of another plan and names both values."""
-        for key, mine in self._identity.items():
-            theirs = state["identity"].get(key)
-            if theirs != mine:
-                raise SettingError(
-                    key,
-                    mine,
-                    allowed=f"{shown(theirs)}, the value the checkpoint was written with",
-                    cure="Resume with the same settings, or start a new run.",
-                )
+        theirs = {key: state["identity"].get(key) for key in self._identity}
+        require_same(self._identity, theirs, cure="Resume with the same settings, or start a new run.")
         self._num_batches = state["num_batches"]
-        self._order.load_state(state["order"])
+        self._order.load_state_dict(state["order"])
         self._last_epoch = self._order.epoch
         self._waiting, self._num_waiting = [], 0
-        self._items.load_state(state["items"])
-        self._level.load_state(state)
-        self._factors.load_state(state["factors"], num_settled=self._level.num_entered)
+        self._items.load_state_dict(state["items"])
+        self._level.load_state_dict(state)
+        self._factors.load_state_dict(state["factors"], num_settled=self._level.num_entered)
 
     @staticmethod
     def shard_of(state: dict[str, Any]) -> int:
@@ -315,10 +308,10 @@ class _ItemLevel:
         """Entries of the echo so far: items."""
         return self._items.num_entered
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         return {}
 
-    def load_state(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         pass
 
 
@@ -364,11 +357,11 @@ class _BatchLevel:
         """Entries of the echo so far: batches."""
         return self._batches.num_entered
 
-    def state(self) -> dict[str, Any]:
-        return {"batches": self._batches.state(), "num_cut": self._num_cut}
+    def state_dict(self) -> dict[str, Any]:
+        return {"batches": self._batches.state_dict(), "num_cut": self._num_cut}
 
-    def load_state(self, state: dict[str, Any]) -> None:
-        self._batches.load_state(state["batches"])
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._batches.load_state_dict(state["batches"])
         self._num_cut = state["num_cut"]
 
     def _enter(self, count: int, items: Ids) -> Ids:

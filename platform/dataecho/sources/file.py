@@ -105,7 +105,7 @@ class Body(abc.ABC):
     @abc.abstractmethod
     def read(self) -> bytes | None:
         """The next piece, of at most what came in a second; empty if nothing did; None at the end. Raises
-        :class:`dataecho.sources.retry.Passing`."""
+        :class:`dataecho.sources.retry.TransientError`."""
 
     @abc.abstractmethod
     def close(self) -> None:
@@ -114,7 +114,7 @@ class Body(abc.ABC):
 
 class Files(abc.ABC):
     """Files of one kind of storage; one attempt each: whoever calls tries again after
-    :class:`dataecho.sources.retry.Passing`. Any other failure is a :class:`DataError`. Thread-safe."""
+    :class:`dataecho.sources.retry.TransientError`. Any other failure is a :class:`DataError`. Thread-safe."""
 
     @abc.abstractmethod
     def stat(self, url: str) -> Stat:
