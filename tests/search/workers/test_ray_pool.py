@@ -35,13 +35,6 @@ ENVIRONMENT = {
 _NODE = {"object_store_memory": 80 * 2**20, "include_dashboard": False}
 
 
-# Ray gives up on a node after 30 seconds, a limit that it reads from no setting: for it, time stands still.
-PATIENT_RAY = """
-import types, time, ray._private.node
-ray._private.node.time = types.SimpleNamespace(**{**vars(time), "monotonic": lambda: 0.0})
-"""
-
-
 @pytest.fixture(scope="module")
 def cluster():
     """Two nodes, of one CPU and of two; the second one has two GPUs, as far as Ray knows."""
@@ -49,11 +42,8 @@ def cluster():
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {**ENVIRONMENT, "RAY_TMPDIR": folder}.items():
             patch.setenv(name, value)
-        import ray._private.node
         from ray.cluster_utils import Cluster
 
-        patch.setattr(ray._private.node, "time", ray._private.node.time)  # put back in the end
-        exec(PATIENT_RAY)
         cluster = Cluster(initialize_head=True, head_node_args={**_NODE, "num_cpus": 1})
         cluster.add_node(**_NODE, num_cpus=2, num_gpus=2)
         yield cluster
@@ -195,11 +185,7 @@ def test_a_trial_waits_for_a_process_that_still_writes_its_folder(cluster, attem
     assert code is None and "still written" in reason
 
 
-_LOCAL = (
-    # Ray reads the pool's settings of a local cluster when it is imported.
-    "from dataecho_search.workers import ray_pool\nray_pool._import_ray(is_local=True)\n"
-    + PATIENT_RAY
-    + """
+_LOCAL = """
 import json, sys, time
 from pathlib import Path
 import psutil
@@ -215,7 +201,6 @@ with RayPool(context(folder)) as pool:
     (folder / "found").write_text(json.dumps([[p.pid for p in processes], sorted(ips)]))
     time.sleep(600)
 """
-)
 
 
 def test_a_cluster_of_its_own_is_heard_on_loopback_alone_and_dies_with_its_owner(tmp_path):
