@@ -67,7 +67,7 @@ CHECK := { command -v '$(PYTHON)' > /dev/null || { echo 'PYTHON=$(PYTHON) was no
 
 # Torch first and alone: its wheel differs by accelerator, so it has no hash, and only this step may ask another index.
 # The lock then sets everything else, torch's own dependencies too. `pip check` proves that the three steps agree.
-.venv/.stamp-train: requirements-torch.lock requirements.lock | .venv/.stamp-venv
+.venv/.stamp-train: requirements-torch.lock requirements.lock pyproject.toml | .venv/.stamp-venv
 	@echo 'Installing, about 3 minutes. 1 of 3: torch, the largest ...'
 	@$(PIP) install $(if $(TORCH_INDEX),--index-url '$(TORCH_INDEX)') -r requirements-torch.lock
 	@echo '2 of 3: the other packages, at their locked versions ...'

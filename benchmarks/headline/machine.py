@@ -43,7 +43,7 @@ def program(name: str, *, package: str) -> str:
 
 
 def machine() -> dict[str, Any]:
-    """What figures are told with."""
+    """The facts that are printed beside figures."""
     models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     return {
         "cpu": models[0].partition(":")[2].strip() if models else platform.processor(),

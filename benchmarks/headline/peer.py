@@ -1,4 +1,4 @@
-"""What a user would write instead: webdataset in PyTorch's DataLoader and a plain loop, with the same functions for
+"""The arm without dataecho: webdataset in PyTorch's DataLoader and a plain loop, with the same functions for
 decoding and augmentation, the same network and the same optimizer."""
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ class Server:
         return f"http://127.0.0.1:{self._port}"
 
     def take_traffic(self) -> Traffic:
-        """What was sent since the last call."""
+        """The traffic since the last call."""
         log = self._folder / "access.log"
         lines = [line.split() for line in log.read_text().splitlines()]
         with open(log, "w"):

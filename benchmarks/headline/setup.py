@@ -1,4 +1,4 @@
-"""What every arm of ``headline/run.py`` has in common: the data, the settings, what a run is and what it gives.
+"""The common ground of all arms of ``headline/run.py``: the data, the settings, what a run is and what it gives.
 
 The settings are those of ``train.py``, as one would type them.
 """
@@ -50,7 +50,7 @@ class ArmRun:
 
 @dataclass(frozen=True, kw_only=True)
 class Mark:
-    """What had been spent, in seconds, when the held-out ``accuracy`` was found."""
+    """The seconds spent when the held-out ``accuracy`` was found."""
 
     fresh: int
     wall_time: float
@@ -60,7 +60,7 @@ class Mark:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What a run gave. Costs are None where the target was not reached, the rest where the arm cannot tell.
+    """The result of a run. Costs are None where the target was not reached, the rest where the arm cannot tell.
 
     ``ratio`` is R over the whole run, ``steady_ratio`` R in its second half, long after the start;
     ``step_time`` in milliseconds per step, ``predicted`` and ``measured`` per fresh example.

@@ -48,7 +48,7 @@ TUNING_SEEDS, FRESH_SEEDS, TENSORFLOW_SEEDS = (0,), (100, 101, 102), (100,)
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What tells one run from another."""
+    """The settings that tell one run from another."""
 
     task: str
     backend: str
@@ -86,7 +86,7 @@ MEASURED = ("fresh_examples_to_target", "steps_to_target", "train_time_to_target
 
 
 def read(path: Path) -> Results:
-    """What has been measured so far."""
+    """The measurements so far."""
     lines = path.read_text().splitlines() if path.exists() else []
     results = {}
     for entry in map(json.loads, lines):

@@ -248,7 +248,7 @@ def found(loaders: list[str], console: Console) -> list[str]:
 
 
 def machine(loaders: list[str]) -> dict[str, Any]:
-    """What the figures depend on."""
+    """The machine and the versions that the figures depend on."""
     model = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     packages = {package for loader in loaders for package in LOADERS[loader].values()}
     return {

@@ -1,4 +1,4 @@
-"""What every loader of ``loaders/compare.py`` has to do: the data, and the functions that all of them call.
+"""The work of every loader of ``loaders/compare.py``: the data, and the functions that all of them call.
 
 The functions are pure: chance comes in as numbers in [0, 1), which every loader draws in its own way.
 """

@@ -1,4 +1,4 @@
-"""What MLflow tracking takes from training: ``python -m benchmarks.overhead.tracking [--rounds 8] [--steps 4000]``.
+"""MLflow's share of the training time: ``python -m benchmarks.overhead.tracking [--rounds 8] [--steps 4000]``.
 
 Whole runs of the default digits configuration (evaluation, metrics and a checkpoint at every mark) take turns,
 with ``tracking=none`` and with MLflow's default store, a new sqlite file; the order is turned round every time.

@@ -1,4 +1,4 @@
-"""What dataecho adds to a training step: ``python -m benchmarks.overhead.trainer [channels] [--backend=tensorflow]``.
+"""Dataecho's share of a training step: ``python -m benchmarks.overhead.trainer [channels] [--backend=tensorflow]``.
 
 Four arms take turns for 20 rounds, with the same network, optimizer and batches and one compute thread each:
 a bare PyTorch or TensorFlow loop over resident batches; the same again (their difference is the noise of the machine);

@@ -1,4 +1,4 @@
-"""What the sweeper costs, and how busy it keeps its workers.
+"""The cost of the sweeper, and how busy it keeps its workers.
 
     python -m benchmarks.search.costs build/sweeper.json            # trials of 0.4 to 3.2 s
     UNIT=5 NUM_TRIALS=12 ROUNDS=1 python -m benchmarks.search.costs # of 2 to 16 s

@@ -113,7 +113,7 @@ def read(folder: Path) -> list[StudyResult]:
 
 
 def compare(wanted: list[StudyResult], found: list[StudyResult]) -> list[str]:
-    """What differs, in words."""
+    """The differences, in words."""
     differences = []
     if [result.name for result in wanted] != [result.name for result in found]:
         differences.append("the studies")

@@ -113,7 +113,7 @@ class Settings(SettingGroup, key=""):
         None, help="mode=evaluate, mode=export: a checkpoint, or a run folder for its best one."
     )
     weights: str | None = setting(
-        None, help="A file of mode=export, from any framework, that a new run starts from; coco_ssd: a backbone, too."
+        None, help="A file of mode=export, from any framework, that a new run starts from; a task may take a backbone."
     )
     runs: list[str] = setting([], help="mode=report: run folders; wildcards are allowed.")
     display: Literal["auto", "rich", "plain", "none"] = setting("auto", help="How the terminal shows a run.")

@@ -25,5 +25,5 @@ class CosineSchedule(Schedule):
         self.final_fraction = float(final_fraction)
 
     def factor(self, spent_fraction: float) -> float:
-        """What the base rate is multiplied by when `spent_fraction` (0 to 1) of the budget is spent."""
+        """The factor of the base rate when `spent_fraction` (0 to 1) of the budget is spent."""
         return self.final_fraction + (1.0 - self.final_fraction) * 0.5 * (1.0 + math.cos(math.pi * spent_fraction))

@@ -1,4 +1,4 @@
-"""What a task's JAX model offers to the JAX backend."""
+"""The interface of a task's JAX model to the JAX backend."""
 
 from __future__ import annotations
 
@@ -31,4 +31,4 @@ class JaxModel(abc.ABC):
 
     @abc.abstractmethod
     def outputs(self, parameters: Tensors, buffers: Tensors, batch: Tensors) -> Tensors:
-        """What the task's evaluator needs, arrays whose first axis is the row."""
+        """The outputs for the task's evaluator, arrays whose first axis is the row."""

@@ -27,7 +27,7 @@ def new_slots(settings: OptimizerSettings, parameters: Tensors) -> Slots:
 
 
 def scalars(settings: OptimizerSettings, *, learning_rate: float, step: int) -> dict[str, float]:
-    """What :func:`update` needs besides arrays at step 1, 2, ... In 32 bit 1 - beta^step would lose half its digits."""
+    """The numbers that :func:`update` takes at step 1, 2, ... In 32 bit 1 - beta^step would lose half its digits."""
     if settings.name != "adamw":
         return {"rate": learning_rate}
     return {

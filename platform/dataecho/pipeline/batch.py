@@ -1,4 +1,4 @@
-"""What the feed delivers, and the pool its arrays come from."""
+"""The batches that a feed delivers, and the pool of their arrays."""
 
 from __future__ import annotations
 

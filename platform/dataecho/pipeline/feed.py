@@ -129,12 +129,12 @@ class Feed:
 
     @property
     def meter(self) -> Meter:
-        """What the workers did so far."""
+        """The work of the workers so far."""
         return self._executor.meter
 
     @cached_property
     def memory(self) -> Memory:
-        """What the input side will take, predicted from a few examples that are read for it. Ask before training."""
+        """The memory of the input side, predicted from a few examples that are read for it. Ask before training."""
         started = time.perf_counter()
         memory = self._memory(self._sizes())
         self.head_start = time.perf_counter() - started if self._fetches else 0.0
@@ -142,7 +142,7 @@ class Feed:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What a state must agree with."""
+        """The values that a state must agree with."""
         return {**self._cursor.identity, **self._identity}
 
     def state(self, num_batches: int) -> dict[str, Any]:

@@ -80,7 +80,7 @@ class Source(abc.ABC):
         """Short hexadecimal name of the data: a checkpoint is refused where it differs."""
 
     def name(self, shard: int, k: int) -> str:
-        """What a person finds this example by; used in errors and in the list of skipped examples."""
+        """The name by which a person finds this example; used in errors and in the list of skipped examples."""
         return f"example {k} of shard {shard}"
 
     @abc.abstractmethod

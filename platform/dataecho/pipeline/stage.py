@@ -64,7 +64,7 @@ def stage_names(stages: Sequence[Stage]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Broken:
-    """What stands for a record that could not be read, or an example that ``stage`` failed on, and why."""
+    """The stand-in for a record that could not be read, or an example that ``stage`` failed on, with the reason."""
 
     reason: str
     stage: str = READ

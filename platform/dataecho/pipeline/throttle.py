@@ -43,7 +43,7 @@ class Throttle(SettingGroup, key="pipeline.throttle"):
 
     @property
     def limits(self) -> dict[str, float]:
-        """What is limited, by name; empty where nothing is."""
+        """The limits, by name; empty where nothing is."""
         return {name: value for name, value in asdict(self).items() if value}
 
     def slow_down(self, source: Source) -> Source:

@@ -1,4 +1,4 @@
-"""What has been trained, counted exactly."""
+"""Exact counts of what has been trained."""
 
 from __future__ import annotations
 

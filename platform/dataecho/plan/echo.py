@@ -128,7 +128,7 @@ class Echo:
         return Taken(payload, repeat, num_repeats, lag, num_entered, entered)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a continuation needs: the ids in the buffer and how often each was used. Integers and int64 arrays."""
+        """The state of a continuation: the ids in the buffer and how often each was used. Integers and int64 arrays."""
         buffer = self._buffer if self._buffer is not None else np.empty(0, dtype=np.int64)
         pending = np.array([self._pending_row] if self._pending_copies else [], dtype=np.int64)
         live, where = np.unique(np.concatenate([buffer, pending]), return_inverse=True)

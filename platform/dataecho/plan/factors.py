@@ -57,7 +57,7 @@ class FactorHistory:
 
     @classmethod
     def recorded(cls, changes: Sequence[Change]) -> FactorHistory:
-        """What another run decided, to be replayed. ``changes`` begin with ordinal 0 and increase strictly."""
+        """The factors of another run, to be replayed. ``changes`` begin with ordinal 0 and increase strictly."""
         digest = hashlib.sha256(json.dumps([list(change) for change in changes]).encode()).hexdigest()
         return cls(changes, identity=f"history {digest[:12]}", is_open=False)
 
@@ -68,7 +68,7 @@ class FactorHistory:
 
     @property
     def identity(self) -> float | str:
-        """What a plan's state must agree with: the number, ``auto``, or the name of a recorded history."""
+        """The factor as a plan's state names it: the number, ``auto``, or the name of a recorded history."""
         return self._identity
 
     @property
@@ -102,8 +102,8 @@ class FactorHistory:
         return float(some.min()), float(some.max())
 
     def settle(self, first: int, num_uses: Callable[[], Ids]) -> Ids:
-        """What ``num_uses`` returns: the uses of entries from ordinal ``first`` on, as many as enter now. No change
-        comes in between, and none will concern them."""
+        """Call ``num_uses`` for the uses of entries from ordinal ``first`` on, as many as enter now. No change comes in
+        between, and none will concern them."""
         with self._lock:
             uses = num_uses()
             self._num_settled = max(self._num_settled, first + len(uses))

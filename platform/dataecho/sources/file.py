@@ -1,4 +1,4 @@
-"""What is known of a file, wherever it lies, and what it is to read one from front to back."""
+"""Facts about a file, local or remote, and the interface to read one from front to back."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CURES = {
 
 
 def cure_of(error: OSError, *, otherwise: str) -> str:
-    """What helps against ``error`` of an attempt to open, read or list a file."""
+    """The cure for ``error`` of an attempt to open, read or list a file."""
     return _CURES.get(error.errno or 0, otherwise)
 
 

@@ -1,4 +1,4 @@
-"""What was found in a shard when it was first read, kept as JSON beside the content's size and tag."""
+"""Indexes of shards, made when these are first read, and kept as JSON beside the content's size and tag."""
 
 from __future__ import annotations
 

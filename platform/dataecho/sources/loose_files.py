@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -38,7 +39,7 @@ class LooseFiles:
         return 0 if self._local else self._num_readers
 
     def name(self, k: int) -> str:
-        """What a person finds the file by."""
+        """The name by which a person finds the file."""
         return self._names[k]
 
     def read(self, k: int) -> bytes | Broken:
@@ -70,11 +71,14 @@ class LooseFiles:
 
 class LooseFileSource(Source):
     """One shard with one file per example, read in any order. A record has ``field`` (the bytes of the file) and
-    row k of every one of ``columns``; a file that cannot be read is broken. ``digest`` covers what the subclass says.
+    row k of every one of ``columns``, or what a subclass has in :meth:`fields`; a file that cannot be read is broken.
+    ``digest`` covers what the subclass says.
     """
 
-    def __init__(self, files: LooseFiles, *, field: str = "image", columns: Mapping[str, Column], digest: str) -> None:
-        self._files, self._field, self._columns, self._digest = files, field, columns, digest
+    def __init__(
+        self, files: LooseFiles, *, field: str = "image", columns: Mapping[str, Column] | None = None, digest: str
+    ) -> None:
+        self._files, self._field, self._columns, self._digest = files, field, columns or {}, digest
 
     @property
     def num_shards(self) -> int:
@@ -105,7 +109,11 @@ class LooseFileSource(Source):
         data = self._files.read(k)
         if isinstance(data, Broken):
             return data
-        return {self._field: data, **{name: column[k] for name, column in self._columns.items()}}
+        return {self._field: data, **self.fields(k, data)}
+
+    def fields(self, k: int, data: bytes) -> dict[str, Any]:
+        """The other fields of record ``k``, whose file has this content."""
+        return {name: column[k] for name, column in self._columns.items()}
 
 
 def require_files(folder: str, names: Sequence[str], *, key: str, of: str, where_to_get: str = "") -> None:

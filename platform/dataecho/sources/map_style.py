@@ -25,7 +25,7 @@ _FORMAT = 2  # of what is made of an example: another number where the same data
 
 @runtime_checkable
 class MapStyle(Protocol):
-    """What is asked of a dataset: ``len(dataset)`` and ``dataset[k]`` for k in 0..len - 1, the same whenever asked."""
+    """The interface of a dataset: ``len(dataset)`` and ``dataset[k]`` for k in 0..len - 1, the same whenever asked."""
 
     def __len__(self) -> int: ...
 

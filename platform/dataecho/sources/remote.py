@@ -258,5 +258,5 @@ class Stream(Iterator[bytes]):
 
 
 def _expanded_unless_there(pattern: str) -> Sequence[str]:
-    """What braces stand for, unless a local file has just this name."""
+    """The paths that braces stand for, unless a local file has just this name."""
     return [pattern] if os.path.exists(pattern) else expanded(pattern)

@@ -1,4 +1,4 @@
-"""What sources made of shards have in common: bringing shards here, their indexes, and reading where they lie."""
+"""The base of sources made of shards: bringing shards here, their indexes, and reading where they lie."""
 
 from __future__ import annotations
 
@@ -256,7 +256,7 @@ class ShardSource(Source, Generic[Index]):
 
     @abc.abstractmethod
     def _key(self, index: Index, k: int) -> str:
-        """What a person finds an example by."""
+        """The name by which a person finds an example."""
 
     @abc.abstractmethod
     def _records(self, shard: int, index: Index, file: ShardFile, ks: Sequence[int]) -> list[Example]:

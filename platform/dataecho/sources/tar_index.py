@@ -42,7 +42,7 @@ class TarIndex:
         return {field: (offset, size) for field, offset, size in rows if size >= 0}
 
     def as_json(self) -> dict[str, Any]:
-        """What :meth:`from_json` takes."""
+        """The index as :meth:`from_json` takes it."""
         return {
             "keys": [self.key(k) for k in range(len(self))],
             "fields": list(self.fields),

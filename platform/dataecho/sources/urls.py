@@ -1,4 +1,4 @@
-"""What can be said of a URL without opening it: how it is shown, what it is called, which URLs a pattern stands for."""
+"""URLs, without opening them: how one is shown, what it is called, which URLs a pattern stands for."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def in_order(urls: Iterable[str]) -> list[str]:
 
 
 def names_of(urls: Sequence[str]) -> list[str]:
-    """What the files of one source are called: their paths below the folder that all share, without host and query.
+    """The names of the files of one source: their paths below the folder that all share, without host and query.
     The same for a copy elsewhere, and with new credentials. Files of the same path are told apart by what of their
     queries is no secret, and by their place in the list."""
     paths = [local_path(url) if is_local(url) else unquote(urlsplit(url).path) for url in urls]
@@ -111,7 +111,7 @@ def _host(netloc: str) -> str:
 
 
 def _telling(query: str) -> str:
-    """What of a query may be printed."""
+    """The part of a query that may be printed."""
     pieces = (piece.partition("=") for piece in query.split("&"))
     return "&".join(f"{name}={value}" for name, _, value in pieces if value and is_telling(name, unquote(value)))
 

@@ -9,10 +9,9 @@ import numpy as np
 from dataecho.errors import require
 from dataecho.pipeline.source import Source
 from dataecho.report.progress_bar import Advance
-from dataecho.sources.index_store import user_cache_folder
 from dataecho_tasks.cifar10_resnet32.binary import FILES, SIDE, CifarBinarySource, as_record
 from dataecho_tasks.shared.images.drawing import Scenes
-from dataecho_tasks.shared.written_once import written_once
+from dataecho_tasks.shared.written_once import cache_folder, written_once
 
 _VERSION = 1  # of what is drawn: another number, another folder
 
@@ -29,7 +28,7 @@ def miniature(*, split: str, num_examples: int, seed: int = 0, cache_dir: str | 
     folder = written_once(
         f"{split}-{num_examples}-s{seed}",
         write,
-        root=(Path(cache_dir).expanduser() if cache_dir is not None else user_cache_folder()) / "cifar10",
+        root=cache_folder(cache_dir) / "cifar10",
         version=_VERSION,
         num_examples=num_examples,
         title=f"writing {split} examples",

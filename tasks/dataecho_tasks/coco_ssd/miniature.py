@@ -14,10 +14,9 @@ import cv2
 from dataecho.errors import require
 from dataecho.pipeline.source import Source
 from dataecho.report.progress_bar import Advance
-from dataecho.sources.index_store import user_cache_folder
 from dataecho_tasks.coco_ssd.drawing import DigitScenes
 from dataecho_tasks.coco_ssd.source import PARTS, CocoSource
-from dataecho_tasks.shared.written_once import written_once
+from dataecho_tasks.shared.written_once import cache_folder, written_once
 
 WIDTH, HEIGHT = 128, 96
 
@@ -38,7 +37,7 @@ def miniature(*, split: str, num_examples: int, seed: int = 0, cache_dir: str | 
     folder = written_once(
         f"{split}-{num_examples}-s{seed}",
         write,
-        root=(Path(cache_dir).expanduser() if cache_dir is not None else user_cache_folder()) / "coco",
+        root=cache_folder(cache_dir) / "coco",
         version=_VERSION,
         num_examples=num_examples,
         title=f"writing {split} scenes",

@@ -9,14 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dataecho.errors import DataError, SettingError, require
-from dataecho.pipeline.source import Source
-from dataecho.pipeline.stage import Broken, Chunk, Example
 from dataecho.report.progress_bar import progress_bar
 from dataecho.sources.file import MissingFile
-from dataecho.sources.loose_files import LooseFiles, require_files
+from dataecho.sources.loose_files import LooseFiles, LooseFileSource, require_files
 from dataecho.sources.options import LooseFileOptions, takes
 from dataecho.sources.remote import Remote, Stream
 from dataecho.sources.urls import is_local, shown_url
@@ -82,7 +79,7 @@ def coco(
         ) from error
 
 
-class CocoSource(Source):
+class CocoSource(LooseFileSource):
     """Records ``image`` (the bytes of a file), ``size`` int64 (height, width, as ``annotations`` say), ``boxes``
     float32 [m, 4] (corners in pixels), ``labels`` int64 [m] (1 to the number of classes) and ``crowd`` bool [m]; one
     shard, any order, sorted by the images' numbers.
@@ -94,7 +91,8 @@ class CocoSource(Source):
 
     ``num_images``: how many there must be in the file; None: any number. ``classes``: the names of the categories in
     the order of their labels; None: those of the file, by their numbers. Give it where one of several files lacks a
-    category, for its labels would not be those of the others.
+    category, for its labels would not be those of the others. The digest covers the images' names and sizes and their
+    objects; the images themselves are not looked at.
 
     ``orientation``: which picture the boxes are for where an image has an EXIF entry that turns it, and its annotated
     size fits both, the picture as it is turned and as it is stored: ``turned`` (None) or ``stored``. A line in the log
@@ -157,10 +155,10 @@ class CocoSource(Source):
         if is_local(images):
             require_files(images, found.names, key="images", of="the annotations", where_to_get=_GET)
         self._found = _usable(found, split, where)
-        self._files = LooseFiles(images, self._found.names, remote=remote, num_readers=reading.num_readers)
+        files = LooseFiles(images, self._found.names, remote=remote, num_readers=reading.num_readers)
+        super().__init__(files, digest=_digest(self._found, orientation))
         self._takes_stored = orientation == "stored"
         self._unclear = _Unclear(where, "stored" if self._takes_stored else "turned")
-        self._digest = _digest(self._found, orientation)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -172,39 +170,9 @@ class CocoSource(Source):
         """Of one image."""
         return int(self._found.counts.max())
 
-    @property
-    def num_shards(self) -> int:
-        return 1
-
-    def num_examples(self, shard: int) -> int:
-        return len(self._found.names)
-
-    @property
-    def random_access(self) -> bool:
-        return True
-
-    @property
-    def num_readers(self) -> int:
-        return self._files.num_readers
-
-    @property
-    def digest(self) -> str:
-        """Of the images' names and sizes and their objects; the images themselves are not looked at."""
-        return self._digest
-
-    def name(self, shard: int, k: int) -> str:
-        return self._files.name(k)
-
-    def read(self, shards: NDArray[np.int64], ks: NDArray[np.int64]) -> Chunk:
-        return [self._record(k) for k in ks.tolist()]
-
-    def _record(self, k: int) -> Example:
-        data = self._files.read(k)
-        if isinstance(data, Broken):
-            return data
+    def fields(self, k: int, data: bytes) -> dict[str, Any]:
         own = slice(int(self._found.starts[k]), int(self._found.starts[k + 1]))
         return {
-            "image": data,
             **({"stored": True} if self._is_stored(k, data) else {}),
             "size": self._found.sizes[k].copy(),
             "boxes": self._found.boxes[own].copy(),

@@ -10,6 +10,12 @@ from pathlib import Path
 from filelock import FileLock
 
 from dataecho.report.progress_bar import Advance, progress_bar
+from dataecho.sources.index_store import user_cache_folder
+
+
+def cache_folder(cache_dir: str | None) -> Path:
+    """The folder that ``cache_dir`` names; None: ``~/.cache/dataecho``, or where ``XDG_CACHE_HOME`` says."""
+    return Path(cache_dir).expanduser() if cache_dir is not None else user_cache_folder()
 
 
 def written_once(

@@ -1,4 +1,4 @@
-"""What was done and how long it took. Thread-safe sums; read them as differences between two moments."""
+"""Work done and the seconds it took. Thread-safe sums; read them as differences between two moments."""
 
 from __future__ import annotations
 

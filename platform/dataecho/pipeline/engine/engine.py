@@ -17,6 +17,7 @@ from dataecho.pipeline.engine.heap import keep_freed_memory
 from dataecho.pipeline.engine.job import Job
 from dataecho.pipeline.engine.pace import Pace
 from dataecho.pipeline.engine.piece import Piece
+from dataecho.pipeline.engine.pieces import drop_at_end
 from dataecho.pipeline.engine.workers import Workers
 from dataecho.pipeline.source import Source
 from dataecho.pipeline.storage.spill import Spill
@@ -86,10 +87,7 @@ class Engine(abc.ABC):
     def _let_go(self) -> None:
         """Give back what the pieces held; none of them runs any more."""
         for shard in self._board.shards_here():
-            try:
-                self._source.drop(shard)
-            except Exception as error:
-                _LOG.warning("The copy of shard %d could not be dropped: %s", shard, error)
+            drop_at_end(self._source, shard)
         self._workers.clear()
         self._spill.close()
 

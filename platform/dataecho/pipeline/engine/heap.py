@@ -1,4 +1,4 @@
-"""What the C library does with freed memory."""
+"""A setting of the C library: freed memory is kept."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,9 @@ from dataecho.plan.order import Ids
 if TYPE_CHECKING:
     from dataecho.pipeline.engine.board import Board
     from dataecho.pipeline.engine.workers import Workers
+
+
+_LOG = logging.getLogger(__name__)
 
 
 class PlanPiece(Piece):
@@ -115,10 +119,18 @@ class FetchPiece(Piece):
 
     def dismissed(self, board: Board, error: BaseException | None) -> None:
         if error is None:
-            self._source.drop(self._shard)
+            drop_at_end(self._source, self._shard)
 
     def __str__(self) -> str:
         return f"fetching shard {self._shard}" + ("" if self._has_place else ", for which there is no place yet")
+
+
+def drop_at_end(source: Source, shard: int) -> None:
+    """Let the copy of a shard go that nobody waits for any more. A failure is logged."""
+    try:
+        source.drop(shard)
+    except Exception as error:
+        _LOG.warning("The copy of shard %d could not be dropped: %s", shard, error)
 
 
 class DropPiece(Piece):

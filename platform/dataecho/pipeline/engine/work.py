@@ -1,4 +1,4 @@
-"""What is done to a few rows of a batch: the same in every thread and process, and without state but for the times."""
+"""The work on a few rows of a batch: the same in every thread and process, and without state but for the times."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ class Work:
         return [next(read) if record is None else record.use() for record in records]
 
     def _begin(self, rows: Rows, entries: Sequence[Entry] | None, times: Times) -> tuple[list[_Step], Chunk]:
-        """What is still to be done, and with what."""
+        """The steps that are left for some rows, and the chunk that these begin with."""
         if entries is None:
             return [*self._up(rows), *self._down(rows)], self.read(rows.epoch, rows.shard, rows.k, times)
         return self._down(rows), self._from_store(rows, entries, times)
