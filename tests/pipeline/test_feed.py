@@ -38,6 +38,7 @@ class Calls:
     def __init__(self, *, batched=False, slow=0.0):
         self.counts = Counter()
         self.batched, self.slow = batched, slow
+        self._lock = threading.Lock()  # threads share it, and += is no single step
 
     def stages(self):
         return (
@@ -46,17 +47,18 @@ class Calls:
             Stage("color", self._random("color"), random=True, batched=self.batched),
         )
 
-    def _num(self, value):
-        return len(value) if self.batched else 1
+    def _count(self, name, value):
+        with self._lock:
+            self.counts[name] += len(value) if self.batched else 1
 
     def _decode(self, record):
         time.sleep(self.slow)
-        self.counts["decode"] += self._num(record["x"])
+        self._count("decode", record["x"])
         return {"x": record["x"], "seen": record["x"] * 10}
 
     def _random(self, name):
         def stage(example, keys):
-            self.counts[name] += self._num(example["x"])
+            self._count(name, example["x"])
             number = draws.integers(keys, draw=0, high=1 << 30)
             return {**example, name: number}
 

@@ -136,7 +136,7 @@ def _predictions(run: TrainingRun, outcome: RunResult) -> list[Path]:
             paths[-1].write_text("\n".join([title, "", *in_words(shown)]), encoding="utf-8")
         return paths
     except Exception as error:
-        _LOG.warning("No picture of what the model predicts: %s: %s", type(error).__name__, error)
+        _LOG.warning("No picture of what the model predicts: %s: %s", type(error).__name__, str(error))
         return []
 
 

@@ -175,7 +175,7 @@ class MLflowTracker(Tracker):
                 final_tags={**now.final_tags, **masked(tags)},
             )
         except OSError as error:
-            logger.warning("%s cannot be written: %s", self._folder / FILE_NAME, error)
+            logger.warning("%s cannot be written: %s", self._folder / FILE_NAME, str(error))
         sender.finish(timeout=self._finish_timeout)
         self._release()
 
@@ -199,7 +199,7 @@ class MLflowTracker(Tracker):
         except ValueError as error:
             broken = run.folder / f"{FILE_NAME}.broken"
             os.replace(run.folder / FILE_NAME, broken)
-            logger.warning("%s. It is kept as %s; the whole run is sent to a new one.", error, broken)
+            logger.warning("%s. It is kept as %s; the whole run is sent to a new one.", str(error), broken)
             record = None
         self._uri, self._experiment = self._destination.of(record)
         return self._new_record(run) if record is None else self._continued(record)

@@ -63,7 +63,7 @@ class CheckpointStore:
             try:
                 return load_checkpoint(path)
             except SettingError as error:
-                log.warning("%s", error)
+                log.warning("%s", str(error))
                 damage = error
         if damage is not None:
             raise damage

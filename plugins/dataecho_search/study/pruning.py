@@ -68,7 +68,7 @@ class OptunaPruner(Pruner):
                 trial.report(signed(value, higher_is_better, trial), step=fresh_examples)
             return trial.should_prune()
         except Exception as error:
-            log.warning("The study cannot be reached, so this trial is not pruned: %s", error)
+            log.warning("The study cannot be reached, so this trial is not pruned: %s", str(error))
             self._silent = True
             return False
 

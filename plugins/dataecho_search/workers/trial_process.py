@@ -130,6 +130,8 @@ def _printing_to(path: Path) -> Any:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     keep_output_going()
-    yield
-    sys.stdout.flush()
-    sys.stderr.flush()
+    try:
+        yield
+    finally:  # also before an exit: whoever sees that the trial has ended may read the file
+        sys.stdout.flush()
+        sys.stderr.flush()

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from tests.pipeline.engine.fault_matrix import CELLS, FAULTS, STEPS, run_many
+from tests.pipeline.engine.fault_matrix import CELLS, FAULTS, STEPS, Cell, run_many
 
 NUM_CELLS = 40
 
@@ -19,6 +19,12 @@ def test_a_sample_of_the_matrix():
     quick = [cell for cell in cells if cell.fault != "hang"]
     draw = random.Random(seed)
     run_many([*draw.sample(quick, NUM_CELLS), *draw.sample(slow, 3)])
+
+
+def test_the_log_of_a_failed_drop_does_not_keep_the_source():
+    """Handlers keep records (pytest's does); an error among their arguments would keep all that it passed through."""
+    cells = [Cell("drop", "exception", executor, "shards over HTTP", "none") for executor in ("threads", "processes")]
+    run_many(cells * 3)
 
 
 @pytest.mark.parametrize("name", [*STEPS, *FAULTS])

@@ -130,7 +130,7 @@ def drop_at_end(source: Source, shard: int) -> None:
     try:
         source.drop(shard)
     except Exception as error:
-        _LOG.warning("The copy of shard %d could not be dropped: %s", shard, error)
+        _LOG.warning("The copy of shard %d could not be dropped: %s", shard, str(error))
 
 
 class DropPiece(Piece):
