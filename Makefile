@@ -16,7 +16,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help train test lint dashboard optuna-dashboard lock clean
+.PHONY: help train test lint docs dashboard optuna-dashboard lock clean
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
@@ -33,6 +33,10 @@ lint: .venv/.stamp-test  ## check style, the types of the core, and which layer 
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
+
+docs: .venv/.stamp-test  ## build the documentation into build/site; a broken link is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+	@echo 'Open build/site/index.html. To search it: python3 -m http.server --bind 127.0.0.1 --directory build/site'
 
 dashboard: .venv/.stamp-train  ## show the tracked runs in MLflow's page, on PORT (5000)
 	@exec $(BIN)/python -m dataecho.tracking.dashboard --project '$(CURDIR)' --port $(PORT)
@@ -99,7 +103,7 @@ lock:  ## write the three lock files from pyproject.toml
 	@build/lock/bin/python -m pip --disable-pip-version-check --quiet install uv==0.13.9
 	@{ echo '# Made by: make lock. No hash: the wheel differs by accelerator.'; $(EXTRAS) torch; } > requirements-torch.lock
 	@$(LOCK) pyproject.toml --extra torch --extra mlflow --extra search --no-emit-package torch --output-file requirements.lock
-	@$(EXTRAS) test tensorflow jax ray | $(LOCK) - --constraints requirements.lock --output-file requirements-test.lock
+	@$(EXTRAS) test docs tensorflow jax ray | $(LOCK) - --constraints requirements.lock --output-file requirements-test.lock
 
 clean:  ## remove .venv and the caches; the runs and their database stay
 	rm -rf .venv build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -1,5 +1,7 @@
 """What the README and docs tell a user to type works as it stands there."""
 
+import itertools
+import os
 import re
 import shlex
 import subprocess
@@ -49,6 +51,40 @@ def test_the_example_of_the_own_loop_runs():
     assert lines[0].startswith("torch.Size([64, 32, 32, 3]) fresh: ")
     fresh = [int(line.rsplit(" ", 1)[1]) for line in lines]
     assert 0 < sum(fresh) < 640  # echoed: not every row is fresh
+
+
+def test_the_example_of_the_guide_runs():
+    (code,) = re.findall(r"```python\n(.*?)```", (PROJECT / "docs/guides/own_loop.md").read_text(), flags=re.DOTALL)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240, check=True)
+    assert done.stdout.splitlines()[-1] == "1000 examples, each once"
+
+
+def test_the_site_builds_without_a_broken_link(tmp_path):
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "site/reference/api.html").read_text()
+    assert 'id="dataecho.pipeline.feed.Feed"' in page
+    assert not re.findall(r'(?:src|href)="https?://[^"]*\.(?:js|css|woff2?)', page)  # nothing is fetched
+
+
+#: Tables, code and links may be wider.
+WIDE = re.compile(r"^\s*\||^!\[|^\s*\[[^\]]*\]\([^)]*\)\.?$")
+
+#: Pages whose prose is at most 120 characters wide.
+NARROW = [
+    *(PROJECT / "docs").glob("index.md"),
+    *(PROJECT / "docs/concepts").glob("*.md"),
+    *(PROJECT / "docs/start").glob("*.md"),
+]
+
+
+@pytest.mark.parametrize("page", NARROW, ids=lambda page: page.name)
+def test_prose_is_at_most_120_characters_wide(page):
+    parts = page.read_text().split("```")
+    prose = itertools.chain.from_iterable(part.splitlines() for part in parts[::2])
+    assert [line for line in prose if len(line) > 120 and not WIDE.match(line)] == []
 
 
 @pytest.mark.parametrize(
