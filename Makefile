@@ -16,7 +16,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help train test lint docs dashboard optuna-dashboard lock clean
+.PHONY: help train quick test test-all lint docs dashboard optuna-dashboard lock clean
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
@@ -27,6 +27,19 @@ train: .venv/.stamp-train  ## train; by default seconds on a laptop, offline. AR
 
 test: lint  ## lint, then every test: what CI runs
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+# testmon keeps in .testmondata which test executes which function. The slowest tests, and those that only start other
+# programs, whose code it cannot see, are left to `make test`.
+QUICK := tests/conf tests/diagnose tests/pictures tests/pipeline tests/plan tests/report tests/sources tests/tracking \
+	tests/training tests/test_masking.py
+
+quick: lint  ## lint, types, and the tests of what changed since the last time, for at most 45 seconds
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --testmon -n $(WORKERS) --session-timeout 45 $(QUICK) || test $$? = 5
+
+test-all: test  ## all of that, then what is long by nature: hours, by hand
+	@$(BIN)/python -m tests.pipeline.engine.explorer --schedules 100000
+	@$(BIN)/python -m tests.pipeline.engine.explorer --faults
+	@$(BIN)/python -m tests.pipeline.engine.fault_matrix
 
 lint: .venv/.stamp-test  ## check style, the types of the core, and which layer imports which
 	@$(BIN)/ruff check
