@@ -77,6 +77,9 @@ NARROW = [
     *(PROJECT / "docs").glob("index.md"),
     *(PROJECT / "docs/concepts").glob("*.md"),
     *(PROJECT / "docs/start").glob("*.md"),
+    *(PROJECT / "docs/results").glob("[bh]e*.md"),
+    *(PROJECT / "docs/explanation").glob("[art]*.md"),
+    *(PROJECT / "docs/guides").glob("o*.md"),
 ]
 
 
