@@ -69,6 +69,16 @@ def test_the_site_builds_without_a_broken_link(tmp_path):
     assert not re.findall(r'(?:src|href)="https?://[^"]*\.(?:js|css|woff2?)', page)  # nothing is fetched
 
 
+def test_every_file_that_the_architecture_names_is_there():
+    """Paths are relative to the project, or to any folder of ``platform/dataecho``."""
+    text = (PROJECT / "docs/explanation/architecture.md").read_text()
+    names = set(re.findall(r"`((?:[a-z_]+/)*[a-z_]+(?:\.py|/))`", text))
+    assert len(names) > 30
+    library = PROJECT / "platform/dataecho"
+    there = {name for name in names if (PROJECT / name).exists() or any(library.rglob(name))}
+    assert sorted(names - there) == []
+
+
 #: Tables, code and links may be wider.
 WIDE = re.compile(r"^\s*\||^!\[|^\s*\[[^\]]*\]\([^)]*\)\.?$")
 
