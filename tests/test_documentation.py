@@ -1,11 +1,13 @@
 """What the README and docs tell a user to type works as it stands there."""
 
+import importlib.util
 import itertools
 import os
 import re
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -37,6 +39,36 @@ def test_every_command_line_composes(arguments):
     # A reader's own folder, and a reader's own devices, are not here.
     if node["mode"] == "train" and not any("/data/" in item or item == "accelerator=cuda" for item in arguments):
         compose_workload(node)
+
+
+def module_commands():
+    """Every ``python -m <module> ...`` of the pages: the module and the options that it is given."""
+    found = set()
+    for page in (*PROJECT.glob("*.md"), *(PROJECT / "docs").rglob("*.md"), PROJECT / "benchmarks/README.md"):
+        text = page.read_text().replace("\\\n", " ")
+        for module, rest in re.findall(r"python3? -m ([a-z_]+(?:\.[a-z_]+)*)((?: [^`\n#]*)?)", text):
+            found.add((module, tuple(sorted(set(re.findall(r"(?<!\S)--[a-z][a-z-]*", rest))))))
+    return sorted(found)
+
+
+@pytest.mark.parametrize(("module", "options"), module_commands(), ids=str)
+def test_every_module_that_a_page_runs_has_the_options_that_it_is_given(module, options):
+    """The benchmarks, the explorer and the fault matrix take too long to run here."""
+    spec = importlib.util.find_spec(module)
+    assert spec is not None
+    if module.startswith(("benchmarks.", "tests.")):
+        text = "".join(path.read_text() for path in Path(spec.origin).parent.glob("*.py"))
+        assert [option for option in options if f'"{option}"' not in text] == []
+
+
+def test_every_make_target_that_a_page_names_is_there():
+    targets = set(re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(), flags=re.MULTILINE))
+    pages = [*PROJECT.glob("*.md"), *(PROJECT / "docs").rglob("*.md")]
+    named = {
+        name for page in pages for name in re.findall(r"(?:^|`)make ([a-z-]+)", page.read_text(), flags=re.MULTILINE)
+    }
+    assert len(named) > 5
+    assert named <= targets
 
 
 def test_there_are_command_lines_to_check():
