@@ -98,6 +98,7 @@ def test_the_site_builds_without_a_broken_link(tmp_path):
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "site/reference/api.html").read_text()
     assert 'id="dataecho.pipeline.feed.Feed"' in page
+    assert "shuffle_buffer" in page and ":class:" not in page
     assert not re.findall(r'(?:src|href)="https?://[^"]*\.(?:js|css|woff2?)', page)  # nothing is fetched
 
 
