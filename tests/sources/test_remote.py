@@ -356,6 +356,23 @@ class TestList:
         assert remote.list("memory://list/*.tar") == ["memory:///list/a.tar", "memory:///list/b.tar"]
         assert remote.list(f"{server.folder}/?.tar") == [os.fspath(server.folder / name) for name in ("a.tar", "b.tar")]
 
+    @pytest.mark.parametrize("name", ["[späce] {1,2}", "what?", "a*b", "[!x]"])
+    def test_the_folders_that_are_there_stand_for_themselves(self, remote, tmp_path, monkeypatch, name):
+        folder = tmp_path / name / "{0..1}"
+        folder.mkdir(parents=True)
+        for file in ("train-0.tar", "train-1.tar", "train-[2].tar"):
+            (folder / file).touch()
+        both = [f"{folder}/train-0.tar", f"{folder}/train-1.tar"]
+        assert remote.list(f"{folder}/train-?.tar") == remote.list(f"{folder}/train-{{0..1}}.tar") == both
+        assert remote.list(f"{tmp_path / name}/*/train-[01].tar") == both
+        assert remote.list(f"{tmp_path / name}/**/train-[01].tar") == both
+        assert remote.list(f"file://{folder}/train-?.tar") == both
+        assert remote.list(f"{folder}/train-[2].tar") == [f"{folder}/train-[2].tar"]
+        monkeypatch.chdir(tmp_path)
+        assert remote.list(f"{name}/{{0..1}}/train-?.tar") == both
+        with pytest.raises(MissingFile, match="no file matches"):
+            remote.list(f"{folder}/eval-?.tar")
+
     def test_a_pattern_without_a_match_is_an_error(self, remote, server, tmp_path):
         for pattern in (f"{tmp_path}/*.none", f"{server.url}/*.none", "memory://nowhere/*.none"):
             with pytest.raises(MissingFile, match=r"none: no file matches"):

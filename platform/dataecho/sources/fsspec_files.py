@@ -82,7 +82,7 @@ class FsspecFiles(Files):
 
     def glob(self, pattern: str) -> list[str]:
         paths = _attempt(pattern, lambda: self._filesystem.glob(pattern))
-        return list(paths) if is_local(pattern) else [self._filesystem.unstrip_protocol(path) for path in paths]
+        return [self._filesystem.unstrip_protocol(path) for path in paths]
 
 
 class _Blocks(Body):

@@ -7,6 +7,7 @@ Tested with local paths, ``memory://``, ``http://`` and ``https://``, with ``s3:
 
 from __future__ import annotations
 
+import glob
 import os
 import threading
 from collections import Counter
@@ -29,6 +30,7 @@ from dataecho.sources.urls import (
     is_http,
     is_local,
     is_pattern,
+    local_path,
     protocol,
     shown_url,
     without_secrets,
@@ -128,10 +130,15 @@ class Remote:
         return in_order(urls)
 
     def _matching(self, pattern: str) -> Urls:
-        if not is_pattern(pattern) or os.path.exists(pattern):
+        folder, rest = _literal_folder(pattern)
+        if not is_pattern(rest):
             return [pattern]
-        files = self._of(pattern)
-        urls = self._retries.run(pattern, lambda: files.glob(pattern))
+        if is_local(pattern):
+            root = local_path(folder)
+            urls = [os.path.join(root, path) for path in glob.glob(rest, root_dir=root, recursive=True)]
+        else:
+            files = self._of(pattern)
+            urls = self._retries.run(pattern, lambda: files.glob(pattern))
         if not urls:
             raise MissingFile(f"{shown_url(pattern)}: no file matches. Check the folder and the pattern.")
         return urls
@@ -258,5 +265,19 @@ class Stream(Iterator[bytes]):
 
 
 def _expanded_unless_there(pattern: str) -> Sequence[str]:
-    """The paths that braces stand for, unless a local file has just this name."""
-    return [pattern] if os.path.exists(pattern) else expanded(pattern)
+    """The paths that braces stand for, except those in the names of folders and files that are there."""
+    folder, rest = _literal_folder(pattern)
+    return [folder + text for text in expanded(rest)]
+
+
+def _literal_folder(pattern: str) -> tuple[str, str]:
+    """The longest beginning of a local pattern that is there under just this name, and the rest. In it braces,
+    brackets and stars stand for themselves."""
+    if not is_local(pattern):
+        return "", pattern
+    if os.path.exists(local_path(pattern)):
+        return pattern, ""
+    end = pattern.rfind("/") + 1
+    while end and not os.path.isdir(local_path(pattern[:end])):
+        end = pattern.rfind("/", 0, end - 1) + 1
+    return pattern[:end], pattern[end:]

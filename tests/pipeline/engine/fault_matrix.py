@@ -131,9 +131,11 @@ class Trigger:
         if step != self.cell.step or (numbers and self.target not in numbers):
             return
         fault = self.cell.fault
-        if fault in ("interrupt", "killed process", "hang") and os.path.exists(self.marker):
-            return
-        Path(self.marker).touch()
+        try:
+            os.close(os.open(self.marker, os.O_CREAT | os.O_EXCL))
+        except FileExistsError:  # two workers can be at copies of one example
+            if fault in ("interrupt", "killed process", "hang"):
+                return
         if fault == "exception":
             raise RuntimeError("injected")
         if fault == "MemoryError":
