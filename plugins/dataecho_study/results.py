@@ -14,6 +14,7 @@ from dataecho.errors import DataError
 #: ``throttle_ratio`` is the R that was set.
 ECHO, FACTOR, BATCH_SIZE = "echo", "factor", "batch_size"
 SHUFFLE_BUFFER, THROTTLE_RATIO = "shuffle_buffer", "throttle_ratio"
+AXES = (ECHO, FACTOR, BATCH_SIZE, SHUFFLE_BUFFER, THROTTLE_RATIO)
 NO_ECHO = "none"
 
 _STRICT = ConfigDict(extra="forbid", ser_json_inf_nan="strings")
