@@ -6,6 +6,7 @@ import platform as machine
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
+from typing import Any
 
 from dataecho.build import build
 from dataecho.compose.checks import check_held_out, check_ranks, check_settings
@@ -95,7 +96,7 @@ def versions(backend: Backend) -> dict[str, str]:
 
 
 def _new_backend(settings: Settings, task: Task) -> Backend:
-    name = settings.backend.get("name")
+    name: Any = settings.backend.get("name")
     require(
         name in task.models,
         "backend",
