@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from optuna.pruners import BasePruner, NopPruner
 from dataecho.build import build
 from dataecho.errors import SettingError, require
 from dataecho.training.contracts import Task
-from dataecho_search.report.display import new_display
+from dataecho_search.report.display import SweepDisplay, new_display
 from dataecho_search.samplers import SamplerFactory
 from dataecho_search.space.cells import Cell, read_cells
 from dataecho_search.space.dimensions import at, describe
@@ -37,26 +38,53 @@ _FACTS = "sweep.json"
 _THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "PJRT_NPROC")
 
 
+@dataclass(frozen=True, kw_only=True)
+class HydraParts:
+    """Hydra's part of a sweep: what composes a trial's configuration, and the function that runs it. ``config``: that
+    of the multirun."""
+
+    context: Any
+    task_function: Any
+    config: Any
+
+
 def run_sweep(
     node: Node, arguments: Sequence[str], hydra_context: Any, task_function: Any, config: Any
 ) -> list[StudyResult]:
     """Run, join or continue the sweep. Raises :class:`SettingError` before anything is started for unusable settings,
     and ``SystemExit`` after a signal or where trials failed."""
-    silence_optuna()
-    configure_log(config.hydra.hydra_logging, config.hydra.verbose)
+    parts = HydraParts(context=hydra_context, task_function=task_function, config=config)
     settings = read_sweep_settings(node)
-    _refuse_launcher(config)
     parser = OverridesParser.create(config_loader=hydra_context.config_loader)
     cells, fixed = read_cells(settings.params, arguments, parser)
-    composed = {cell.name: _compose(cell, hydra_context, config) for cell in cells}
+    composed = compose(cells[0], parts)
+    is_search = settings.num_repeats > 1 or any(cell.space for cell in cells)
+    folder = _folder(settings, cells, fixed, config, composed, is_search=is_search)
+    return run_cells(settings, cells, parts, folder=folder, is_search=is_search)
+
+
+def run_cells(
+    settings: SweepSettings,
+    cells: Sequence[Cell],
+    hydra: HydraParts,
+    *,
+    folder: Path,
+    is_search: bool,
+    new_display: Callable[[str], SweepDisplay] = new_display,
+) -> list[StudyResult]:
+    """Run, join or continue the sweep of ``cells`` in ``folder``. ``new_display`` is given the configuration's
+    ``display``. Raises as :func:`run_sweep`."""
+    config = hydra.config
+    silence_optuna()
+    configure_log(config.hydra.hydra_logging, config.hydra.verbose)
+    _refuse_launcher(config)
+    composed = {cell.name: compose(cell, hydra) for cell in cells}
     first = next(iter(composed.values()))
     objectives = _objectives(settings, first)
     sampler = build(settings.sampler, SamplerFactory, key="hydra.sweeper.sampler")
     for cell in cells:
         sampler.check(cell.space, num_objectives=len(objectives))
     pruner = _pruner(settings, objectives)
-    is_search = settings.num_repeats > 1 or any(cell.space for cell in cells)
-    folder = _folder(settings, cells, fixed, config, first, is_search=is_search)
     seed_per_trial = is_search and "seed" in first and not any("seed" in cell.all_keys() for cell in cells)
     specs = [
         StudySpec(
@@ -99,7 +127,7 @@ def run_sweep(
         settings=settings,
         studies=studies,
         composed=composed,
-        shared=trial_process.pack_sweep(hydra_context, task_function, _with_folder(config, folder)),
+        shared=trial_process.pack_sweep(hydra.context, hydra.task_function, _with_folder(config, folder)),
         pruner=pruner,
         is_search=is_search,
         display=new_display(str(first.get("display", "auto"))),
@@ -123,10 +151,10 @@ def _refuse_launcher(config: Any) -> None:
     )
 
 
-def _compose(cell: Cell, hydra_context: Any, config: Any) -> Node:
+def compose(cell: Cell, hydra: HydraParts) -> Node:
     """Compose the configuration at the middle of a cell's space. Raises where Hydra refuses the overrides."""
     middle = {key: at(dimension, 0.5) for key, dimension in cell.space.items()}
-    composed = hydra_context.config_loader.load_sweep_config(config, [*cell.overrides, *cell.point(middle)])
+    composed = hydra.context.config_loader.load_sweep_config(hydra.config, [*cell.overrides, *cell.point(middle)])
     with open_dict(composed):
         del composed["hydra"]
     node = OmegaConf.to_container(composed, resolve=True)

@@ -1,0 +1,181 @@
+"""The definition of a study, ``conf/study/*.yaml``, checked; and its plan, which a run folder keeps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, final
+
+import optuna
+from optuna.pruners import BasePruner
+from optuna.trial import TrialState
+from pydantic import BaseModel, ConfigDict, Field
+
+from dataecho.errors import DataError, SettingError, refuse_unknown, require
+from dataecho.settings import Node, check_types
+from dataecho_study.claims import read_claims
+
+PLAN = "plan.json"
+Objective = Literal["fresh", "best"]
+
+
+class Scale(BaseModel):
+    """The extent of a study. ``num_seeds``: fresh seeds of each cell, where it is tuned once; ``cells``: instead of the
+    study's own."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    num_repeats: int = Field(ge=1)
+    num_trials: int = Field(ge=1)
+    num_seeds: int = Field(5, ge=1)
+    cells: list[Node] | None = None
+
+
+class Size(BaseModel):
+    """The study size of a task. ``echoes``: those that it has; ``settings``: overrides by key; ``tiny``: more of them
+    at that scale; ``space``: dimensions by key, in Hydra's syntax. The others are values for the cells of studies."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    echoes: list[str] = Field(min_length=1)
+    settings: Node
+    tiny: Node = {}
+    space: dict[str, str] = Field(min_length=1)
+    batch_sizes: list[int] = []
+    two_batch_sizes: list[int] = []
+    shuffle_buffers: list[int] = []
+
+
+class Definition(BaseModel):
+    """A study of one task. ``settings``: overrides of every run; ``tuned_once``: one search for each cell, then fresh
+    seeds of its winner, instead of a search for each repeat; ``winners_of``: a study whose winners are run with fresh
+    seeds, without a search of its own; ``stop_past``: a trial ends beyond so many times the best cost of its search,
+    None to let all go on; ``picture``: its axes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(min_length=1)
+    scale: str
+    scales: dict[str, Scale]
+    cells: list[Node] = Field(min_length=1)
+    claims: list[Node]
+    picture: Node
+    settings: Node = {}
+    objective: Objective = "fresh"
+    tuned_once: bool = False
+    winners_of: str | None = None
+    winners: str | None = None
+    stop_past: float | None = Field(2.0, gt=1)
+    size: Size
+
+    @property
+    def extent(self) -> Scale:
+        """The scale that was chosen."""
+        return self.scales[self.scale]
+
+    @property
+    def chosen_cells(self) -> list[Node]:
+        """The cells at this scale."""
+        return self.extent.cells or self.cells
+
+    @property
+    def run_settings(self) -> Node:
+        """Overrides of every run, by key."""
+        return {**_EVERY_RUN, **self.settings, **self.size.settings, **(self.size.tiny if self.scale == "tiny" else {})}
+
+
+#: Runs of seconds: no picture, no checkpoint before the end, the threads that costs in seconds are stated for.
+_EVERY_RUN = {"backend.compute_threads": 1, "pictures.num_examples": 0, "checkpoints.interval": 0}
+
+
+def read_definition(node: Mapping[str, Any], *, task: str) -> Definition:
+    """Check and return a study's definition. Raises :class:`SettingError` for the first mistake, claims included."""
+    values = dict(node)
+    refuse_unknown(values, Definition.model_fields, prefix="study.", values=values)
+    if not values.get("size"):
+        raise SettingError(
+            "task",
+            task,
+            allowed="a task with a study size, conf/study/size/<task>.yaml",
+            cure="Write one like conf/study/size/digits.yaml.",
+        )
+    for group, model in (("size", Size), ("scales", Scale)):
+        nodes = {group: values[group]} if group == "size" else values.get(group, {})
+        for name, inner in nodes.items():
+            key = f"study.{group}" if group == "size" else f"study.{group}.{name}"
+            refuse_unknown(inner, model.model_fields, prefix=f"{key}.", values=inner)
+            check_types(key, inner, model)
+    definition = Definition(**check_types("study", values, Definition))
+    require(
+        definition.scale in definition.scales,
+        "study.scale",
+        definition.scale,
+        allowed=", ".join(definition.scales),
+        cure="study.scale=small takes minutes, tiny seconds.",
+    )
+    read_claims(definition.claims)
+    return definition
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a study's folder says about itself, written before its first run. ``cells``: key and axes of each;
+    ``space``: tuned dimensions by key, as Optuna serializes them; ``num_trials``: that count, for each
+    repeat, 1 for fresh seeds; ``command``: without paths."""
+
+    name: str
+    task: str
+    backend: str
+    scale: str
+    metric: str
+    goal: Literal["min", "max"]
+    target: float
+    objective: Objective
+    is_tuned_once: bool
+    num_repeats: int
+    num_trials: int
+    cells: list[dict[str, Any]]
+    space: dict[str, Any]
+    claims: list[Node]
+    picture: Node
+    protocol: dict[str, Any]
+    command: str
+    machine: str
+
+    def save(self, folder: Path) -> None:
+        """Write it to ``folder``, unless it is there."""
+        text = json.dumps(asdict(self), indent=2) + "\n"
+        path = folder / PLAN
+        if path.exists() and path.read_text() == text:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        draft = path.with_suffix(".draft")
+        draft.write_text(text)
+        draft.replace(path)
+
+
+def read_plan(folder: Path) -> Plan:
+    """Return the plan in ``folder``. Raises :class:`DataError` where there is none."""
+    try:
+        return Plan(**json.loads((folder / PLAN).read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(
+            f"{folder} is no folder of a study: it has no usable {PLAN} ({error}). Name one that "
+            "`python train.py -m study=...` has written."
+        ) from None
+
+
+@final
+class PastBest(BasePruner):
+    """Ends a trial that has spent more than ``ratio`` times the fresh examples of its search's best: it cannot win.
+    For studies that minimise fresh examples, the unit of a trial's steps."""
+
+    def __init__(self, *, ratio: float) -> None:
+        self._ratio = ratio
+
+    def prune(self, study: optuna.study.Study, trial: optuna.trial.FrozenTrial) -> bool:
+        ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        best = min((other.value for other in ended if other.value is not None), default=float("inf"))
+        return trial.last_step is not None and trial.last_step > self._ratio * best

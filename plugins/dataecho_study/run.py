@@ -1,0 +1,309 @@
+"""Runs studies: reads their definitions, runs their sweeps, and writes their results.
+
+The folder of a study is that of its sweep, with ``plan.json`` and ``study.json`` beside the cells' folders. A study
+that is tuned once has its searches in the folder ``tuning``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+
+from dataecho.build import build
+from dataecho.errors import quoted, require
+from dataecho.masking import masked_text
+from dataecho.settings import Node
+from dataecho.training.contracts import Task
+from dataecho_search.report.display import NoSweepDisplay, SweepDisplay
+from dataecho_search.space.cells import Cell, read_cells
+from dataecho_search.space.dimensions import describe
+from dataecho_search.space.seeds import derive, digest
+from dataecho_search.study.studies import RESULT_NEUTRAL
+from dataecho_search.sweep.settings import SweepSettings, cores, read_sweep_settings
+from dataecho_search.sweep.start import HydraParts, compose, run_cells
+from dataecho_study.cells import StudyCell, expand
+from dataecho_study.gather import gather
+from dataecho_study.progress import StudyDisplay, Whole
+from dataecho_study.protocol import Definition, Plan, read_definition
+from dataecho_study.results import Study
+
+FILE_NAME = "study.json"
+_TUNING = "tuning"
+_PAST_BEST = "dataecho_study.protocol.PastBest"
+_NO_PRUNER = "optuna.pruners.NopPruner"
+#: Axes of cells, which only a study's YAML sets.
+_CELL_KEYS = ("echo", "factor", "task.batch_size", "task.shuffle_buffer", "echo.shuffle_buffer")
+#: Options of a command that name places.
+_PLACES = (
+    "hydra.sweep.dir=",
+    "hydra.sweeper.storage=",
+    "hydra.sweeper.name=",
+    "hydra/sweeper/pool",
+    "hydra.sweeper.pool",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Request:
+    """A command line, divided. ``study``: overrides of the study's definition; ``others``: of every run; ``hydra``:
+    those of Hydra's own node; ``tasks``: by name."""
+
+    study: list[str]
+    others: list[str]
+    hydra: list[str]
+    tasks: list[str]
+
+    def gives(self, key: str) -> bool:
+        return any(text.startswith(f"{key}=") for text in self.hydra)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """One study of one task, ready to run. ``cells``: to search, or with the settings of winners; ``tuning``: what
+    makes these settings first, where the study is tuned once."""
+
+    folder: Path
+    plan: Plan
+    settings: SweepSettings
+    cells: Sequence[Cell]
+    tuning: SweepSettings | None
+
+    @property
+    def title(self) -> str:
+        return f"{self.plan.name} {self.plan.task}"
+
+    @property
+    def num_planned(self) -> int:
+        first = 0 if self.tuning is None else self.tuning.num_trials
+        return len(self.cells) * (first + self.plan.num_repeats * self.plan.num_trials)
+
+
+def run_studies(arguments: Sequence[str], hydra_context: Any, task_function: Any, config: Any) -> list[Study]:
+    """Run or continue the studies of a command, one after the other, and return their results. All are checked before
+    the first one runs. Raises as :func:`dataecho_search.sweep.start.run_sweep`."""
+    hydra = HydraParts(context=hydra_context, task_function=task_function, config=config)
+    request = _read_request(arguments, hydra)
+    jobs = [_prepare(task, request, hydra) for task in request.tasks]
+    whole = Whole({job.title: job.num_planned for job in jobs})
+    return [_run(job, hydra, whole) for job in jobs]
+
+
+def write_results(folder: Path) -> Study:
+    """Gather the study in ``folder`` and write ``study.json``. Raises :class:`DataError` where there is none."""
+    study = gather(folder)
+    draft = (folder / FILE_NAME).with_suffix(".draft")
+    draft.write_text(study.to_json())
+    draft.replace(folder / FILE_NAME)
+    return study
+
+
+# ---- reading the command
+
+
+def _read_request(arguments: Sequence[str], hydra: HydraParts) -> _Request:
+    parser = OverridesParser.create(config_loader=hydra.context.config_loader)
+    study, others, tasks = [], [], []
+    for text in arguments:
+        (override,) = parser.parse_overrides([text])
+        key = override.get_key_element().lstrip("+~")
+        if key.partition(".")[0].partition("/")[0] == "study":
+            study.append(text)
+        elif key == "task":
+            tasks += (
+                [str(value) for value in override.sweep_iterator()]
+                if override.is_sweep_override()
+                else [str(override.value())]
+            )
+        else:
+            require(
+                key not in _CELL_KEYS and not override.is_discrete_sweep(),
+                key,
+                override.get_value_string(),
+                allowed="settings that all cells share, and intervals to search",
+                cure="The cells of a study are in its YAML, conf/study: change study.cells, or take sweep=paper.",
+            )
+            others.append(text)
+    given = [str(text) for text in hydra.config.hydra.overrides.hydra]
+    return _Request(study=study, others=others, hydra=given, tasks=tasks or _all_tasks(hydra))
+
+
+def _all_tasks(hydra: HydraParts) -> list[str]:
+    """The tasks that have a study size."""
+    return list(hydra.context.config_loader.get_group_options("study/size"))
+
+
+def _prepare(task: str, request: _Request, hydra: HydraParts) -> _Job:
+    loaded = hydra.context.config_loader.load_sweep_config(hydra.config, [*request.study, f"task={task}"])
+    node = OmegaConf.to_container(loaded.study, resolve=True)
+    assert isinstance(node, dict)
+    definition = read_definition({str(key): value for key, value in node.items()}, task=task)
+    settings = _sweep_settings(definition, request, loaded)
+    folder = _folder(definition, definition.name, task, request, settings)
+    batch_size = int(definition.run_settings.get("task.batch_size", loaded.task.batch_size))
+    study_cells = expand(definition.chosen_cells, definition.size.echoes, batch_size=batch_size)
+    cells = [_searched(cell, definition, request, hydra, task) for cell in study_cells]
+    composed = compose(cells[0], hydra)
+    workload = build(composed["task"], Task, key="task")
+    is_search = not definition.tuned_once and definition.winners_of is None
+    plan = Plan(
+        name=definition.name,
+        task=task,
+        backend=str(composed["backend"]["name"]),
+        scale=definition.scale,
+        metric=workload.metric,
+        goal="max" if workload.higher_is_better else "min",
+        target=workload.target,
+        objective=definition.objective,
+        is_tuned_once=not is_search,
+        num_repeats=settings.num_repeats if is_search else definition.extent.num_seeds,
+        num_trials=settings.num_trials if is_search else 1,
+        cells=[{"key": cell.key, "axes": dict(cell.axes)} for cell in study_cells],
+        space=json.loads(describe(cells[0].space)),
+        claims=definition.claims,
+        picture=definition.picture,
+        protocol=_protocol(definition, settings, composed),
+        command=_command(request, task),
+        machine=_machine(),
+    )
+    tuning = None
+    if not is_search:
+        if definition.tuned_once:
+            seed = derive(settings.seed, _TUNING)  # not the seeds of the runs that count
+            tuning = settings.model_copy(update={"num_repeats": 1, "seed": seed})
+        settings = settings.model_copy(
+            update={"num_trials": 1, "num_repeats": plan.num_repeats, "pruner": {"_target_": _NO_PRUNER}}
+        )
+    return _Job(folder=folder, plan=plan, settings=settings, cells=cells, tuning=tuning)
+
+
+def _sweep_settings(definition: Definition, request: _Request, loaded: Any) -> SweepSettings:
+    node = OmegaConf.to_container(loaded.hydra.sweeper, resolve=True)
+    assert isinstance(node, dict)
+    for name in ("num_repeats", "num_trials"):
+        if not request.gives(f"hydra.sweeper.{name}"):
+            node[name] = getattr(definition.extent, name)
+    if definition.objective == "best":
+        node["objective"] = "metric"
+    elif definition.stop_past is not None and node["pruner"].get("_target_") == _NO_PRUNER:
+        node["pruner"] = {"_target_": _PAST_BEST, "ratio": definition.stop_past}
+    return read_sweep_settings({str(key): value for key, value in node.items()})
+
+
+def _folder(definition: Definition, name: str, task: str, request: _Request, settings: SweepSettings) -> Path:
+    """The folder of the study ``name`` of this command: the same for the same command, which thereby continues."""
+    given = [text for text in request.hydra if text.startswith("hydra.sweep.dir=")]
+    parts = [name, task, definition.scale]
+    if given or settings.name is not None:
+        place = Path(given[-1].partition("=")[2]) if given else Path("runs/studies", str(settings.name))
+        return (place if len(request.tasks) == 1 else place / task).absolute()
+    different = sorted(text for text in request.others if not text.startswith(RESULT_NEUTRAL))
+    different += sorted(text for text in request.study if not text.startswith(("study=", "study.scale=")))
+    different += [
+        text for text in sorted(request.hydra) if text.startswith(("hydra.sweeper.num_", "hydra/sweeper/sampler"))
+    ]
+    if settings.seed:
+        parts.append(f"seed{settings.seed}")
+    if different:
+        parts.append(digest(*different, length=6))
+    return Path("runs/studies", "-".join(parts)).absolute()
+
+
+def _searched(cell: StudyCell, definition: Definition, request: _Request, hydra: HydraParts, task: str) -> Cell:
+    """The cell with its whole search space."""
+    settings = {**definition.run_settings, **cell.overrides}
+    arguments = [f"task={task}", *(f"{key}={_text(value)}" for key, value in settings.items()), *request.others]
+    parser = OverridesParser.create(config_loader=hydra.context.config_loader)
+    (searched,), _ = read_cells(definition.size.space, arguments, parser)
+    facts = {"task": task, **{axis: str(value) for axis, value in cell.axes.items()}}
+    return dataclasses.replace(searched, name=cell.key, facts=facts)
+
+
+def _text(value: Any) -> str:
+    return quoted(value) if isinstance(value, str) else json.dumps(value)
+
+
+def _protocol(definition: Definition, settings: SweepSettings, composed: Node) -> dict[str, Any]:
+    return {
+        "repeats": "fresh seeds of one tuning" if definition.tuned_once or definition.winners_of else "searches",
+        "winners_of": definition.winners_of,
+        "num_trials": settings.num_trials,
+        "num_repeats": settings.num_repeats,
+        "num_seeds": definition.extent.num_seeds,
+        "sampler": str(settings.sampler["_target_"]).rpartition(".")[2],
+        "seed": settings.seed,
+        "space": dict(definition.size.space),
+        "stop_past": definition.stop_past,
+        "budget": composed["budget"]["fresh"],
+        "eval_interval": composed["task"]["eval_interval"],
+        "batch_size": composed["task"]["batch_size"],
+        "shuffle_buffer": composed["task"]["shuffle_buffer"],
+        "parallel_trials": settings.num_parallel_trials,
+        "claims": definition.claims,
+        "picture": definition.picture,
+    }
+
+
+def _command(request: _Request, task: str) -> str:
+    """The command that makes the study again, without places."""
+    hydra = [text for text in request.hydra if not text.startswith((*_PLACES, "hydra.mode="))]
+    others = [text for text in request.others if not text.startswith("tracking")]
+    return masked_text(" ".join(["python train.py -m", *request.study, f"task={task}", *others, *hydra]))
+
+
+def _machine() -> str:
+    """Cores and processor."""
+    model = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        lines = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        model = lines[0].partition(":")[2].strip() if lines else model
+    return f"{cores()} cores, {model}"
+
+
+# ---- running
+
+
+def _run(job: _Job, hydra: HydraParts, whole: Whole) -> Study:
+    job.plan.save(job.folder)
+    try:
+        cells = job.cells
+        if job.tuning is not None:
+            cells = _tune(job, job.tuning, hydra, whole)
+        _sweep(job.settings, cells, job.folder, hydra, job.title, whole)
+    finally:
+        study = write_results(job.folder)
+    print(f"Results of {job.title}: {job.folder / FILE_NAME}")
+    return study
+
+
+def _sweep(
+    settings: SweepSettings, cells: Sequence[Cell], folder: Path, hydra: HydraParts, title: str, whole: Whole
+) -> None:
+    def display(kind: str) -> SweepDisplay:
+        return NoSweepDisplay() if kind == "none" else StudyDisplay(title, whole)
+
+    run_cells(settings, cells, hydra, folder=folder, is_search=True, new_display=display)
+
+
+def _tune(job: _Job, settings: SweepSettings, hydra: HydraParts, whole: Whole) -> list[Cell]:
+    """Search each cell once, and return the cells with the winners' settings."""
+    folder = job.folder / _TUNING
+    plan = dataclasses.replace(job.plan, is_tuned_once=False, num_repeats=1, num_trials=settings.num_trials)
+    plan.save(folder)
+    _sweep(settings, job.cells, folder, hydra, job.title, whole)
+    winners = {cell.key: cell.repeats[0].settings for cell in gather(folder).cells}
+    return [_with_settings(cell, winners[cell.name]) for cell in job.cells]
+
+
+def _with_settings(cell: Cell, settings: Mapping[str, Any]) -> Cell:
+    """The cell with fixed ``settings`` in place of its space."""
+    texts = tuple(f"{key}={_text(value)}" for key, value in settings.items())
+    return dataclasses.replace(cell, overrides=(*cell.overrides, *texts), space={})
