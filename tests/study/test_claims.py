@@ -1,9 +1,9 @@
 """Claims are read from plain nodes; a mistake is refused by its key."""
 
 import pytest
-from dataecho_study.claims import AtMost, Order, Stays, read_claims
 
 from dataecho.errors import SettingError
+from dataecho_study.claims import AtMost, Order, Stays, read_claims
 
 AT_MOST = {"kind": "at_most", "text": "echo saves", "cells": {"echo": ["batch"]}, "than": {"echo": "none"}}
 

@@ -5,9 +5,9 @@ import json
 import math
 
 import pytest
-from dataecho_study.results import Cell, Repeat, Study
 
 from dataecho.errors import DataError
+from dataecho_study.results import Cell, Repeat, Study
 
 
 def _repeat(**changes):

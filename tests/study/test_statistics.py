@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
+
 from dataecho_study.statistics import (
     NoComparison,
     RankComparison,
@@ -17,7 +19,6 @@ from dataecho_study.statistics import (
     p_few,
     p_most,
 )
-from scipy import stats
 
 INF = math.inf
 

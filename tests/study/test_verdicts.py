@@ -4,10 +4,10 @@ import math
 
 import numpy as np
 import pytest
+
 from dataecho_study.claims import read_claims
 from dataecho_study.results import Study
 from dataecho_study.verdicts import judge
-
 from tests.study.made import SCATTER, cell, repeat, study
 
 INF = math.inf
