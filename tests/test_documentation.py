@@ -16,15 +16,21 @@ from tests.support import PROJECT, config
 
 PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").rglob("*.md")), *(PROJECT / "conf").rglob("*.yaml")]
 
+#: The arguments of a command: in a line of code, or between backticks.
+COMMAND = (
+    r"(?:python train\.py|(?:^ *|`|-m )dataecho(?= +[^ \n]*=)|\$\{command:\})"
+    r"((?: +(?:'[^'\n]*'|[^\n`)'])*)?)(?=$|[\n`)])"
+)
+
 
 def commands():
-    """Every ``python train.py ...`` line of the pages that is no sweep and asks Hydra for nothing."""
+    """Every command of the pages that is no sweep, makes no project and asks Hydra for nothing."""
     found = set()
     for page in PAGES:
-        for line in re.findall(r"python train\.py(?:'[^'\n]*'|[^\n`)])*", page.read_text()):
+        for line in re.findall(COMMAND, page.read_text(), flags=re.MULTILINE):
             line = line.split("  ")[0]  # after two spaces the help says what a command does
-            arguments = shlex.split(line, comments=True)[2:]
-            if not {"-m", "--help", "--cfg", "--info"} & set(arguments) and not any(
+            arguments = shlex.split(line, comments=True)
+            if not {"-m", "--help", "--cfg", "--info", "--version", "--config-dir"} & set(arguments) and not any(
                 "<" in item or "[group" in item for item in arguments
             ):
                 found.add(tuple(arguments))

@@ -62,9 +62,10 @@ def folder(tmp_path_factory):
 
 
 def run(folder, *arguments):
-    environment = {**os.environ, "PYTHONPATH": str(folder), "PYTEST_ADDOPTS": ""}
     command = [sys.executable, *map(str, arguments)]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    return subprocess.run(
+        command, cwd=folder, env={**os.environ, "PYTEST_ADDOPTS": ""}, capture_output=True, text=True, timeout=300
+    )
 
 
 def test_every_block_with_code_names_its_file():

@@ -71,16 +71,16 @@ def written(project: Path) -> dict[Path, str]:
     return {**files, project / PAGE: _page(conf, files)}
 
 
-def help_text(project: Path, group: str | None = None) -> str:
-    """Modes, groups and settings, each with its sentence; of one ``group`` only, where it is named. Raises
-    :class:`SettingError` for an unknown one."""
+def help_text(conf: Path, group: str | None = None) -> str:
+    """Modes, groups and settings of the folder ``conf``, each with its sentence; of one ``group`` only, where it is
+    named. Raises :class:`SettingError` for an unknown one."""
     settings = declared_settings(Settings)
     if group is not None:
         refuse_unknown([group], [declared.name for declared in settings], values={group: ""})
     lines: list[str] = []
     for declared in settings:
         if group in (None, declared.name):
-            lines += _help_of(declared, read_options(project / "conf" / declared.name), whole=group is not None)
+            lines += _help_of(declared, read_options(conf / declared.name), whole=group is not None)
     return "\n".join(lines).strip("\n")
 
 
@@ -109,7 +109,7 @@ def _page(conf: Path, files: dict[Path, str]) -> str:
         "# Settings",
         "",
         "Written by `python -m dataecho.reference` from the declarations in the code. Every setting can be given on",
-        "the command line: `key=value`. `python train.py --help` lists the same, `--help optimizer` one group.",
+        "the command line: `key=value`. `dataecho --help` lists the same, `--help optimizer` one group.",
         "",
         "## Of every mode",
         "",

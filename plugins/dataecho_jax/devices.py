@@ -8,6 +8,7 @@ import os
 import jax
 
 from dataecho.errors import require
+from dataecho.invocation import command
 from dataecho.training.contracts import AcceleratorSettings
 
 DEVICES = ("auto", "cpu", "cuda", "tpu")
@@ -35,7 +36,7 @@ def find_device(settings: AcceleratorSettings) -> tuple[str, jax.Device]:
         "torchrun --nproc-per-node",
         started,
         allowed="1 with backend=jax, whose processes know nothing of each other",
-        cure="Start python train.py itself, or use backend=torch.",
+        cure=f"Start {command()} itself, or use backend=torch.",
     )
     present = {name: devices[0] for name in ("tpu", "cuda", "cpu") if (devices := _devices(name))}
     name = next(iter(present)) if settings.name == "auto" else settings.name

@@ -494,7 +494,7 @@ def test_a_server_that_hangs_stops_neither_training_nor_the_end(server, run, new
     assert seconds["finish"] < 0.5 + 2
     begin, end = warnings(caplog)
     assert "no answer within 0.3 seconds" in begin
-    assert f"python train.py mode=sync resume={run.folder}" in end
+    assert f"dataecho mode=sync resume={run.folder}" in end
     written = (run.folder / FILE_NAME).read_bytes()
     server.release()
     wait_until(lambda: not any(thread.name == "dataecho-mlflow" for thread in threading.enumerate()))

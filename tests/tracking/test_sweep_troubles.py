@@ -23,7 +23,7 @@ def test_a_deleted_experiment_is_told_once_for_a_sweep(uri, client, tmp_path, ca
     assert "the experiment 'echo' was deleted" in told and "mlflow experiments restore --experiment-id 1" in told
     left = unsent_warning(tmp_path / "sweep")
     assert left.startswith("MLflow did not get this sweep. Restore it")
-    assert left.endswith(f"Then send it: python train.py mode=sync resume={tmp_path / 'sweep'}")
+    assert left.endswith(f"Then send it: dataecho mode=sync resume={tmp_path / 'sweep'}")
     assert logging.getLogger("dataecho.tracking").level != logging.ERROR  # other troubles are told again afterwards
 
 
@@ -42,7 +42,7 @@ def test_an_outage_is_waited_for_once_and_not_by_every_trial(uri, client, tmp_pa
     parent = open_parent(dead, tmp_path / "sweep", "echo=batch,factor=2/1", {})
     assert waits(node, parent) == (1.0, 5.0) and waits(dead, parent) == (0.5, 0.5)
     left = unsent_warning(tmp_path / "sweep")
-    assert left.endswith(f"When it answers, send the rest: python train.py mode=sync resume={tmp_path / 'sweep'}")
+    assert left.endswith(f"When it answers, send the rest: dataecho mode=sync resume={tmp_path / 'sweep'}")
     run_trials(tmp_path / "out", dead, parent, (1.0,))
     for folder, expected in ((tmp_path / "out", (1.0, 5.0)), (tmp_path / "untracked", as_set)):
         (trial,) = folder.rglob("tracking.json") if folder.exists() else [folder / "tracking.json"]

@@ -303,7 +303,7 @@ def _device(settings: AcceleratorSettings) -> torch.device:
         "accelerator.devices",
         settings.devices,
         allowed="1 with backend=torch: one process drives one device",
-        cure=f"Start one for each: torchrun --nproc-per-node={settings.devices} train.py ...",
+        cure=f"Start one for each: torchrun --nproc-per-node={settings.devices} -m dataecho ...",
     )
     if name != "cuda":
         return torch.device(name)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dataecho.errors import SettingError, require
+from dataecho.invocation import command
 from dataecho.settings import Settings
 from dataecho.training.checkpoint import CheckpointStore, find_checkpoint, list_checkpoints, load_checkpoint
 from dataecho.training.spool import FILE_NAME as SPOOL
@@ -84,6 +85,6 @@ def chosen_checkpoint(settings: Settings) -> Path:
             "checkpoint",
             None,
             allowed="the path of a checkpoint, or of a run folder for its best one",
-            cure=f"For instance: python train.py mode={settings.mode} checkpoint=runs/mine",
+            cure=f"For instance: {command(f'mode={settings.mode}', 'checkpoint=runs/mine')}",
         )
     return find_checkpoint(Path(settings.checkpoint), best=True)

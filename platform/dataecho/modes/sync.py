@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dataecho.errors import SettingError, require
+from dataecho.invocation import command
 from dataecho.settings import Node, read_settings
 from dataecho.tracking.mlflow_tracker import send_later
 from dataecho.tracking.record import tracked_folders
@@ -19,7 +20,7 @@ def sync(config: Node) -> None:
         "resume",
         settings.resume,
         allowed="the path of a run folder, or of a folder with many",
-        cure="For instance: python train.py mode=sync resume=runs/mine",
+        cure=f"For instance: {command('mode=sync', 'resume=runs/mine')}",
     )
     folder, tracking = Path(str(settings.resume)), settings.tracking
     if "tracking_uri" not in tracking:

@@ -11,6 +11,7 @@ from typing import Any
 from rich.table import Table
 
 from dataecho.errors import SettingError, require
+from dataecho.invocation import command
 from dataecho.moved import current_name
 from dataecho.report.console import new_console
 from dataecho.report.curves import learning_curves
@@ -33,7 +34,7 @@ def compare_runs(patterns: Sequence[str], folder: Path) -> None:
         "runs",
         list(patterns),
         allowed="folders of finished runs, wildcards allowed",
-        cure="For instance: python train.py mode=report 'runs=[runs/*/*]'",
+        cure="For instance: " + command("mode=report", "'runs=[runs/*/*]'"),
     )
     tasks = {
         (current_name(summary["config"]["task"]["_target_"]), summary["config"]["task"]["target"])

@@ -21,6 +21,7 @@ from fsspec.asyn import sync
 from fsspec.implementations.http import HTTPFileSystem
 
 from dataecho.errors import DataError
+from dataecho.invocation import command
 from dataecho.sources.file import Body, Files, MissingFile, Stat
 from dataecho.sources.retry import TransientError
 from dataecho.sources.urls import shown_url, without_secrets
@@ -36,7 +37,7 @@ _NO_SUCH_RANGE = 416
 _CREDENTIALS = "Give credentials that may read it, in storage_options (headers or auth)."
 _TRUST = (
     "Check the URL and the server; to trust a certificate of your own, name the file of certificates in the "
-    "environment: SSL_CERT_FILE=/path/to/certificates.pem python train.py ..."
+    f"environment: SSL_CERT_FILE=/path/to/certificates.pem {command('...')}"
 )
 _SIGN_ANEW = (
     "Credentials in a URL, as a signature, may be over: write a new one into it, or give others in storage_options "

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from filelock import FileLock
 
 from dataecho.errors import SettingError, require
+from dataecho.places import checkout, project
 from dataecho.tracking.redact import without_credentials
 from dataecho.tracking.view import ensure_view
 
@@ -110,8 +111,8 @@ def sqlite_path(uri: str) -> Path | None:
 def dashboard(uri: str, *, experiment_id: str, run_id: str) -> str:
     """A command, or an address without credentials, that shows the run."""
     path, shown = sqlite_path(uri), without_credentials(uri)
-    if path is not None and path == Path.cwd() / "mlflow.db":
-        return "make dashboard"  # which opens this file
+    if path is not None and path == Path.cwd() / "mlflow.db" and Path.cwd() == project():  # which both open
+        return "make dashboard" if checkout() else "python -m dataecho.tracking.dashboard"
     if uri.startswith(("http://", "https://")):
         return f"{shown.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}" if run_id else shown
     return "databricks" if uri.startswith("databricks") else f"mlflow server --backend-store-uri {shlex.quote(shown)}"

@@ -1,4 +1,4 @@
-"""``make dashboard``: MLflow's page for the runs that ``train.py`` tracks, with their addresses."""
+"""``make dashboard``: MLflow's page for the runs that are tracked, with their addresses."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sqlite3
 import sys
 from pathlib import Path
 
+from dataecho.places import project
 from dataecho.tracking.connection import URI_VARIABLE, from_environment, sqlite_path
 from dataecho.tracking.redact import without_credentials
 from dataecho.tracking.view import KEY, TAG
@@ -41,8 +42,8 @@ def addresses(uri: str, *, page: str) -> list[str]:
 def main() -> None:
     """Show the store that ``MLFLOW_TRACKING_URI`` names, or the project's."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--project", type=Path, required=True)
-    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--project", type=Path, default=project(), help="the folder with mlflow.db")
+    parser.add_argument("--port", type=int, default=5000)
     given = parser.parse_args()
     uri = from_environment(URI_VARIABLE) or f"sqlite:///{given.project}/mlflow.db"
     if uri.startswith(("http://", "https://")):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import final
 
 from dataecho.errors import setting
+from dataecho.invocation import command
 from dataecho.tracking.connection import cure as cure_of
 from dataecho.tracking.delivery import Delivery, Stopped
 from dataecho.tracking.record import RecordFile
@@ -159,12 +160,11 @@ class Sender:
 
     def _warn_incomplete(self) -> None:
         logger.warning(
-            "MLflow did not get everything (%s). Nothing is lost: it is in %s. %sSend it later with: "
-            "python train.py mode=sync %s%s",
+            "MLflow did not get everything (%s). Nothing is lost: it is in %s. %sSend it later with: %s%s",
             self._outage.reason,
             self._folder,
             f"{self._outage.cure} " if self._outage.cure else "",
-            setting("resume", self._folder),
+            command("mode=sync", setting("resume", self._folder)),
             "" if without_credentials(self._uri) == self._uri else " tracking.tracking_uri=... (with your credentials)",
         )
 

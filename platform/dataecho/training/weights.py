@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from dataecho.errors import SettingError
+from dataecho.invocation import command
 from dataecho.training.checkpoint import load_checkpoint
 from dataecho.training.contracts import MODEL, Arrays
 
@@ -63,5 +64,5 @@ def _unreadable(path: Path, error: Exception) -> SettingError:
         "weights",
         str(path),
         allowed="a safetensors file of weights",
-        cure=f"python train.py mode=export checkpoint=<run folder> writes one ({error}).",
+        cure=f"{command('mode=export', 'checkpoint=<run folder>')} writes one ({error}).",
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dataecho.errors import quoted, setting
+from dataecho.invocation import command
 from dataecho.tracking.mlflow_tracker import MLflowTracker
 from dataecho.tracking.record import FILE_NAME as RECORD
 from dataecho.tracking.record import read_record
@@ -100,10 +101,10 @@ def finish_parent(
 
 def unsent_warning(sweep: Path) -> str:
     """Return how to send the sweep later where MLflow did not get all of it, else an empty text."""
-    command = f"python train.py mode=sync {setting('resume', sweep)}"
+    send = command("mode=sync", setting("resume", sweep))
     if not _cures:
-        return f"MLflow did not get all of this sweep. When it answers, send the rest: {command}" if _is_out else ""
-    return f"MLflow did not get this sweep. {' '.join(sorted(_cures))} Then send it: {command}"
+        return f"MLflow did not get all of this sweep. When it answers, send the rest: {send}" if _is_out else ""
+    return f"MLflow did not get this sweep. {' '.join(sorted(_cures))} Then send it: {send}"
 
 
 def is_complete(folder: Path) -> bool:

@@ -228,7 +228,7 @@ def _modules(composed: Any) -> dict[str, list[str]]:
     for node in composed:
         backend = backend_name(node)
         found = modules.setdefault(backend, {"dataecho_search.workers.preloaded": None})
-        if "task" not in node:  # a program other than train.py
+        if "task" not in node:  # a program other than dataecho
             continue
         found["dataecho.modes"] = None
         parts = [value for value in node.values() if isinstance(value, dict)]

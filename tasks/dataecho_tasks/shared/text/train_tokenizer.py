@@ -81,7 +81,7 @@ def main() -> None:
     from dataecho_tasks.shared.text.settings import task_node
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("overrides", nargs="+", help="as for train.py: the task, and where its data are")
+    parser.add_argument("overrides", nargs="+", help="as for dataecho: the task, and where its data are")
     parser.add_argument("--folder", type=Path, required=True, help="where the file is written")
     parser.add_argument("--num-tokens", type=int, default=32000)
     parser.add_argument("--num-bytes", type=int, default=200_000_000, help="of text that it is learnt from")

@@ -1,0 +1,122 @@
+"""The command line: ``dataecho``, ``python -m dataecho`` and ``python train.py``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from dataecho import __version__
+from dataecho.environment import prepare
+from dataecho.errors import DataError, SettingError
+from dataecho.invocation import command, remember_command
+from dataecho.places import configuration, project
+
+_HELP = {"--help", "-h"}
+
+
+def main() -> None:
+    """Compose the configuration of ``sys.argv`` and run it, or make a new project."""
+    prepare()
+    remember_command()
+    sys.argv[1:] = options_first(sys.argv[1:])
+    arguments = sys.argv[1:]
+    _import_from(arguments)
+    try:
+        if "--version" in arguments:
+            print(f"dataecho {__version__}")
+        elif len(arguments) == 2 and arguments[0] in _HELP and "=" not in arguments[1]:
+            print(_settings(arguments[1]))
+        else:
+            hydra.main(version_base="1.3", config_path=str(configuration()), config_name="config")(run_job)()
+    except SettingError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:  # before training begins, or for the second time
+        print("Interrupted.", file=sys.stderr)
+        sys.exit(130)
+
+
+def run_job(config: DictConfig) -> float | None:
+    """Run one configuration; returns its cost, for a sweep to minimise."""
+    from dataecho.modes import run_mode  # heavy imports, which --help and --cfg do not need
+    from dataecho.training.disk import EXIT_CODE, DiskFull
+    from dataecho.training.ranks import RankLost
+
+    job = HydraConfig.get()
+    in_sweep = job.mode == RunMode.MULTIRUN
+    folder = Path(job.runtime.output_dir) if in_sweep else None
+    try:
+        return run_mode(OmegaConf.to_container(config, resolve=True), folder=folder, project=project())
+    except (SettingError, DataError) as error:
+        if in_sweep:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except RankLost as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except DiskFull as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(EXIT_CODE)
+
+
+def options_first(arguments: Sequence[str]) -> list[str]:
+    """``arguments`` with options before overrides: Hydra's parser takes overrides in one place only."""
+    given, others = _options().parse_known_args(arguments)
+    with_value = [text for option, value in vars(given).items() if value is not None for text in (option, value)]
+    return [
+        *with_value,
+        *(text for text in others if text.startswith("-")),
+        *(text for text in others if not text.startswith("-")),
+    ]
+
+
+def _options() -> argparse.ArgumentParser:
+    """Hydra's options that take a value, each as its own destination."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, prog=command())
+    for long, short in (
+        ("--cfg", "-c"),
+        ("--config-dir", "-cd"),
+        ("--config-name", "-cn"),
+        ("--config-path", "-cp"),
+        ("--package", "-p"),
+    ):
+        parser.add_argument(long, short, dest=long)
+    parser.add_argument("--info", "-i", dest="--info", nargs="?", const="all")
+    parser.add_argument("--experimental-rerun", dest="--experimental-rerun")
+    return parser
+
+
+def _import_from(arguments: Sequence[str]) -> None:
+    """Let a ``_target_`` name modules of the current folder, and those beside the folder of ``--config-dir``.
+
+    They come last on the path, so that no file there hides a module of the standard library or of a package."""
+    folders = [Path.cwd()]
+    if "--config-dir" in arguments[:-1]:
+        folders.append(Path(arguments[arguments.index("--config-dir") + 1]).resolve().parent)
+    sys.path += [str(folder) for folder in folders if str(folder) not in sys.path]
+
+
+def _settings(group: str | None = None) -> str:
+    """Modes, groups and settings, for ``--help``."""
+    from dataecho.reference import help_text
+
+    return help_text(configuration(), group)
+
+
+def _settings_in_help() -> str:
+    """The list as part of Hydra's template, which Hydra resolves without ``--help``, too."""
+    return _settings().replace("$", "$$") if _HELP.intersection(sys.argv) else ""
+
+
+# Here, so that the trials of a sweep, which import this module for `run_job`, have them, too.
+OmegaConf.register_new_resolver("command", command, replace=True)
+OmegaConf.register_new_resolver("project", lambda: str(project()), replace=True)
+OmegaConf.register_new_resolver("settings", _settings_in_help, replace=True)
