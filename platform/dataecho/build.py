@@ -117,7 +117,9 @@ def _typed(target: Any, arguments: Node, *, key: str) -> Node:
     try:
         # A dataclass inherits fields whose annotations only its base's module can resolve.
         by_class = dataclasses.is_dataclass(target)
-        hints = get_type_hints(target if by_class or not isinstance(target, type) else target.__init__)
+        hints = get_type_hints(
+            target if by_class or not isinstance(target, type) else inspect.getattr_static(target, "__init__")
+        )
     except (NameError, TypeError):  # annotations that only a type checker can read; functions that can have none
         return arguments
     fields: dict[str, Any] = {name: (hints.get(name, Any), ...) for name in arguments}

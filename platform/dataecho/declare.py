@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
-from functools import cache
 from types import NoneType
 from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
@@ -119,10 +118,18 @@ class SettingGroup:
             declared.check(getattr(self, declared.name))
 
 
-@cache
 def declared_settings(group: type[SettingGroup]) -> tuple[Declared, ...]:
     """The settings of a group in the order of its fields. A field that holds a group needs no declaration: the first
     line of the group's docstring is its sentence. Other fields without a declaration are no settings."""
+    if group not in _declared:
+        _declared[group] = _read_declarations(group)
+    return _declared[group]
+
+
+_declared: dict[type[SettingGroup], tuple[Declared, ...]] = {}
+
+
+def _read_declarations(group: type[SettingGroup]) -> tuple[Declared, ...]:
     hints = get_type_hints(group)
     return tuple(
         replace(

@@ -133,8 +133,9 @@ def _page(conf: Path, files: dict[Path, str]) -> str:
             lines += _table(list(_all_declared(group).values()))
         else:
             lines += _option_tables(declared.name, options)
-    for source, options in (("one file per example", LooseFileOptions), ("shards", ShardOptions)):
-        lines += ["", f"## Sources of {source}", "", _SOURCES, "", *_table(list(_all_declared(options).values()))]
+    sources: dict[str, type[SettingGroup]] = {"one file per example": LooseFileOptions, "shards": ShardOptions}
+    for name, group in sources.items():
+        lines += ["", f"## Sources of {name}", "", _SOURCES, "", *_table(list(_all_declared(group).values()))]
     return "\n".join(lines).rstrip() + "\n"
 
 

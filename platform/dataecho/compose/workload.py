@@ -95,7 +95,7 @@ def versions(backend: Backend) -> dict[str, str]:
 
 
 def _new_backend(settings: Settings, task: Task) -> Backend:
-    name = settings.backend.get("name")
+    name: Any = settings.backend.get("name")
     require(
         name in task.models,
         "backend",
