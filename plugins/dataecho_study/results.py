@@ -16,6 +16,8 @@ ECHO, FACTOR, BATCH_SIZE = "echo", "factor", "batch_size"
 SHUFFLE_BUFFER, THROTTLE_RATIO = "shuffle_buffer", "throttle_ratio"
 AXES = (ECHO, FACTOR, BATCH_SIZE, SHUFFLE_BUFFER, THROTTLE_RATIO)
 NO_ECHO = "none"
+#: The key of a protocol from which a report knows how many epochs had entered.
+EXAMPLES_PER_EPOCH = "examples_per_epoch"
 
 _STRICT = ConfigDict(extra="forbid", ser_json_inf_nan="strings")
 

@@ -39,7 +39,7 @@ class FactorGroup:
     @property
     def label(self) -> str:
         """The shared axes in words."""
-        return _words(self.axes, list(self.axes)) or "all cells"
+        return words(self.axes) or "all cells"
 
     def up_to_ratio(self) -> list[float]:
         """Factors above 1 that are at most R."""
@@ -126,8 +126,13 @@ def difference(cell: Cell, other: Cell) -> str:
     """Two cells by the axes in which they differ: ``echo=batch factor=2 : echo=none``."""
     axes = [axis for axis in {**cell.axes, **other.axes} if cell.axes.get(axis) != other.axes.get(axis)]
     shared = [axis for axis in cell.axes if axis not in axes and axis not in (ECHO, FACTOR)]
-    where = _words(cell.axes, shared)
-    return f"{_words(cell.axes, axes)} : {_words(other.axes, axes)}" + (f" ({where})" if where else "")
+    where = words(cell.axes, shared)
+    return f"{words(cell.axes, axes)} : {words(other.axes, axes)}" + (f" ({where})" if where else "")
+
+
+def words(axes: Mapping[str, float | str], names: Sequence[str] | None = None) -> str:
+    """Axes, all or those of ``names``, as ``echo=batch factor=2``."""
+    return " ".join(f"{axis}={_shown(axes[axis])}" for axis in (axes if names is None else names) if axis in axes)
 
 
 def _named(selection: Selection) -> set[str]:
@@ -153,10 +158,6 @@ def _ratio(cells: Sequence[Cell]) -> float | None:
         return float(np.exp(np.mean(np.log(measured))))
     ratios = [cell.axes[THROTTLE_RATIO] for cell in cells if THROTTLE_RATIO in cell.axes]
     return float(ratios[0]) if ratios else None
-
-
-def _words(axes: Mapping[str, float | str], names: Sequence[str]) -> str:
-    return " ".join(f"{axis}={_shown(axes[axis])}" for axis in names if axis in axes)
 
 
 def _shown(value: float | str) -> str:

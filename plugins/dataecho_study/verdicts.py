@@ -283,7 +283,7 @@ def _within(what: str, found: Comparison, claim: Stays) -> _Part:
 
 
 def _ratio(value: float | None, words: str) -> str:
-    return "nothing: too few repeats" if value is None else words.format(value)
+    return "nothing: too few repeats reached the target" if value is None else words.format(value)
 
 
 def _fewest(number: int, level: float) -> str:

@@ -250,7 +250,7 @@ def test_the_smallest_effect_is_told_in_words():
     assert (
         found.smallest == f"a ratio of {math.exp(-2.306 * error):.3f} or less"
     )  # t of 8 degrees at 5 % / 2 comparisons
-    assert lone.findings[0].smallest == "nothing: too few repeats"
+    assert lone.findings[0].smallest == "nothing: too few repeats reached the target"
     assert lone.result == "consistent"
 
 
