@@ -45,7 +45,9 @@ def gather(folder: Path) -> Study:
     }
     cells = []
     for cell in plan.cells:
-        repeats = [_repeat(trials[cell["key"], number], number, plan, folder) for number in range(plan.num_repeats)]
+        repeats = [
+            _repeat(trials[cell["key"], number], number, cell, plan, folder) for number in range(plan.num_repeats)
+        ]
         cells.append(
             Cell(key=cell["key"], axes=cell["axes"], repeats=[repeat for repeat in repeats if repeat is not None])
         )
@@ -80,7 +82,7 @@ def _read_trials(folder: Path, plan: Plan) -> list[_Trial]:
     return found
 
 
-def _repeat(trials: Sequence[_Trial], number: int, plan: Plan, study: Path) -> Repeat | None:
+def _repeat(trials: Sequence[_Trial], number: int, cell: Mapping[str, Any], plan: Plan, study: Path) -> Repeat | None:
     """The repeat by its winner, None while trials are missing. A search without a winner is given its best value's
     settings, at an infinite cost. A fresh seed that diverges has missed the target."""
     counted = [trial for trial in trials if not trial.is_diverged][: plan.num_trials]
@@ -93,7 +95,7 @@ def _repeat(trials: Sequence[_Trial], number: int, plan: Plan, study: Path) -> R
     else:
         winner = min(candidates, key=lambda trial: sign * trial.best)
     settings = flatten(winner.summary["config"])
-    chosen = {key: settings.get(key) for key in plan.space}
+    chosen = {key: settings.get(key) for key in cell["space"]}
     ratio, entered = winner.summary.get("upstream_downstream_ratio"), winner.summary.get("entered_examples_to_target")
     return Repeat(
         number=number,
@@ -108,14 +110,14 @@ def _repeat(trials: Sequence[_Trial], number: int, plan: Plan, study: Path) -> R
         trials=len(counted),
         missed=sum(math.isinf(trial.fresh) for trial in counted),
         diverged=sum(trial.is_diverged for trial in trials),
-        border=_border(plan, chosen),
+        border=_border(cell["space"], chosen),
         run=winner.folder.relative_to(study).as_posix(),
     )
 
 
-def _border(plan: Plan, settings: Mapping[str, Any]) -> list[str]:
+def _border(space: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
     warnings = []
-    for key, dimension in plan.space.items():
+    for key, dimension in space.items():
         if side := border(dimension, settings.get(key)):
             low, high = dimension["attributes"]["low"], dimension["attributes"]["high"]
             warnings.append(f"{key}={settings[key]:.4g} lies at the {side} end of {low:g} to {high:g}")

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from dataecho.errors import DataError, SettingError, refuse_unknown, require
 from dataecho.settings import Node, check_types
 from dataecho_study.claims import read_claims
+from dataecho_study.results import BATCH_SIZE
 
 PLAN = "plan.json"
 Objective = Literal["fresh", "best"]
@@ -35,7 +36,9 @@ class Scale(BaseModel):
 
 class Size(BaseModel):
     """The study size of a task. ``echoes``: those that it has; ``settings``: overrides by key; ``tiny``: more of them
-    at that scale; ``space``: dimensions by key, in Hydra's syntax. The others are values for the cells of studies."""
+    at that scale, for every cell; ``of_batch_size``: more of them, dimensions of the space too, for cells of such a
+    batch size; ``space``: dimensions by key, in Hydra's syntax. The others are values for the cells of studies;
+    ``quick_buffer``: examples."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -43,16 +46,19 @@ class Size(BaseModel):
     settings: Node
     tiny: Node = {}
     space: dict[str, str] = Field(min_length=1)
-    batch_sizes: list[int] = []
-    two_batch_sizes: list[int] = []
-    shuffle_buffers: list[int] = []
+    of_batch_size: dict[int, Node] = {}
+    example_echo: str
+    batch_sizes: list[int] = Field(min_length=1)
+    two_batch_sizes: list[int] = Field(min_length=2, max_length=2)
+    shuffle_buffers: list[int] = Field(min_length=1)
+    quick_buffer: int = Field(ge=0)
 
 
 class Definition(BaseModel):
     """A study of one task. ``settings``: overrides of every run; ``tuned_once``: one search for each cell, then fresh
     seeds of its winner, instead of a search for each repeat; ``winners_of``: a study whose winners are run with fresh
-    seeds, without a search of its own; ``stop_past``: a trial ends beyond so many times the best cost of its search,
-    None to let all go on; ``picture``: its axes."""
+    seeds, without a search of its own; ``winners``: its folder, None for the usual one; ``stop_past``: a trial ends
+    beyond so many times the best cost of its search, None to let all go on; ``picture``: its axes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -80,10 +86,11 @@ class Definition(BaseModel):
         """The cells at this scale."""
         return self.extent.cells or self.cells
 
-    @property
-    def run_settings(self) -> Node:
-        """Overrides of every run, by key."""
-        return {**_EVERY_RUN, **self.settings, **self.size.settings, **(self.size.tiny if self.scale == "tiny" else {})}
+    def run_settings(self, axes: Mapping[str, float | str]) -> Node:
+        """Overrides, by key, of the runs of a cell at ``axes``."""
+        more = self.size.of_batch_size.get(int(axes.get(BATCH_SIZE, 0)), {})
+        tiny = self.size.tiny if self.scale == "tiny" else {}
+        return {**_EVERY_RUN, **self.size.settings, **more, **self.settings, **tiny}
 
 
 #: Runs of seconds: no picture, no checkpoint before the end, the threads that costs in seconds are stated for.
@@ -121,8 +128,8 @@ def read_definition(node: Mapping[str, Any], *, task: str) -> Definition:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a study's folder says about itself, written before its first run. ``cells``: key and axes of each;
-    ``space``: tuned dimensions by key, as Optuna serializes them; ``num_trials``: that count, for each
+    """What a study's folder says about itself, written before its first run. ``cells``: key and axes of each, and
+    the ``space`` of what is tuned, by key as Optuna serializes dimensions; ``num_trials``: that count, for each
     repeat, 1 for fresh seeds; ``command``: without paths."""
 
     name: str
@@ -137,7 +144,6 @@ class Plan:
     num_repeats: int
     num_trials: int
     cells: list[dict[str, Any]]
-    space: dict[str, Any]
     claims: list[Node]
     picture: Node
     protocol: dict[str, Any]

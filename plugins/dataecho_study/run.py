@@ -18,7 +18,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from dataecho.build import build
-from dataecho.errors import quoted, require
+from dataecho.errors import DataError, SettingError, quoted, require
 from dataecho.masking import masked_text
 from dataecho.settings import Node
 from dataecho.training.contracts import Task
@@ -33,10 +33,11 @@ from dataecho_study.cells import StudyCell, expand
 from dataecho_study.gather import gather
 from dataecho_study.progress import StudyDisplay, Whole
 from dataecho_study.protocol import Definition, Plan, read_definition
-from dataecho_study.results import Study
+from dataecho_study.results import THROTTLE_RATIO, Study
 
 FILE_NAME = "study.json"
 _TUNING = "tuning"
+_PLACE = "runs/studies"
 _PAST_BEST = "dataecho_study.protocol.PastBest"
 _NO_PRUNER = "optuna.pruners.NopPruner"
 #: Axes of cells, which only a study's YAML sets.
@@ -146,8 +147,8 @@ def _prepare(task: str, request: _Request, hydra: HydraParts) -> _Job:
     assert isinstance(node, dict)
     definition = read_definition({str(key): value for key, value in node.items()}, task=task)
     settings = _sweep_settings(definition, request, loaded)
-    folder = _folder(definition, definition.name, task, request, settings)
-    batch_size = int(definition.run_settings.get("task.batch_size", loaded.task.batch_size))
+    folder = _folder(definition, task, request, settings)
+    batch_size = int(definition.run_settings({}).get("task.batch_size", loaded.task.batch_size))
     study_cells = expand(definition.chosen_cells, definition.size.echoes, batch_size=batch_size)
     cells = [_searched(cell, definition, request, hydra, task) for cell in study_cells]
     composed = compose(cells[0], hydra)
@@ -165,8 +166,10 @@ def _prepare(task: str, request: _Request, hydra: HydraParts) -> _Job:
         is_tuned_once=not is_search,
         num_repeats=settings.num_repeats if is_search else definition.extent.num_seeds,
         num_trials=settings.num_trials if is_search else 1,
-        cells=[{"key": cell.key, "axes": dict(cell.axes)} for cell in study_cells],
-        space=json.loads(describe(cells[0].space)),
+        cells=[
+            {"key": cell.key, "axes": dict(cell.axes), "space": json.loads(describe(searched.space))}
+            for cell, searched in zip(study_cells, cells, strict=True)
+        ],
         claims=definition.claims,
         picture=definition.picture,
         protocol=_protocol(definition, settings, composed),
@@ -174,6 +177,9 @@ def _prepare(task: str, request: _Request, hydra: HydraParts) -> _Job:
         machine=_machine(),
     )
     tuning = None
+    if definition.winners_of is not None:
+        winners = _winners(study_cells, definition, task, request, settings)
+        cells = [_with_settings(cell, winners[cell.name]) for cell in cells]
     if not is_search:
         if definition.tuned_once:
             seed = derive(settings.seed, _TUNING)  # not the seeds of the runs that count
@@ -197,31 +203,69 @@ def _sweep_settings(definition: Definition, request: _Request, loaded: Any) -> S
     return read_sweep_settings({str(key): value for key, value in node.items()})
 
 
-def _folder(definition: Definition, name: str, task: str, request: _Request, settings: SweepSettings) -> Path:
-    """The folder of the study ``name`` of this command: the same for the same command, which thereby continues."""
-    given = [text for text in request.hydra if text.startswith("hydra.sweep.dir=")]
-    parts = [name, task, definition.scale]
+def _folder(definition: Definition, task: str, request: _Request, settings: SweepSettings) -> Path:
+    """The folder of the study: the same for the same command, which thereby continues."""
+    given = [text.partition("=")[2] for text in request.hydra if text.startswith("hydra.sweep.dir=")]
     if given or settings.name is not None:
-        place = Path(given[-1].partition("=")[2]) if given else Path("runs/studies", str(settings.name))
+        place = Path(given[-1]) if given else Path(_PLACE, str(settings.name))
         return (place if len(request.tasks) == 1 else place / task).absolute()
-    different = sorted(text for text in request.others if not text.startswith(RESULT_NEUTRAL))
-    different += sorted(text for text in request.study if not text.startswith(("study=", "study.scale=")))
-    different += [
-        text for text in sorted(request.hydra) if text.startswith(("hydra.sweeper.num_", "hydra/sweeper/sampler"))
-    ]
-    if settings.seed:
-        parts.append(f"seed{settings.seed}")
+    return _usual_folder(definition.name, definition, task, request, settings)
+
+
+def _usual_folder(name: str, definition: Definition, task: str, request: _Request, settings: SweepSettings) -> Path:
+    parts = [name, task, definition.scale, *([f"seed{settings.seed}"] if settings.seed else [])]
+    different = [text for text in request.others if not text.startswith(RESULT_NEUTRAL)]
+    different += [text for text in request.study if not text.startswith(("study=", "study.scale=", "study.winners="))]
+    different += [text for text in request.hydra if text.startswith(("hydra.sweeper.num_", "hydra/sweeper/sampler"))]
     if different:
-        parts.append(digest(*different, length=6))
-    return Path("runs/studies", "-".join(parts)).absolute()
+        parts.append(digest(*sorted(different), length=6))
+    return Path(_PLACE, "-".join(parts)).absolute()
+
+
+def _winners(
+    cells: Sequence[StudyCell], definition: Definition, task: str, request: _Request, settings: SweepSettings
+) -> dict[str, Mapping[str, Any]]:
+    """By cell, the settings of the best winner of the same cell in the study ``winners_of``, whatever its R. Raises
+    :class:`SettingError` where that study lacks one."""
+    name = str(definition.winners_of)
+    folder = (
+        Path(definition.winners) if definition.winners else _usual_folder(name, definition, task, request, settings)
+    )
+    try:
+        found = gather(folder)
+    except DataError as error:
+        raise _no_winners(name, task, folder, str(error)) from None
+    by_axes = {_without_ratio(cell.axes): cell for cell in found.cells}
+    winners: dict[str, Mapping[str, Any]] = {}
+    for cell in cells:
+        other = by_axes.get(_without_ratio(cell.axes))
+        if other is None or not other.repeats:
+            raise _no_winners(name, task, folder, f"It has no winner of {cell.key}.")
+        winners[cell.key] = min(other.repeats, key=lambda repeat: repeat.fresh).settings
+    return winners
+
+
+def _no_winners(name: str, task: str, folder: Path, problem: str) -> SettingError:
+    return SettingError(
+        "study.winners",
+        str(folder),
+        allowed=f"the folder of a study {name} of task {task} with all cells",
+        cure=f"Run it first, `python train.py -m study={name} task={task}` with the same options, or name its folder. "
+        f"{problem}",
+    )
+
+
+def _without_ratio(axes: Mapping[str, float | str]) -> frozenset[tuple[str, float | str]]:
+    return frozenset((axis, value) for axis, value in axes.items() if axis != THROTTLE_RATIO)
 
 
 def _searched(cell: StudyCell, definition: Definition, request: _Request, hydra: HydraParts, task: str) -> Cell:
     """The cell with its whole search space."""
-    settings = {**definition.run_settings, **cell.overrides}
+    settings, space = {**definition.run_settings(cell.axes), **cell.overrides}, definition.size.space
+    space = {key: str(settings.pop(key, text)) for key, text in space.items()}
     arguments = [f"task={task}", *(f"{key}={_text(value)}" for key, value in settings.items()), *request.others]
     parser = OverridesParser.create(config_loader=hydra.context.config_loader)
-    (searched,), _ = read_cells(definition.size.space, arguments, parser)
+    (searched,), _ = read_cells(space, arguments, parser)
     facts = {"task": task, **{axis: str(value) for axis, value in cell.axes.items()}}
     return dataclasses.replace(searched, name=cell.key, facts=facts)
 
