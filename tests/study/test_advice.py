@@ -3,9 +3,9 @@
 import dataclasses
 
 import pytest
+
 from dataecho_study.advice import EFFECTIVE, RATE, REST, trends
 from dataecho_study.statistics import Interval
-
 from tests.study.made import SCATTER, cell, study
 
 

@@ -6,10 +6,10 @@ import re
 
 import numpy as np
 import pytest
-from dataecho_study import paper
-from dataecho_study.figures import Picture, draw, time_model
 from PIL import Image
 
+from dataecho_study import paper
+from dataecho_study.figures import Picture, draw, time_model
 from tests.study.made import cell, study
 
 INF = math.inf

@@ -9,12 +9,12 @@ import re
 import socket
 
 import pytest
+
 from dataecho_study.claims import read_claims
 from dataecho_study.figures import Picture
 from dataecho_study.public import public
 from dataecho_study.report import Subject, duration, write_report
 from dataecho_study.results import EXAMPLES_PER_EPOCH, Study
-
 from tests.study.made import cell, repeat, study
 
 CLAIMS = read_claims(
