@@ -13,7 +13,7 @@ TORCH_INDEX ?=
 LOCK_ARGS ?=
 
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PIP := "$(BIN)/python" -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
 .PHONY: help train quick test test-all lint docs dashboard optuna-dashboard lock clean
@@ -23,10 +23,10 @@ help:  ## print this list
 	@echo '  Variables, explained at the top of the Makefile: ARGS LOCK_ARGS OPTUNA_PORT PORT PYTHON STORAGE TORCH_INDEX WORKERS'
 
 train: .venv/.stamp-train  ## train; by default seconds on a laptop, offline. ARGS="echo=batch factor=4" says what
-	@$(BIN)/python train.py $(ARGS)
+	@"$(BIN)/python" train.py $(ARGS)
 
 test: lint  ## lint, then every test: what CI runs
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+	@OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest -n $(WORKERS) --dist worksteal
 
 # testmon keeps in .testmondata which test executes which function. The slowest tests, and those that only start other
 # programs, whose code it cannot see, are left to `make test`.
@@ -34,28 +34,28 @@ QUICK := tests/conf tests/diagnose tests/pictures tests/pipeline tests/plan test
 	tests/training tests/test_masking.py
 
 quick: lint  ## lint, types, and the tests of what changed since the last time, for at most 40 seconds
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --testmon -n $(WORKERS) --session-timeout 40 $(QUICK) || case $$? in \
+	@OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest -q --testmon -n $(WORKERS) --session-timeout 40 $(QUICK) || case $$? in \
 		5) ;; \
 		2) echo 'More tests are affected than fit into 40 s. Go on with: make quick. Or run them all: make test' >&2; exit 2;; \
 		*) exit 1;; esac
 
 test-all: test  ## all of that, then what is long by nature: hours, by hand
-	@$(BIN)/python -m tests.pipeline.engine.explorer --schedules 100000
-	@$(BIN)/python -m tests.pipeline.engine.explorer --faults
-	@$(BIN)/python -m tests.pipeline.engine.fault_matrix
+	@"$(BIN)/python" -m tests.pipeline.engine.explorer --schedules 100000
+	@"$(BIN)/python" -m tests.pipeline.engine.explorer --faults
+	@"$(BIN)/python" -m tests.pipeline.engine.fault_matrix
 
 lint: .venv/.stamp-test  ## check style, the types of the core, and which layer imports which
-	@$(BIN)/ruff check
-	@$(BIN)/ruff format --check
-	@$(BIN)/mypy
-	@$(BIN)/lint-imports --no-logo
+	@"$(BIN)/ruff" check
+	@"$(BIN)/ruff" format --check
+	@"$(BIN)/mypy"
+	@"$(BIN)/lint-imports" --no-logo
 
 docs: .venv/.stamp-test  ## build the documentation into build/site; a broken link is an error
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+	@NO_MKDOCS_2_WARNING=1 "$(BIN)/python" -m mkdocs build
 	@echo 'Open build/site/index.html. To search it: python3 -m http.server --bind 127.0.0.1 --directory build/site'
 
 dashboard: .venv/.stamp-train  ## show the tracked runs in MLflow's page, on PORT (5000)
-	@exec $(BIN)/python -m dataecho.tracking.dashboard --project '$(CURDIR)' --port $(PORT)
+	@exec "$(BIN)/python" -m dataecho.tracking.dashboard --project '$(CURDIR)' --port $(PORT)
 
 optuna-dashboard: .venv/.stamp-train  ## show a sweep's studies in Optuna's page, on OPTUNA_PORT (8080). STORAGE=<sweep folder>
 	@storage='$(STORAGE)'; test -n "$$storage" || { echo 'No sweep was found in runs/. Allowed: a sweep folder, its' \
@@ -63,7 +63,7 @@ optuna-dashboard: .venv/.stamp-train  ## show a sweep's studies in Optuna's page
 	test ! -d "$$storage" || storage="$$storage/journal.log"; \
 	case "$$storage" in *://*) ;; *) test -f "$$storage" || { echo "STORAGE=$$storage is no file." >&2; exit 1; };; esac; \
 	echo 'The studies: http://127.0.0.1:$(OPTUNA_PORT), ready in a few seconds. Ctrl-C ends it.'; \
-	exec $(BIN)/optuna-dashboard --host 127.0.0.1 --port $(OPTUNA_PORT) "$$storage"
+	exec "$(BIN)/optuna-dashboard" --host 127.0.0.1 --port $(OPTUNA_PORT) "$$storage"
 
 # ---- the environment
 

@@ -1,6 +1,7 @@
 """What every test shares. The environment is set first: these variables are read when a library is imported."""
 
 import os
+import signal
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # xdist's workers share the cores
@@ -9,6 +10,10 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 # With it gcsfs asks by gRPC for the kind of a bucket, which an emulator does not know, and waits a minute.
 os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
 os.environ["XDG_CACHE_HOME"] = str(Path(__file__).resolve().parent.parent / "build" / "test-cache")
+
+# A shell starts what it runs in the background with Ctrl-C ignored; tests of Ctrl-C, and what they start, are not.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from collections.abc import Generator
 

@@ -106,9 +106,10 @@ def train(trained, batch, *, num_steps) -> float:
 
 def main(framework: str, folder: str) -> None:
     if framework == "torch":
+        from dataecho.backends.torch_backend import TORCH_FOLDER
         from dataecho.backends.torch_backend import TorchBackend as NewBackend
 
-        for compiled in (False, True):
+        for compiled in (False,) if " " in TORCH_FOLDER else (False, True):
             own = NewBackend(context(Own), compile=compiled, compute_threads=1)
             train(own, own_batch(), num_steps=NUM_STEPS_OF_OWN)
     else:

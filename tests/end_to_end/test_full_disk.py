@@ -42,7 +42,7 @@ def script():
     train = [str(PROJECT / "train.py"), *SETTINGS]
     run = shlex.join([sys.executable, *train])
     if CAN_MOUNT:
-        steps = ["mkdir disk", "mount -t tmpfs -o size=256k none disk", run, "mount -o remount,size=16m disk", run]
+        steps = ["mkdir disk", "mount -t tmpfs -o size=256k none disk", run, "mount -o remount,size=16m none disk", run]
     else:
         steps = ["mkdir disk", shlex.join([sys.executable, "-c", FULL_AFTER_ONE_CHECKPOINT, *train]), run]
     return "\n".join(step + ("; echo $? >> codes" if "train.py" in step else " || exit 1") for step in steps)

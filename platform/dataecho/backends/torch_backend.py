@@ -32,6 +32,7 @@ PRECISIONS = ("32", "bf16", "64")
 _WEIGHTS = "/weights"  # no field has this name
 _NOISE = "backend.torch.noise"
 
+TORCH_FOLDER = os.path.dirname(torch.__file__)
 _DEFAULT_THREADS = torch.get_num_threads()  # before a run of this process sets another number
 
 
@@ -71,6 +72,7 @@ class TorchBackend(Backend):
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         self._device = _device(context.accelerator)
         _check(context.accelerator, self._device, compute_threads=compute_threads, parallel=parallel, timeout=timeout)
+        _check_compiler(compile, self._device)
         torch.set_num_threads(compute_threads or _DEFAULT_THREADS)
         if self._device.type == "cuda":  # "32" means 32 bit: TF32 has 19
             torch.cuda.set_device(self._device)
@@ -315,6 +317,17 @@ def _device(settings: AcceleratorSettings) -> torch.device:
         cure="Start fewer processes, or use accelerator=cpu.",
     )
     return torch.device(name, local_rank())
+
+
+def _check_compiler(compile: bool, device: torch.device) -> None:
+    # On a CPU PyTorch's compiler writes its own folder into a command line without quotes.
+    require(
+        not compile or device.type != "cpu" or len(TORCH_FOLDER.split()) == 1,
+        "backend.compile",
+        compile,
+        allowed=f"false, where PyTorch is installed in a folder with a space in its name: {TORCH_FOLDER}",
+        cure="Use backend.compile=false, or make the environment in a folder whose name has no space.",
+    )
 
 
 def _check(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shlex
 import socket
 import sys
 import sysconfig
@@ -203,7 +204,7 @@ def _connect(ray: Any, address: str | None, environment: dict[str, str]) -> None
             socket.create_connection((host.strip("[]"), int(port)), timeout=_SECONDS_TO_CONNECT).close()
         ray.init(
             address=address or "local",  # Ray's own None would read RAY_ADDRESS first
-            runtime_env={"env_vars": environment},
+            runtime_env={"env_vars": environment, **_quoted_executable()},
             log_to_driver=False,  # trials print into their folders
             logging_level="ERROR",
             configure_logging=False,
@@ -216,6 +217,13 @@ def _connect(ray: Any, address: str | None, environment: dict[str, str]) -> None
             allowed="null (this machine alone), auto, <host>:<port> of the cluster's head",
             cure=f"Ray could not be reached: {error}",
         ) from error
+
+
+def _quoted_executable() -> dict[str, str]:
+    """Ray gives the path of each node's Python to a shell without quotes. Where it needs some, all nodes get this one's,
+    quoted."""
+    quoted = shlex.quote(sys.executable)
+    return {} if quoted == sys.executable else {"py_executable": quoted}
 
 
 def _import_path() -> list[str]:
