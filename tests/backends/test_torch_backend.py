@@ -228,7 +228,7 @@ def test_a_compiled_backend_evaluates_and_continues_with_weights_loaded_later():
 def test_the_compiler_is_refused_where_its_own_folder_has_a_space(monkeypatch):
     monkeypatch.setattr(torch_backend, "TORCH_FOLDER", "/my work/torch")
     with pytest.raises(
-        SettingError, match=r"backend\.compile=true cannot be used\. Allowed: false, .*: /my work/torch\. "
+        SettingError, match=r"backend\.compile=True cannot be used\. Allowed: false, .*: /my work/torch\. "
     ):
         backend(compile=True)
     backend(compile=False)

@@ -220,8 +220,8 @@ def _connect(ray: Any, address: str | None, environment: dict[str, str]) -> None
 
 
 def _quoted_executable() -> dict[str, str]:
-    """Ray gives the path of each node's Python to a shell without quotes. Where it needs some, all nodes get this one's,
-    quoted."""
+    """Ray gives the path of each node's Python to a shell without quotes. Where this one's needs quotes, all nodes get
+    it, quoted."""
     quoted = shlex.quote(sys.executable)
     return {} if quoted == sys.executable else {"py_executable": quoted}
 
