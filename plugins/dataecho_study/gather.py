@@ -13,6 +13,7 @@ from dataecho.report.summary import FILE_NAME as SUMMARY
 from dataecho.settings import flatten
 from dataecho.training.spool import read_spool
 from dataecho_search.study.results import border
+from dataecho_study.gap import read_training_value
 from dataecho_study.protocol import Plan, read_plan
 from dataecho_study.results import Cell, Repeat, Study
 
@@ -103,7 +104,7 @@ def _repeat(trials: Sequence[_Trial], number: int, cell: Mapping[str, Any], plan
         fresh=winner.fresh,
         seconds=_cost(winner.summary, "train_time_to_target"),
         best=winner.best,
-        train=None,
+        train=read_training_value(winner.folder, plan.metric),
         entered=None if entered is None else float(entered),
         ratio=None if ratio is None else float(ratio),
         settings=chosen,

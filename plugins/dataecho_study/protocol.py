@@ -58,7 +58,8 @@ class Definition(BaseModel):
     """A study of one task. ``settings``: overrides of every run; ``tuned_once``: one search for each cell, then fresh
     seeds of its winner, instead of a search for each repeat; ``winners_of``: a study whose winners are run with fresh
     seeds, without a search of its own; ``winners``: its folder, None for the usual one; ``stop_past``: a trial ends
-    beyond so many times the best cost of its search, None to let all go on; ``picture``: its axes."""
+    beyond so many times the best cost of its search, None to let all go on; ``training_examples``: evaluated at the end
+    of a run, for the gap to held-out values; ``picture``: its axes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -73,6 +74,7 @@ class Definition(BaseModel):
     tuned_once: bool = False
     winners_of: str | None = None
     winners: str | None = None
+    training_examples: int | None = Field(None, ge=1)
     stop_past: float | None = Field(2.0, gt=1)
     size: Size
 

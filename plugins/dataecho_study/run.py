@@ -39,6 +39,8 @@ FILE_NAME = "study.json"
 _TUNING = "tuning"
 _PLACE = "runs/studies"
 _PAST_BEST = "dataecho_study.protocol.PastBest"
+#: A hook, to be completed; the run fills in its task and budget.
+_TRAINING_VALUE = "{_target_:dataecho_study.gap.TrainingValue,of:marks,task:${task},budget:${budget.fresh}"
 _NO_PRUNER = "optuna.pruners.NopPruner"
 #: Axes of cells, which only a study's YAML sets.
 _CELL_KEYS = ("echo", "factor", "task.batch_size", "task.shuffle_buffer", "echo.shuffle_buffer")
@@ -263,7 +265,10 @@ def _searched(cell: StudyCell, definition: Definition, request: _Request, hydra:
     """The cell with its whole search space."""
     settings, space = {**definition.run_settings(cell.axes), **cell.overrides}, definition.size.space
     space = {key: str(settings.pop(key, text)) for key, text in space.items()}
-    arguments = [f"task={task}", *(f"{key}={_text(value)}" for key, value in settings.items()), *request.others]
+    arguments = [f"task={task}", *(f"{key}={_text(value)}" for key, value in settings.items())]
+    if definition.training_examples is not None:
+        arguments.append(f"hooks=[{_TRAINING_VALUE},num_examples:{definition.training_examples}}}]")
+    arguments += request.others
     parser = OverridesParser.create(config_loader=hydra.context.config_loader)
     (searched,), _ = read_cells(space, arguments, parser)
     facts = {"task": task, **{axis: str(value) for axis, value in cell.axes.items()}}

@@ -1,0 +1,76 @@
+"""A throttle relative to the step: the step is measured before the clock runs, and the limit then stays the same."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from dataecho.pipeline.feed import Feed
+from dataecho.pipeline.settings import PipelineSettings
+from dataecho.pipeline.source import Source
+from dataecho.pipeline.throttle import Throttle
+from dataecho.training.contracts import Backend, Task
+
+FILE_NAME = "throttle.json"
+_KEY = "step_time"
+_NUM_WARM_UP, _NUM_LEAST, _SECONDS = 3, 5, 1.0
+
+
+def fixed_throttle(
+    throttle: Throttle,
+    task: Task,
+    source: Source,
+    backend: Backend,
+    pipeline: PipelineSettings,
+    *,
+    folder: Path | None,
+) -> Throttle:
+    """``throttle`` with a limit of examples per second in place of its ratio; itself where it has no ratio. The time of
+    a step is the one that ``folder`` records, else it is measured on rank 0; the backend is left as it was."""
+    if throttle.ratio is None:
+        return throttle
+    batch_size = task.batch_size // backend.ranks.num_ranks
+    seconds = _recorded(folder)
+    if seconds is None:
+        seconds = _step_time(task, source, backend, batch_size, pipeline)
+    seconds = float(backend.ranks.from_first(str(seconds)))
+    return replace(throttle, examples_per_second=batch_size / (throttle.ratio * seconds))
+
+
+def record_throttle(throttle: Throttle, folder: Path, *, batch_size: int) -> None:
+    """Write the time of a step that a fixed throttle is relative to into the run's ``folder``."""
+    if throttle.ratio is not None and throttle.examples_per_second is not None:
+        seconds = batch_size / (throttle.ratio * throttle.examples_per_second)
+        (folder / FILE_NAME).write_text(json.dumps({_KEY: seconds}) + "\n")
+
+
+def _recorded(folder: Path | None) -> float | None:
+    path = None if folder is None else folder / FILE_NAME
+    if path is None or not path.exists():
+        return None
+    return float(json.loads(path.read_text())[_KEY])
+
+
+def _step_time(task: Task, source: Source, backend: Backend, batch_size: int, pipeline: PipelineSettings) -> float:
+    """Mean seconds of a step on one batch, with its copy to the device: as in the time model, the mean counts."""
+
+    def step() -> None:
+        backend.train_step(backend.put(batch), learning_rate=0.0)
+        backend.synchronize()
+
+    arrays, values = backend.state()
+    with Feed(source, task.stages(), batch_size=batch_size, shuffle_buffer=0, seed=0, settings=pipeline) as feed:
+        batch = next(feed)
+        feed.pause()
+        for _ in range(_NUM_WARM_UP):
+            step()
+        started, number = time.perf_counter(), 0
+        while number < _NUM_LEAST or time.perf_counter() - started < _SECONDS:
+            step()
+            number += 1
+        seconds = (time.perf_counter() - started) / number
+        batch.release()
+    backend.load_state(arrays, values)
+    return seconds
