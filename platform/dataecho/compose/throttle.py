@@ -54,23 +54,19 @@ def _recorded(folder: Path | None) -> float | None:
 
 
 def _step_time(task: Task, source: Source, backend: Backend, batch_size: int, pipeline: PipelineSettings) -> float:
-    """Mean seconds of a step on one batch, with its copy to the device: as in the time model, the mean counts."""
-
-    def step() -> None:
-        backend.train_step(backend.put(batch), learning_rate=0.0)
-        backend.synchronize()
-
+    """Mean seconds of a step with its copy to the device, while the workers prepare the next batches: as in a run."""
     arrays, values = backend.state()
+    seconds, number = 0.0, -_NUM_WARM_UP
+    begun = time.perf_counter()
     with Feed(source, task.stages(), batch_size=batch_size, shuffle_buffer=0, seed=0, settings=pipeline) as feed:
-        batch = next(feed)
-        feed.pause()
-        for _ in range(_NUM_WARM_UP):
-            step()
-        started, number = time.perf_counter(), 0
-        while number < _NUM_LEAST or time.perf_counter() - started < _SECONDS:
-            step()
+        while number < _NUM_LEAST or time.perf_counter() - begun < _SECONDS:
+            batch = next(feed)
+            started = time.perf_counter()
+            backend.train_step(backend.put(batch), learning_rate=0.0)
+            backend.synchronize()
+            batch.release()
             number += 1
-        seconds = (time.perf_counter() - started) / number
-        batch.release()
+            if number > 0:
+                seconds += time.perf_counter() - started
     backend.load_state(arrays, values)
-    return seconds
+    return seconds / number
