@@ -35,8 +35,14 @@ def fixed_throttle(
     seconds = _recorded(folder)
     if seconds is None:
         seconds = _step_time(task, source, backend, batch_size, pipeline)
-    seconds = float(backend.ranks.from_first(str(seconds)))
-    return replace(throttle, examples_per_second=batch_size / (throttle.ratio * seconds))
+        slow = _fixed(throttle, seconds, batch_size)  # threads that wake up for slow reads cost the step time, too
+        seconds = _step_time(task, slow.slow_down(source), backend, batch_size, pipeline)
+    return _fixed(throttle, float(backend.ranks.from_first(str(seconds))), batch_size)
+
+
+def _fixed(throttle: Throttle, step_seconds: float, batch_size: int) -> Throttle:
+    assert throttle.ratio is not None
+    return replace(throttle, examples_per_second=batch_size / (throttle.ratio * step_seconds))
 
 
 def record_throttle(throttle: Throttle, folder: Path, *, batch_size: int) -> None:
