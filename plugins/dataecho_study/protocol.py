@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from dataecho.errors import DataError, SettingError, refuse_unknown, require
 from dataecho.settings import Node, check_types
 from dataecho_study.claims import read_claims
+from dataecho_study.figures import Picture
 from dataecho_study.results import BATCH_SIZE
 
 PLAN = "plan.json"
@@ -125,7 +126,14 @@ def read_definition(node: Mapping[str, Any], *, task: str) -> Definition:
         cure="study.scale=small takes minutes, tiny seconds.",
     )
     read_claims(definition.claims)
+    read_picture(definition.picture)
     return definition
+
+
+def read_picture(node: Node) -> Picture:
+    """Check and return the axes of a study's picture. Raises :class:`SettingError`."""
+    refuse_unknown(node, Picture.model_fields, prefix="study.picture.", values=node)
+    return Picture(**check_types("study.picture", node, Picture))
 
 
 @dataclass(frozen=True, kw_only=True)
