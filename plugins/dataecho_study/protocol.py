@@ -14,6 +14,7 @@ from optuna.trial import TrialState
 from pydantic import BaseModel, ConfigDict, Field
 
 from dataecho.errors import DataError, SettingError, refuse_unknown, require
+from dataecho.invocation import command
 from dataecho.settings import Node, check_types
 from dataecho_study.claims import read_claims
 from dataecho_study.figures import Picture
@@ -179,7 +180,7 @@ def read_plan(folder: Path) -> Plan:
     except (OSError, ValueError, TypeError) as error:
         raise DataError(
             f"{folder} is no folder of a study: it has no usable {PLAN} ({error}). Name one that "
-            "`python train.py -m study=...` has written."
+            f"`{command('-m', 'study=...')}` has written."
         ) from None
 
 

@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 
 from dataecho.build import build
 from dataecho.errors import DataError, SettingError, quoted, require
+from dataecho.invocation import command
 from dataecho.masking import masked_text
 from dataecho.settings import Node
 from dataecho.training.contracts import Task
@@ -260,12 +261,12 @@ def _winners(
 
 
 def _no_winners(name: str, task: str, folder: Path, problem: str) -> SettingError:
+    first = command("-m", f"study={name}", f"task={task}")
     return SettingError(
         "study.winners",
         str(folder),
         allowed=f"the folder of a study {name} of task {task} with all cells",
-        cure=f"Run it first, `python train.py -m study={name} task={task}` with the same options, or name its folder. "
-        f"{problem}",
+        cure=f"Run it first with the same options, or name its folder: {first}. {problem}",
     )
 
 
@@ -314,7 +315,7 @@ def _command(request: _Request, task: str) -> str:
     """The command that makes the study again, without places."""
     hydra = [text for text in request.hydra if not text.startswith((*_PLACES, "hydra.mode="))]
     others = [text for text in request.others if not text.startswith("tracking")]
-    return masked_text(" ".join(["python train.py -m", *request.study, f"task={task}", *others, *hydra]))
+    return masked_text(command("-m", *request.study, f"task={task}", *others, *hydra))
 
 
 def _machine() -> str:
