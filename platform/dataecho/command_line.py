@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from dataecho import __version__
 from dataecho.environment import prepare
-from dataecho.errors import DataError, SettingError
+from dataecho.errors import DataError, SettingError, require
 from dataecho.invocation import command, remember_command
 from dataecho.places import configuration, project
 
@@ -53,6 +53,13 @@ def run_job(config: DictConfig) -> float | None:
     in_sweep = job.mode == RunMode.MULTIRUN
     folder = Path(job.runtime.output_dir) if in_sweep else None
     try:
+        require(
+            in_sweep or "study" not in config,
+            "study",
+            job.runtime.choices.get("study"),
+            allowed="studies as a multirun, of many runs",
+            cure="Add -m in front of it.",
+        )
         return run_mode(OmegaConf.to_container(config, resolve=True), folder=folder, project=project())
     except (SettingError, DataError) as error:
         if in_sweep:

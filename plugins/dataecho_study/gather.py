@@ -13,8 +13,9 @@ from dataecho.report.summary import FILE_NAME as SUMMARY
 from dataecho.settings import flatten
 from dataecho.training.spool import read_spool
 from dataecho_search.study.results import border
+from dataecho_study.gap import read_training_value
 from dataecho_study.protocol import Plan, read_plan
-from dataecho_study.results import Cell, Repeat, Study
+from dataecho_study.results import EXAMPLES_PER_EPOCH, Cell, Repeat, Study
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +68,14 @@ def gather(folder: Path) -> Study:
         versions=next((summary["versions"] for summary in summaries), {}),
         machine=plan.machine,
         seconds_total=sum(float(summary.get("wall_time") or 0.0) for summary in summaries),
-        protocol=plan.protocol,
+        protocol={**plan.protocol, **_epoch(summaries)},
     )
+
+
+def _epoch(summaries: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """The length of an epoch, where a run knows it."""
+    found = next((summary["dataset"].get("num_examples") for summary in summaries), None)
+    return {} if found is None else {EXAMPLES_PER_EPOCH: int(found)}
 
 
 def _read_trials(folder: Path, plan: Plan) -> list[_Trial]:
@@ -103,7 +110,7 @@ def _repeat(trials: Sequence[_Trial], number: int, cell: Mapping[str, Any], plan
         fresh=winner.fresh,
         seconds=_cost(winner.summary, "train_time_to_target"),
         best=winner.best,
-        train=None,
+        train=read_training_value(winner.folder, plan.metric),
         entered=None if entered is None else float(entered),
         ratio=None if ratio is None else float(ratio),
         settings=chosen,

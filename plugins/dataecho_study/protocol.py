@@ -14,8 +14,10 @@ from optuna.trial import TrialState
 from pydantic import BaseModel, ConfigDict, Field
 
 from dataecho.errors import DataError, SettingError, refuse_unknown, require
+from dataecho.invocation import command
 from dataecho.settings import Node, check_types
 from dataecho_study.claims import read_claims
+from dataecho_study.figures import Picture
 from dataecho_study.results import BATCH_SIZE
 
 PLAN = "plan.json"
@@ -58,7 +60,8 @@ class Definition(BaseModel):
     """A study of one task. ``settings``: overrides of every run; ``tuned_once``: one search for each cell, then fresh
     seeds of its winner, instead of a search for each repeat; ``winners_of``: a study whose winners are run with fresh
     seeds, without a search of its own; ``winners``: its folder, None for the usual one; ``stop_past``: a trial ends
-    beyond so many times the best cost of its search, None to let all go on; ``picture``: its axes."""
+    beyond so many times the best cost of its search, None to let all go on; ``training_examples``: evaluated at the end
+    of a run, for the gap to held-out values; ``picture``: its axes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -73,6 +76,7 @@ class Definition(BaseModel):
     tuned_once: bool = False
     winners_of: str | None = None
     winners: str | None = None
+    training_examples: int | None = Field(None, ge=1)
     stop_past: float | None = Field(2.0, gt=1)
     size: Size
 
@@ -123,7 +127,14 @@ def read_definition(node: Mapping[str, Any], *, task: str) -> Definition:
         cure="study.scale=small takes minutes, tiny seconds.",
     )
     read_claims(definition.claims)
+    read_picture(definition.picture)
     return definition
+
+
+def read_picture(node: Node) -> Picture:
+    """Check and return the axes of a study's picture. Raises :class:`SettingError`."""
+    refuse_unknown(node, Picture.model_fields, prefix="study.picture.", values=node)
+    return Picture(**check_types("study.picture", node, Picture))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +180,7 @@ def read_plan(folder: Path) -> Plan:
     except (OSError, ValueError, TypeError) as error:
         raise DataError(
             f"{folder} is no folder of a study: it has no usable {PLAN} ({error}). Name one that "
-            "`python train.py -m study=...` has written."
+            f"`{command('-m', 'study=...')}` has written."
         ) from None
 
 

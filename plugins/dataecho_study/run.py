@@ -1,6 +1,6 @@
 """Runs studies: reads their definitions, runs their sweeps, and writes their results.
 
-The folder of a study is that of its sweep, with ``plan.json`` and ``study.json`` beside the cells' folders. A study
+The folder of a study is that of its sweep, with ``plan.json`` and the report beside the cells' folders. A study
 that is tuned once has its searches in the folder ``tuning``.
 """
 
@@ -19,10 +19,12 @@ from omegaconf import OmegaConf
 
 from dataecho.build import build
 from dataecho.errors import DataError, SettingError, quoted, require
+from dataecho.invocation import command
 from dataecho.masking import masked_text
 from dataecho.settings import Node
 from dataecho.training.contracts import Task
 from dataecho_search.report.display import NoSweepDisplay, SweepDisplay
+from dataecho_search.report.mlflow_parents import finish_parent, report_folder
 from dataecho_search.space.cells import Cell, read_cells
 from dataecho_search.space.dimensions import describe
 from dataecho_search.space.seeds import derive, digest
@@ -30,15 +32,18 @@ from dataecho_search.study.studies import RESULT_NEUTRAL
 from dataecho_search.sweep.settings import SweepSettings, cores, read_sweep_settings
 from dataecho_search.sweep.start import HydraParts, compose, run_cells
 from dataecho_study.cells import StudyCell, expand
+from dataecho_study.claims import read_claims
 from dataecho_study.gather import gather
 from dataecho_study.progress import StudyDisplay, Whole
-from dataecho_study.protocol import Definition, Plan, read_definition
+from dataecho_study.protocol import Definition, Plan, read_definition, read_picture, read_plan
+from dataecho_study.report import Subject, write_report
 from dataecho_study.results import THROTTLE_RATIO, Study
 
-FILE_NAME = "study.json"
 _TUNING = "tuning"
 _PLACE = "runs/studies"
 _PAST_BEST = "dataecho_study.protocol.PastBest"
+#: A hook, to be completed; the run fills in its task and budget.
+_TRAINING_VALUE = "{_target_:dataecho_study.gap.TrainingValue,of:marks,task:${task},budget:${budget.fresh}"
 _NO_PRUNER = "optuna.pruners.NopPruner"
 #: Axes of cells, which only a study's YAML sets.
 _CELL_KEYS = ("echo", "factor", "task.batch_size", "task.shuffle_buffer", "echo.shuffle_buffer")
@@ -76,6 +81,7 @@ class _Job:
     settings: SweepSettings
     cells: Sequence[Cell]
     tuning: SweepSettings | None
+    tracking: Node
 
     @property
     def title(self) -> str:
@@ -94,16 +100,23 @@ def run_studies(arguments: Sequence[str], hydra_context: Any, task_function: Any
     request = _read_request(arguments, hydra)
     jobs = [_prepare(task, request, hydra) for task in request.tasks]
     whole = Whole({job.title: job.num_planned for job in jobs})
-    return [_run(job, hydra, whole) for job in jobs]
+    studies = [_run(job, hydra, whole) for job in jobs]
+    if len(jobs) > 1:
+        folder = Path(_PLACE, f"{jobs[0].plan.name}-{jobs[0].plan.scale}").absolute()
+        print(f"Report of all tasks: {write_results([job.folder for job in jobs], folder)[0]}")
+    return studies
 
 
-def write_results(folder: Path) -> Study:
-    """Gather the study in ``folder`` and write ``study.json``. Raises :class:`DataError` where there is none."""
-    study = gather(folder)
-    draft = (folder / FILE_NAME).with_suffix(".draft")
-    draft.write_text(study.to_json())
-    draft.replace(folder / FILE_NAME)
-    return study
+def write_results(folders: Sequence[Path], into: Path) -> list[Path]:
+    """Gather the studies in ``folders`` and write one report of all of them ``into`` a folder: the page, the pictures
+    and the data. Returns their paths. Raises :class:`DataError` for a folder that is no study's."""
+    subjects = []
+    for folder in folders:
+        plan = read_plan(folder)
+        subjects.append(
+            Subject(study=gather(folder), claims=read_claims(plan.claims), picture=read_picture(plan.picture))
+        )
+    return write_report(into, subjects)
 
 
 # ---- reading the command
@@ -187,7 +200,9 @@ def _prepare(task: str, request: _Request, hydra: HydraParts) -> _Job:
         settings = settings.model_copy(
             update={"num_trials": 1, "num_repeats": plan.num_repeats, "pruner": {"_target_": _NO_PRUNER}}
         )
-    return _Job(folder=folder, plan=plan, settings=settings, cells=cells, tuning=tuning)
+    return _Job(
+        folder=folder, plan=plan, settings=settings, cells=cells, tuning=tuning, tracking=composed.get("tracking", {})
+    )
 
 
 def _sweep_settings(definition: Definition, request: _Request, loaded: Any) -> SweepSettings:
@@ -246,12 +261,12 @@ def _winners(
 
 
 def _no_winners(name: str, task: str, folder: Path, problem: str) -> SettingError:
+    first = command("-m", f"study={name}", f"task={task}")
     return SettingError(
         "study.winners",
         str(folder),
         allowed=f"the folder of a study {name} of task {task} with all cells",
-        cure=f"Run it first, `python train.py -m study={name} task={task}` with the same options, or name its folder. "
-        f"{problem}",
+        cure=f"Run it first with the same options, or name its folder: {first}. {problem}",
     )
 
 
@@ -263,7 +278,10 @@ def _searched(cell: StudyCell, definition: Definition, request: _Request, hydra:
     """The cell with its whole search space."""
     settings, space = {**definition.run_settings(cell.axes), **cell.overrides}, definition.size.space
     space = {key: str(settings.pop(key, text)) for key, text in space.items()}
-    arguments = [f"task={task}", *(f"{key}={_text(value)}" for key, value in settings.items()), *request.others]
+    arguments = [f"task={task}", *(f"{key}={_text(value)}" for key, value in settings.items())]
+    if definition.training_examples is not None:
+        arguments.append(f"hooks=[{_TRAINING_VALUE},num_examples:{definition.training_examples}}}]")
+    arguments += request.others
     parser = OverridesParser.create(config_loader=hydra.context.config_loader)
     (searched,), _ = read_cells(space, arguments, parser)
     facts = {"task": task, **{axis: str(value) for axis, value in cell.axes.items()}}
@@ -290,8 +308,6 @@ def _protocol(definition: Definition, settings: SweepSettings, composed: Node) -
         "batch_size": composed["task"]["batch_size"],
         "shuffle_buffer": composed["task"]["shuffle_buffer"],
         "parallel_trials": settings.num_parallel_trials,
-        "claims": definition.claims,
-        "picture": definition.picture,
     }
 
 
@@ -299,7 +315,7 @@ def _command(request: _Request, task: str) -> str:
     """The command that makes the study again, without places."""
     hydra = [text for text in request.hydra if not text.startswith((*_PLACES, "hydra.mode="))]
     others = [text for text in request.others if not text.startswith("tracking")]
-    return masked_text(" ".join(["python train.py -m", *request.study, f"task={task}", *others, *hydra]))
+    return masked_text(command("-m", *request.study, f"task={task}", *others, *hydra))
 
 
 def _machine() -> str:
@@ -316,6 +332,7 @@ def _machine() -> str:
 
 
 def _run(job: _Job, hydra: HydraParts, whole: Whole) -> Study:
+    """Run one study; its report is written however the run ends."""
     job.plan.save(job.folder)
     try:
         cells = job.cells
@@ -323,9 +340,11 @@ def _run(job: _Job, hydra: HydraParts, whole: Whole) -> Study:
             cells = _tune(job, job.tuning, hydra, whole)
         _sweep(job.settings, cells, job.folder, hydra, job.title, whole)
     finally:
-        study = write_results(job.folder)
-    print(f"Results of {job.title}: {job.folder / FILE_NAME}")
-    return study
+        files = write_results([job.folder], job.folder)
+        # The sweep has ended its parent run in MLflow, which a study's report belongs to.
+        finish_parent(job.tracking, report_folder(job.folder), artifacts=files, tags={})
+    print(f"Report of {job.title}: {files[0]}")
+    return gather(job.folder)
 
 
 def _sweep(

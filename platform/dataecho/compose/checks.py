@@ -60,6 +60,14 @@ def check_settings(settings: Settings, task: Task, schedule: Schedule) -> None:
         allowed=f"at least one batch, {task.batch_size} fresh examples",
         cure="Evaluate less often or use a smaller task.batch_size.",
     )
+    throttle = settings.pipeline.throttle
+    require(
+        throttle.ratio is None or throttle.examples_per_second is None,
+        "pipeline.throttle.ratio",
+        throttle.ratio,
+        allowed="nothing together with pipeline.throttle.examples_per_second",
+        cure="Leave one of them out: the ratio becomes a limit of examples per second.",
+    )
     budget = settings.budget
     require(
         budget.fresh is None or budget.fresh >= task.batch_size,

@@ -15,6 +15,7 @@ from typing import Any
 from dataecho.build import build
 from dataecho.compose.factor import echo_of, factor_control, factor_name, new_factors
 from dataecho.compose.run_folder import resume_state, run_folder
+from dataecho.compose.throttle import record_throttle
 from dataecho.compose.workload import Workload, compose_workload
 from dataecho.declare import declared_settings
 from dataecho.environment import git_revision
@@ -106,6 +107,8 @@ class TrainingRun:
             origin=Origin(identity=_identity(workload, self.weights), state=self.resume_from),
             factor_control=factor_control(settings, task, time_model, look_ahead=workload.executor.look_ahead),
         )
+        if workload.backend.ranks.is_first:
+            record_throttle(workload.throttle, self.folder, batch_size=workload.rank_batch_size)
         for hook, schedule in self.hooks:
             trainer.add_hook(hook, every=schedule.every, of=schedule.of)
         return trainer
@@ -118,7 +121,7 @@ def compose_training(config: Node, *, folder: Path | None, project: Path) -> Tra
     folder = run_folder(settings, folder)
     resume_from = resume_state(settings, folder)
     weights = _weights_digest(settings, resume_from)
-    workload = compose_workload(config)
+    workload = compose_workload(config, folder=folder if settings.resume is not None else None)
     if resume_from is not None:
         resume_from = portable_state(resume_from, held_out=workload.eval_source.digest, weights=weights)
     folder = Path(workload.backend.ranks.from_first(str(folder)))  # the others' clocks may say another time

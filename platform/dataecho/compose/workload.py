@@ -6,13 +6,16 @@ import platform as machine
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from dataecho.build import build
 from dataecho.compose.checks import check_held_out, check_ranks, check_settings
+from dataecho.compose.throttle import fixed_throttle
 from dataecho.errors import require
 from dataecho.pipeline.settings import PipelineSettings
 from dataecho.pipeline.source import Source
+from dataecho.pipeline.throttle import Throttle
 from dataecho.settings import Node, Settings, read_settings
 from dataecho.training.contracts import (
     Backend,
@@ -40,8 +43,13 @@ class Workload:
     train_source: Source
     eval_source: Source
     executor: PipelineSettings
-    emulated: dict[str, float]
-    """The limits of a training source that is slowed down on purpose; every result names them."""
+    throttle: Throttle
+    """Slows the training source down on purpose."""
+
+    @property
+    def emulated(self) -> dict[str, float]:
+        """The limits of a training source that is slowed down on purpose; every result names them."""
+        return self.throttle.limits
 
     @property
     def rank_batch_size(self) -> int:
@@ -53,8 +61,9 @@ class Workload:
         return evaluate(self.task, self.eval_source, self.backend, self.executor)
 
 
-def compose_workload(config: Node) -> Workload:
-    """Check the whole configuration, then build task, data and backend. Raises :class:`SettingError`."""
+def compose_workload(config: Node, *, folder: Path | None = None) -> Workload:
+    """Check the whole configuration, then build task, data and backend. ``folder``: of a run that is continued. Raises
+    :class:`SettingError`."""
     settings = read_settings(config)
     task = build(settings.task, Task, key="task")
     schedule = build(settings.schedule, Schedule, key="schedule")
@@ -67,9 +76,12 @@ def compose_workload(config: Node) -> Workload:
     check_ranks(settings, task, backend.ranks)
     if not backend.ranks.is_first:
         tracker = NoTracker()
-    throttle = settings.pipeline.throttle
+    source = task.train_source()
     # A backend that keeps host arrays reads them fastest where the pool has aligned them.
     executor = replace(settings.pipeline, hands_on=not backend.keeps_host_arrays)
+    throttle = settings.pipeline.throttle
+    if settings.mode in ("train", "diagnose"):
+        throttle = fixed_throttle(throttle, task, source, backend, executor, folder=folder)
     return Workload(
         settings,
         config,
@@ -78,10 +90,10 @@ def compose_workload(config: Node) -> Workload:
         tracker,
         pruner,
         backend,
-        throttle.slow_down(task.train_source()),
+        throttle.slow_down(source),
         task.eval_source(),
         executor,
-        throttle.limits,
+        throttle,
     )
 
 

@@ -34,6 +34,13 @@ class Throttle(SettingGroup, key="pipeline.throttle"):
         help="Limit of examples read per second; null: no limit.",
         cure=_CURE,
     )
+    ratio: float | None = setting(
+        None,
+        above=0,
+        help="Limit of examples read per second by which a batch takes so many times as long as a step, which is "
+        "measured before the clock runs; null: no limit.",
+        cure=_CURE,
+    )
     latency: float = setting(
         0.0,
         at_least=0,
