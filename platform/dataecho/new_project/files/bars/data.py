@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from dataecho.pipeline.source import ArraySource, Source
-from dataecho.pipeline.stage import Stage
-from dataecho.plan import keys as draws
-from dataecho.plan.keys import Keys
-from dataecho.training.contracts import Arrays, Evaluator, Task, WeightedMeans
+from dataecho import ArraySource, Evaluator, Source, Stage, Task, WeightedMeans, keys
 from dataecho.training.shown import Shown
+
+Arrays = dict[str, NDArray[Any]]
 
 _SIZE = 16  # pixels
 
@@ -55,9 +55,9 @@ def decode(example: Arrays) -> Arrays:
     return {**example, "image": example["image"].astype(np.float32) / np.float32(255)}
 
 
-def shift(example: Arrays, key: Keys) -> Arrays:
+def shift(example: Arrays, key: np.uint64) -> Arrays:
     """The picture, moved by up to two pixels in both directions; what leaves at one side enters at the other."""
-    down, right = (int(draws.integers(key, draw=draw, high=5)) - 2 for draw in range(2))
+    down, right = (int(keys.integers(key, draw=draw, high=5)) - 2 for draw in range(2))
     return {**example, "image": np.roll(example["image"], (down, right), axis=(1, 2))}
 
 
