@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import dataecho
 from dataecho.compose import compose_workload
 from tests.support import PROJECT, config
 
@@ -86,7 +87,7 @@ def test_the_example_of_the_own_loop_runs():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     lines = done.stdout.splitlines()
     assert len(lines) == 10
-    assert lines[0].startswith("torch.Size([64, 32, 32, 3]) fresh: ")
+    assert lines[0].startswith("(64, 32, 32, 3) fresh: ")
     fresh = [int(line.rsplit(" ", 1)[1]) for line in lines]
     assert 0 < sum(fresh) < 640  # echoed: not every row is fresh
 
@@ -103,8 +104,9 @@ def test_the_site_builds_without_a_broken_link(tmp_path):
     done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "site/reference/api.html").read_text()
-    assert 'id="dataecho.pipeline.feed.Feed"' in page
+    assert all(f'id="dataecho.{name}"' in page for name in dataecho.__all__)
     assert "shuffle_buffer" in page and ":class:" not in page
+    assert "&gt;&gt;&gt;" in page and "<blockquote>" not in page  # examples are code, not quotations
     assert not re.findall(r'(?:src|href)="https?://[^"]*\.(?:js|css|woff2?)', page)  # nothing is fetched
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,6 +34,8 @@ def main() -> None:
             print(f"dataecho {__version__}")
         elif len(arguments) == 2 and arguments[0] in _HELP and "=" not in arguments[1]:
             print(_settings(arguments[1]))
+        elif arguments[:1] == ["init"]:
+            _init(arguments[1:])
         else:
             hydra.main(version_base="1.3", config_path=str(configuration()), config_name="config")(run_job)()
     except SettingError as error:
@@ -72,6 +75,23 @@ def run_job(config: DictConfig) -> float | None:
     except DiskFull as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_CODE)
+
+
+def _init(arguments: Sequence[str]) -> None:
+    """Write a new project into the folder that is the only one of ``arguments``."""
+    from dataecho.new_project import create_project
+
+    require(
+        len(arguments) == 1,
+        "init",
+        " ".join(arguments) or None,
+        allowed="one folder",
+        cure=f"For instance: {command('init', 'my_project')}",
+    )
+    folder = Path(arguments[0])
+    files = create_project(folder)
+    print(f"Wrote {', '.join(str(folder / name) for name in files)}.")
+    print(f"Now: cd {shlex.quote(str(folder))} && {command('--config-dir', 'conf', 'task=bars')}")
 
 
 def options_first(arguments: Sequence[str]) -> list[str]:

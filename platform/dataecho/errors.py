@@ -17,7 +17,16 @@ _OTHER_TYPES = ("null", "true", "false", "inf", "nan")
 
 class SettingError(ValueError):
     """A setting that cannot be used: names the key, the value given, what is allowed, and the cure. Secrets are
-    masked."""
+    masked. A ``ValueError``.
+
+        >>> import numpy as np
+        >>> from dataecho import ArraySource, SettingError
+        >>> try:
+        ...     ArraySource({"image": np.zeros((3, 2)), "label": np.zeros(4)})
+        ... except SettingError as error:
+        ...     print(error.key, error.value)
+        fields {'image': 3, 'label': 4}
+    """
 
     def __init__(self, key: str, value: Any, *, allowed: str, cure: str) -> None:
         self.key = key
@@ -28,7 +37,15 @@ class SettingError(ValueError):
 
 class DataError(RuntimeError):
     """Data that cannot be read: a shard that is missing, truncated or was changed, a server that refuses. Names the
-    place, the problem and the cure. Secrets are masked."""
+    place, the problem and the cure. Secrets are masked. A ``RuntimeError``.
+
+        >>> from dataecho import DataError, ManifestSource
+        >>> try:
+        ...     ManifestSource("nowhere.csv")
+        ... except DataError as error:
+        ...     print("nowhere.csv" in str(error))
+        True
+    """
 
     def __init__(self, text: str = "") -> None:
         super().__init__(masked_text(text, telling=True))

@@ -39,11 +39,24 @@ class Skipped:
 
 @dataclass(slots=True)
 class Batch:
-    """``arrays``: one array [b, ...] per field; ``weights`` [b] float32: 1, or 0 for padding and for examples that
+    """A batch of a feed: ``batch["image"]`` is a field, ``len(batch)`` the number of rows b.
+
+    ``arrays``: one array [b, ...] per field; ``weights`` [b] float32: 1, or 0 for padding and for examples that
     failed; ``planned``: the uses the rows come from; ``skipped``: the items that failed here for the first time. The
     arrays are the caller's until :meth:`release`, which is optional and lets them be used again. Of records in memory
     and batched stages they can be what the last stage made: views with gaps between the rows, and fields that share
-    memory, where it made such views."""
+    memory, where it made such views. A field that is not there is a ``KeyError``.
+
+        >>> import numpy as np
+        >>> from dataecho import ArraySource, Batch, Feed
+        >>> source = ArraySource({"x": np.arange(8.0)})
+        >>> with Feed(source, [], batch_size=4, shuffle_buffer=0, seed=0, echo_after="batch", factor=2) as feed:
+        ...     batch, again = next(feed), next(feed)
+        >>> isinstance(batch, Batch), batch["x"].shape, batch.weights.tolist()
+        (True, (4,), [1.0, 1.0, 1.0, 1.0])
+        >>> batch.planned.num_fresh, again.planned.num_fresh
+        (4, 0)
+    """
 
     arrays: Arrays
     weights: NDArray[np.float32]

@@ -36,6 +36,26 @@ class Feed:
     together has its own share of the items; the sizes are this feed's own. ``state`` continues a feed that ended: see
     :meth:`state`. ``pool`` lends worker processes to several feeds, one after the other.
     The same arguments give the same batches in every process, with any number of threads.
+
+    Raises :class:`SettingError` for settings that do not fit, before anything is read; while it runs, ``ExampleError``
+    for an example that a stage fails on, and :class:`DataError` for data that cannot be read.
+
+        >>> import numpy as np
+        >>> from dataecho import ArraySource, Feed, Stage, keys
+        >>> def scale(example):
+        ...     return {"x": np.float32(example["x"] / 100)}
+        >>> def shake(example, key):  # a new key for every use after the echo point
+        ...     return {"x": example["x"] + np.float32(keys.uniform(key, draw=0))}
+        >>> source = ArraySource({"x": np.arange(100)})
+        >>> stages = [Stage("scale", scale), Stage("shake", shake, random=True)]
+        >>> with Feed(
+        ...     source, stages, batch_size=10, shuffle_buffer=40, seed=0, echo_after="scale", factor=4
+        ... ) as feed:
+        ...     batches = [next(feed) for _ in range(40)]
+        >>> batches[0]["x"].shape, batches[0]["x"].dtype
+        ((10,), dtype('float32'))
+        >>> 90 <= sum(batch.planned.num_fresh for batch in batches) <= 110  # 400 rows, each example about 4 times
+        True
     """
 
     def __init__(
@@ -253,7 +273,16 @@ def once_through(
     Of several ranks each gets every ``num_ranks``-th batch, and all get the same number of batches: where there is none
     left for a rank in the last round, it gets that of rank 0, whose ``planned.batch_ordinal`` tells so.
 
-    Worker processes stay for the next pass over ``source`` as long as that object lives, or in ``pool``.
+    Worker processes stay for the next pass over ``source`` as long as that object lives, or in ``pool``. Raises
+    :class:`SettingError` for random stages.
+
+        >>> import numpy as np
+        >>> from dataecho import ArraySource, once_through
+        >>> with once_through(ArraySource({"x": np.arange(5)}), [], batch_size=3) as batches:
+        ...     for batch in batches:
+        ...         print(batch["x"][batch.weights > 0])
+        [0 1 2]
+        [3 4]
     """
     random = [stage.name for stage in stages if stage.random]
     require(

@@ -13,7 +13,13 @@ ChunkSize = int | Literal["auto"]
 
 @dataclass(frozen=True, kw_only=True)
 class PipelineSettings(SettingGroup, key="pipeline"):
-    """How batches are prepared; none of these settings changes what a batch holds.
+    """How batches are prepared; none of these settings changes what a batch holds. Raises :class:`SettingError` for a
+    value out of bounds.
+
+        >>> from dataecho import PipelineSettings
+        >>> settings = PipelineSettings(num_threads=4, max_waiting=2048)  # MiB: docs/reference/settings.md has units
+        >>> settings.look_ahead  # batches
+        4
 
     ``hands_on`` is no setting of a user: small batches may be the arrays that the last stage returned, possibly views,
     instead of rows of the pool, whose alignment suits frameworks.

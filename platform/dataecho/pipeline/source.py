@@ -25,6 +25,21 @@ class Source(abc.ABC):
     * brought in shard by shard (``num_fetches`` > 0): as many threads fetch the next shards in the order of the plan;
       an example is read when it enters the plan, a shard dropped when its last one was. Each byte of an epoch travels
       once. Archives behind a URL.
+
+    Raises :class:`DataError` where data cannot be read; a single broken example is a value, ``Broken``.
+
+        >>> from dataecho import Feed, Source
+        >>> class Squares(Source):
+        ...     num_shards, random_access, digest = 1, True, "squares of 0 to 9"
+        ...
+        ...     def num_examples(self, shard):
+        ...         return 10
+        ...
+        ...     def read(self, shards, ks):
+        ...         return {"x": ks**2}  # arrays whose first axis is the example, or a list of examples
+        >>> with Feed(Squares(), [], batch_size=10, shuffle_buffer=0, seed=0) as feed:
+        ...     print(sorted(next(feed)["x"].tolist()))
+        [0, 1, 4, 9, 16, 25, 36, 49, 64, 81]
     """
 
     @property
@@ -96,6 +111,12 @@ class ArraySource(Source):
 
     Records are dictionaries with a row of every field, copies that may be written to. Raises :class:`SettingError` for
     fields of different lengths, and for arrays of Python objects.
+
+        >>> import numpy as np
+        >>> from dataecho import ArraySource
+        >>> source = ArraySource({"image": np.zeros((100, 32, 32, 3), np.uint8), "label": np.zeros(100, np.int64)})
+        >>> source.num_examples(0)
+        100
     """
 
     def __init__(self, fields: Mapping[str, NDArray[Any]]) -> None:

@@ -39,6 +39,17 @@ class Stage:
     false promises that the function never writes into what it is given, in place or through another library's view of
     it; without the promise it is given arrays of its own, which costs a copy of those that others use, too. A function
     never writes again into what it gave.
+
+    An error of the function makes its example broken: the feed raises ``ExampleError``, which names both, or skips it
+    (``max_skipped_share``). Names that are taken raise :class:`SettingError` in the feed.
+
+        >>> import numpy as np
+        >>> from dataecho import Stage, keys
+        >>> def flip(chunk, key):  # image [n, height, width], key [n]
+        ...     flipped = keys.integers(key, draw=0, high=2) == 1
+        ...     return {**chunk, "image": np.where(flipped[:, None, None], chunk["image"][:, :, ::-1], chunk["image"])}
+        >>> Stage("flip", flip, random=True, batched=True, mutates_input=False).name
+        'flip'
     """
 
     name: str

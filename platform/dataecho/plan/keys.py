@@ -2,6 +2,16 @@
 
 A ``SeedSequence`` is spent once per (seed, purpose); every draw after that is a counter-based hash (the finaliser of
 SplitMix64; Steele, Lea and Flood, OOPSLA 2014), vectorised over numpy arrays.
+
+A random stage gets one 64-bit key per example, a scalar or an array [n], and draws from it; nothing here raises.
+
+    >>> import numpy as np
+    >>> from dataecho import keys
+    >>> key = np.uint64(2024)  # of one use of one example: what a random stage is given
+    >>> int(keys.integers(key, draw=0, high=10)) == int(keys.integers(key, draw=0, high=10))  # no hidden state
+    True
+    >>> keys.uniform(np.array([1, 2, 3], np.uint64), draw=1).shape
+    (3,)
 """
 
 from __future__ import annotations
@@ -57,7 +67,8 @@ class KeyStream:
 
 def integers(keys: ArrayLike, *, draw: int, high: int) -> Any:
     """The ``draw``-th whole number in [0, high) that each key of an augmentation stage stands for: one for one key, an
-    array for an array. Two draws of one stage need two numbers: the same number is the same draw."""
+    array for an array. Two draws of one stage need two numbers: the same number is the same draw. ``high`` is at most
+    2**31."""
     if isinstance(keys, np.generic) or np.ndim(keys) == 0:
         return np.int64(((_draw_one(int(keys), draw) >> 32) * high) >> 32)  # type: ignore[arg-type]
     return _scaled(_draw(keys, draw), high)

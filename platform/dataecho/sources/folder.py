@@ -58,6 +58,15 @@ class FolderSource(LooseFileSource):
     Raises :class:`SettingError` where there is no folder, no class, a class without an image (unless ``classes`` are
     given: then a line in the log), one that is not among ``classes``, an image outside of all of them, or where the
     folders are ``train``, ``val`` and so on; :class:`DataError` where a folder cannot be listed.
+
+        >>> from pathlib import Path
+        >>> from dataecho import FolderSource
+        >>> for name in ("cats/tom.jpg", "dogs/rex.jpg", "dogs/lassie.jpg"):
+        ...     Path("pets", name).parent.mkdir(parents=True, exist_ok=True)
+        ...     _ = Path("pets", name).write_bytes(b"a picture")
+        >>> source = FolderSource("pets")
+        >>> source.num_examples(0), source.name(0, 2)
+        (3, 'dogs/rex.jpg')
     """
 
     @takes(LooseFileOptions)

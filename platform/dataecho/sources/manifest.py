@@ -33,6 +33,14 @@ class ManifestSource(LooseFileSource):
     Raises :class:`SettingError` for a column that is not there, two fields of one name, and a class that is not among
     ``classes``; :class:`DataError` for a manifest that is missing, empty or malformed (with the line), and for a path
     that leaves ``root``.
+
+        >>> from pathlib import Path
+        >>> from dataecho import ManifestSource
+        >>> _ = Path("tom.jpg").write_bytes(b"a picture")
+        >>> _ = Path("list.csv").write_text("file,weight\\ntom.jpg,4.5\\n")
+        >>> source = ManifestSource("list.csv")
+        >>> source.num_examples(0), source.name(0, 0)
+        (1, 'tom.jpg')
     """
 
     @takes(LooseFileOptions)

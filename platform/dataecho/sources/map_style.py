@@ -51,6 +51,13 @@ class MapStyleSource(Source):
 
     Raises :class:`SettingError` for what is no such dataset, has no example, or gives another value each time: a
     random transform belongs into a stage of the task, where every repeat draws anew.
+
+        >>> from dataecho import Feed, MapStyleSource
+        >>> source = MapStyleSource([(0.5, 1), (0.25, 0)], fields=["x", "label"])  # or any PyTorch dataset
+        >>> with Feed(source, [], batch_size=2, shuffle_buffer=0, seed=0) as feed:
+        ...     batch = next(feed)
+        >>> batch["x"].dtype, batch["label"].dtype
+        (dtype('float64'), dtype('int64'))
     """
 
     def __init__(

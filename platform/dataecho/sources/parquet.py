@@ -46,6 +46,16 @@ class ParquetSource(ShardSource[ParquetIndex]):
 
     ``options`` are the fields of :class:`dataecho.sources.options.ShardOptions`. Reading a row of a shard that is not
     on this machine costs the ranges of its group.
+
+    Raises :class:`DataError` for a pattern that matches no file, for a file that is cut short or was changed, and for
+    columns that are not there or of another type.
+
+        >>> import pyarrow, pyarrow.parquet
+        >>> from dataecho import ParquetSource
+        >>> pyarrow.parquet.write_table(pyarrow.table({"img": [b"a picture"], "label": [7]}), "train.parquet")
+        >>> source = ParquetSource("train.parquet", columns={"image": "img", "label": "label"})
+        >>> source.num_shards, source.num_examples(0)
+        (1, 1)
     """
 
     @takes(ShardOptions)

@@ -32,7 +32,20 @@ class TarSource(ShardSource[TarIndex]):
     there; then an example without one of them is broken, as is one with an empty file. Without ``fields`` a shard is
     refused where names with a number after a dot (``im_1.5.jpg``, ``im_1.6.jpg``) have become one example.
 
-    ``options`` are the fields of :class:`dataecho.sources.options.ShardOptions`. Compressed archives are refused.
+    ``options`` are the fields of :class:`dataecho.sources.options.ShardOptions`. Raises :class:`SettingError` for a
+    name of a compressed archive, :class:`DataError` for a pattern that matches no file and for an archive that is
+    compressed, truncated or was changed.
+
+        >>> import io, tarfile
+        >>> from dataecho import TarSource
+        >>> with tarfile.open("train-0.tar", "w") as archive:
+        ...     for name, content in (("a.jpg", b"a picture"), ("a.cls", b"7")):
+        ...         member = tarfile.TarInfo(name)
+        ...         member.size = len(content)
+        ...         archive.addfile(member, io.BytesIO(content))
+        >>> source = TarSource("train-{0..0}.tar", fields={"image": "jpg;png", "label": "cls"})
+        >>> source.num_shards, source.num_examples(0)
+        (1, 1)
     """
 
     @takes(ShardOptions)

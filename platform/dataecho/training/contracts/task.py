@@ -22,7 +22,34 @@ Predict = Callable[[Arrays], Arrays]
 
 
 class Evaluator(abc.ABC):
-    """Computes metrics from a model's outputs on held-out rows; one object per evaluation."""
+    """Computes metrics from a model's outputs on held-out rows; one object per evaluation.
+
+    Outputs are arrays [b, ...], a row of the batch first; a metric is a number without a unit. Raises nothing of its
+    own.
+
+        >>> import numpy as np
+        >>> from dataecho import ArraySource, Evaluator, once_through
+        >>> class Largest(Evaluator):
+        ...     loss = 0.0
+        ...
+        ...     def update(self, outputs, batch):
+        ...         self.loss = max(self.loss, float((outputs["loss"] * batch.weights).max()))
+        ...
+        ...     def compute(self):
+        ...         return {"eval_loss": self.loss}
+        ...
+        ...     def seen(self):
+        ...         return {"loss": np.array(self.loss)}
+        ...
+        ...     def add(self, seen):
+        ...         self.loss = max(self.loss, float(seen["loss"]))
+        >>> evaluator = Largest()
+        >>> with once_through(ArraySource({"x": np.arange(5.0)}), [], batch_size=3) as batches:
+        ...     for batch in batches:
+        ...         evaluator.update({"loss": batch["x"]}, batch)
+        >>> evaluator.compute()
+        {'eval_loss': 4.0}
+    """
 
     @abc.abstractmethod
     def update(self, outputs: Mapping[str, NDArray[Any]], batch: Batch) -> None:
@@ -42,7 +69,18 @@ class Evaluator(abc.ABC):
 
 
 class WeightedMeans(Evaluator):
-    """Means of per-row outputs over rows of weight 1. ``names`` maps a metric to the output it is the mean of."""
+    """Means of per-row outputs over rows of weight 1. ``names`` maps a metric to the output it is the mean of, an array
+    [b]. An output that is not there raises ``KeyError``.
+
+        >>> import numpy as np
+        >>> from dataecho import ArraySource, WeightedMeans, once_through
+        >>> evaluator = WeightedMeans({"accuracy": "correct"})
+        >>> with once_through(ArraySource({"x": np.array([1.0, 1.0, 0.0, 1.0])}), [], batch_size=3) as batches:
+        ...     for batch in batches:
+        ...         evaluator.update({"correct": batch["x"]}, batch)
+        >>> evaluator.compute()
+        {'accuracy': 0.75}
+    """
 
     def __init__(self, names: Mapping[str, str]) -> None:
         self._names = dict(names)
@@ -73,6 +111,35 @@ class Task(abc.ABC):
     ``batch_size`` rows a step; ``shuffle_buffer`` examples (0: none); ``eval_interval`` and ``budget`` in fresh
     examples; ``target`` for the metric; ``learning_rate``: a reasonable default for every echo setting; ``models`` maps
     the name of a backend to the ``_target_`` and arguments of its model.
+
+    Raises :class:`SettingError` for a fact out of bounds.
+
+        >>> import numpy as np
+        >>> from dataecho import ArraySource, Stage, Task, WeightedMeans
+        >>> class Line(Task):
+        ...     name, metric, higher_is_better = "line", "eval_loss", False
+        ...
+        ...     def train_source(self):
+        ...         return ArraySource({"x": np.linspace(0, 1, 100, dtype=np.float32)})
+        ...
+        ...     def eval_source(self):
+        ...         return ArraySource({"x": np.linspace(2, 3, 10, dtype=np.float32)})
+        ...
+        ...     def stages(self):
+        ...         return [Stage("double", lambda example: {"x": example["x"], "y": 2 * example["x"]})]
+        ...
+        ...     def eval_stages(self):
+        ...         return self.stages()
+        ...
+        ...     def evaluator(self):
+        ...         return WeightedMeans({"eval_loss": "loss"})
+        >>> model = {"torch": {"_target_": "line.torch_model.Line"}}
+        >>> task = Line(
+        ...     batch_size=10, shuffle_buffer=50, eval_batch_size=10, eval_interval=100, target=0.01, budget=1000,
+        ...     learning_rate=0.1, models=model,
+        ... )
+        >>> task.budget  # fresh examples
+        1000
     """
 
     batch_size: int
