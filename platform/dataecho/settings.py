@@ -115,6 +115,11 @@ class Settings(SettingGroup, key=""):
     weights: str | None = setting(
         None, help="A file of mode=export, from any framework, that a new run starts from; a task may take a backbone."
     )
+    law: str | None = setting(
+        None,
+        help="mode=diagnose: a law.json of a study, to predict the saving of an echo; null: the one in the task's own "
+        "folder, if a study has put one there.",
+    )
     runs: list[str] = setting([], help="mode=report: run folders; wildcards are allowed.")
     display: Literal["auto", "rich", "plain", "none"] = setting("auto", help="How the terminal shows a run.")
     task: Node = setting(help="Data, model and target.")

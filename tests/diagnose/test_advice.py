@@ -36,6 +36,7 @@ def measured(*, alone, both=None, cpu=None, **changes):
         "input_wait_fraction": 0.0,
         "busy_share": 0.5,
         "scaling": Scaling(num_workers=2, speed_up=1.9),
+        "ratio_error": 0.02,
         "emulated": {},
     }
     return Measurements(**{**values, **changes})

@@ -15,6 +15,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
+from dataecho.diagnose.law import Array, RelativeTime
 from dataecho.diagnose.measurements import Measurements, Side, resources
 from dataecho.pipeline.stage import BATCH
 from dataecho.training.auto_factor import DEFAULT_MAX_FACTOR, PRICE
@@ -95,6 +98,17 @@ def bottleneck(measured: Measurements) -> str:
 def predict(measured: Measurements, after: str, factor: float) -> float:
     """Seconds per fresh batch with an echo after this stage."""
     return max(up + factor * down for up, down in _sums(measured, _model(measured), after))
+
+
+def relative_time(measured: Measurements, after: str) -> RelativeTime:
+    """Time per fresh example with an echo after this stage, relative to no echo, as a function of the factor and of
+    scales of the upstream time."""
+    sums = _sums(measured, _model(measured), after)
+
+    def time(factor: float, scales: Array) -> Array:
+        return np.max([scales * up + factor * down for up, down in sums], axis=0)
+
+    return lambda factor, scales: time(factor, scales) / time(1, scales)
 
 
 def free_factor(measured: Measurements, after: str) -> float:

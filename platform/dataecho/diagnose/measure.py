@@ -7,6 +7,7 @@ weights do not change.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dataecho.diagnose.cached_source import CachedSource
-from dataecho.diagnose.measurements import STEP, Measurements, Scaling, Side
+from dataecho.diagnose.measurements import STEP, Measurements, Scaling, Side, relative_error
 from dataecho.pipeline.accounting.meter import Reading
 from dataecho.pipeline.batch import Batch
 from dataecho.pipeline.feed import Feed
@@ -117,6 +118,7 @@ def measure(
             num_workers=max(num_workers, other),
             speed_up=few_or_many.seconds / cached.seconds if other == 1 else cached.seconds / few_or_many.seconds,
         ),
+        ratio_error=both.ratio_error,
         emulated=dict(emulated),
     )
 
@@ -133,6 +135,7 @@ class _Interval:
     wait_seconds: float = 0.0
     place_seconds: float = 0.0
     step_seconds: float = 0.0
+    ratio_error: float = 0.0
 
 
 class _Schedule:
@@ -196,7 +199,8 @@ class _Bench:
         """Input and training together."""
         before, started, cpu = feed.meter.read(), time.perf_counter(), time.process_time()
         num_batches = 0
-        waited = placing = stepping = 0.0
+        waited = placing = 0.0
+        ends, steps = [started], []
         while deadline.goes_on(num_batches):
             asked = time.perf_counter()
             batch = next(feed)
@@ -208,12 +212,14 @@ class _Bench:
             num_batches += 1
             waited += got - asked
             placing += was_placed - got
-            stepping += time.perf_counter() - was_placed
+            ends.append(time.perf_counter())
+            steps.append(ends[-1] - was_placed)
         return replace(
             self._interval(feed, before, started, cpu, num_batches, batch.planned),
             wait_seconds=waited / num_batches,
             place_seconds=placing / num_batches,
-            step_seconds=stepping / num_batches,
+            step_seconds=sum(steps) / num_batches,
+            ratio_error=math.hypot(relative_error(np.diff(ends)), relative_error(steps)),
         )
 
     def _place(self, batch: Batch) -> object:

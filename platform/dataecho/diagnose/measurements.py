@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 from dataecho.pipeline.stage import DEVICE, READ
+
+_NUM_BLOCKS = 8
 
 #: The last row of every table: the training step, which is no echo point.
 STEP = "step"
@@ -59,6 +65,7 @@ class Measurements:
     input_wait_fraction: float
     busy_share: float
     scaling: Scaling
+    ratio_error: float
     emulated: dict[str, float]
 
     @property
@@ -81,6 +88,16 @@ class Measurements:
         """Seconds per batch of one stage, with all workers on it."""
         times = resources(side, self.num_workers)
         return max(by_stage.get(stage, 0.0) for by_stage in times.values())
+
+
+def relative_error(times: ArrayLike) -> float:
+    """The relative standard error of the mean of consecutive times, which may come in bursts: by the means of eight
+    blocks, fewer where there are fewer times; 0 where there is one."""
+    values = np.asarray(times, float)
+    blocks = np.asarray([block.mean() for block in np.array_split(values, min(_NUM_BLOCKS, len(values)) or 1)])
+    if len(blocks) < 2 or not blocks.mean():
+        return 0.0
+    return float(blocks.std(ddof=1) / math.sqrt(len(blocks)) / blocks.mean())
 
 
 def resources(side: Side, num_workers: int) -> dict[str, dict[str, float]]:

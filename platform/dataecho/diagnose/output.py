@@ -17,6 +17,7 @@ from rich.text import Text
 
 from dataecho.diagnose.advice import FACTORS, RULE, Diagnosis
 from dataecho.diagnose.measurements import STEP, Measurements
+from dataecho.diagnose.saving import Expectation
 from dataecho.pipeline.stage import DEVICE, READ
 
 FILE_NAME = "diagnose.json"
@@ -24,9 +25,16 @@ _SHOWN_FACTORS = (1, 2, 4, 8, 16)
 
 
 def write_json(
-    folder: Path, measured: Measurements, diagnosis: Diagnosis, fixes: Sequence[str], about: Mapping[str, Any]
+    folder: Path,
+    measured: Measurements,
+    diagnosis: Diagnosis,
+    fixes: Sequence[str],
+    about: Mapping[str, Any],
+    *,
+    expected: Expectation | None = None,
 ) -> Path:
-    """Write ``diagnose.json`` in ``folder`` atomically: times in seconds, infinite values as null."""
+    """Write ``diagnose.json`` in ``folder`` atomically: times in seconds, infinite values as null. ``expected``: by the
+    law of a task, if there is one."""
     found = {
         **about,
         "emulated_source": measured.emulated or None,
@@ -35,6 +43,7 @@ def write_json(
         "advice": asdict(diagnosis.advice) if diagnosis.advice else None,
         "rule": RULE,
         "cheap_fixes": list(fixes),
+        "expected": asdict(expected) if expected else None,
         "factors": list(FACTORS),
         "echo_points": [asdict(point) for point in diagnosis.points],
         "measured": {**asdict(measured), "random_stages": sorted(measured.random_stages)},
@@ -47,9 +56,15 @@ def write_json(
 
 
 def print_tables(
-    measured: Measurements, diagnosis: Diagnosis, fixes: Sequence[str], *, files: Sequence[Path], console: Console
+    measured: Measurements,
+    diagnosis: Diagnosis,
+    fixes: Sequence[str],
+    *,
+    files: Sequence[Path],
+    console: Console,
+    expected: Expectation | None = None,
 ) -> None:
-    """Print stages, echo points and advice."""
+    """Print stages, echo points, advice, and what a law expects."""
     console.print(_stages(measured, diagnosis.bottleneck))
     console.print(_three_batches(measured))
     console.print()
@@ -62,6 +77,8 @@ def print_tables(
     if diagnosis.advice is not None:
         console.print(f"Advised, with the same settings: {diagnosis.advice.setting}", soft_wrap=True)
         console.print(Text(RULE, style="dim"))
+    if expected is not None:
+        console.print(Text(expected.sentence, style="bold"))
     for path in files:
         console.print(f"{path}", soft_wrap=True)
 

@@ -26,6 +26,7 @@ def run_mode(config: Any, *, folder: Path | None, project: Path) -> float | None
         ("resume", ("train", "sync")),
         ("checkpoint", ("evaluate", "export")),
         ("weights", ("train",)),
+        ("law", ("diagnose",)),
         ("runs", ("report",)),
     ):
         require(
