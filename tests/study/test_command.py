@@ -10,7 +10,7 @@ import pytest
 from dataecho_study.results import Study
 from tests.support import PROJECT
 
-QUIET = ("tracking=none", "accelerator=cpu")
+QUIET = ("tracking=none",)
 
 
 class Command:
