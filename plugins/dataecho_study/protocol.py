@@ -21,6 +21,7 @@ from dataecho_study.figures import Picture
 from dataecho_study.results import BATCH_SIZE
 
 PLAN = "plan.json"
+_FULL, _TINY = "full", "tiny"
 Objective = Literal["fresh", "best"]
 
 
@@ -37,15 +38,16 @@ class Scale(BaseModel):
 
 
 class Size(BaseModel):
-    """The study size of a task. ``echoes``: those that it has; ``settings``: overrides by key; ``tiny``: more of them
-    at that scale, for every cell; ``of_batch_size``: more of them, dimensions of the space too, for cells of such a
-    batch size; ``space``: dimensions by key, in Hydra's syntax. The others are values for the cells of studies;
-    ``quick_buffer``: examples."""
+    """The study size of a task. ``echoes``: those that it has; ``settings``: overrides by key; ``num_trials``: of a
+    search at full scale, None for the study's own; ``tiny``: more of them at that scale, for every cell;
+    ``of_batch_size``: more of them, dimensions of the space too, for cells of such a batch size; ``space``: dimensions
+    by key, in Hydra's syntax. The others are values for the cells of studies; ``quick_buffer``: examples."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     echoes: list[str] = Field(min_length=1)
     settings: Node
+    num_trials: int | None = Field(None, ge=1)
     tiny: Node = {}
     space: dict[str, str] = Field(min_length=1)
     of_batch_size: dict[int, Node] = {}
@@ -83,7 +85,10 @@ class Definition(BaseModel):
     @property
     def extent(self) -> Scale:
         """The scale that was chosen."""
-        return self.scales[self.scale]
+        chosen = self.scales[self.scale]
+        if self.scale == _FULL and self.size.num_trials is not None:
+            return chosen.model_copy(update={"num_trials": self.size.num_trials})
+        return chosen
 
     @property
     def chosen_cells(self) -> list[Node]:
@@ -93,12 +98,8 @@ class Definition(BaseModel):
     def run_settings(self, axes: Mapping[str, float | str]) -> Node:
         """Overrides, by key, of the runs of a cell at ``axes``."""
         more = self.size.of_batch_size.get(int(axes.get(BATCH_SIZE, 0)), {})
-        tiny = self.size.tiny if self.scale == "tiny" else {}
-        return {**_EVERY_RUN, **self.size.settings, **more, **self.settings, **tiny}
-
-
-#: Runs of seconds: no picture, no checkpoint before the end, the threads that costs in seconds are stated for.
-_EVERY_RUN = {"backend.compute_threads": 1, "pictures.num_examples": 0, "checkpoints.interval": 0}
+        tiny = self.size.tiny if self.scale == _TINY else {}
+        return {**self.size.settings, **more, **self.settings, **tiny}
 
 
 def read_definition(node: Mapping[str, Any], *, task: str) -> Definition:

@@ -40,6 +40,7 @@ from dataecho_study.report import Subject, write_report
 from dataecho_study.results import THROTTLE_RATIO, Study
 
 _TUNING = "tuning"
+_MINIATURE, _FULL_SIZE = "miniature", "_paper"
 _PLACE = "runs/studies"
 _PAST_BEST = "dataecho_study.protocol.PastBest"
 #: A hook, to be completed; the run fills in its task and budget.
@@ -66,6 +67,12 @@ class _Request:
     others: list[str]
     hydra: list[str]
     tasks: list[str]
+
+    @property
+    def has_full_data(self) -> bool:
+        """Whether other data than the miniature are chosen."""
+        chosen = [text.partition("=") for text in self.others if text.startswith("task/")]
+        return any(key.endswith("_data") and value != _MINIATURE for key, _, value in chosen)
 
     def gives(self, key: str) -> bool:
         return any(text.startswith(f"{key}=") for text in self.hydra)
@@ -151,11 +158,15 @@ def _read_request(arguments: Sequence[str], hydra: HydraParts) -> _Request:
 
 def _all_tasks(hydra: HydraParts) -> list[str]:
     """The tasks that have a study size."""
-    return list(hydra.context.config_loader.get_group_options("study/size"))
+    loader = hydra.context.config_loader
+    return [task for task in loader.get_group_options("task") if task in loader.get_group_options("study/size")]
 
 
 def _prepare(task: str, request: _Request, hydra: HydraParts) -> _Job:
-    loaded = hydra.context.config_loader.load_sweep_config(hydra.config, [*request.study, f"task={task}"])
+    overrides = [*request.study, f"task={task}"]
+    if request.has_full_data and not any(text.startswith("study/size=") for text in request.study):
+        overrides.append(f"study/size={task}{_FULL_SIZE}")
+    loaded = hydra.context.config_loader.load_sweep_config(hydra.config, overrides)
     node = OmegaConf.to_container(loaded.study, resolve=True)
     assert isinstance(node, dict)
     definition = read_definition({str(key): value for key, value in node.items()}, task=task)

@@ -13,7 +13,7 @@ from tests.support import PROJECT
 
 STUDY = PROJECT / "conf" / "study"
 STUDIES = sorted(path.stem for path in STUDY.glob("figure_*.yaml"))
-TASKS = sorted(path.stem for path in (STUDY / "size").glob("*.yaml"))
+TASKS = sorted(path.stem for path in (STUDY / "size").glob("*.yaml") if not path.stem.endswith("_paper"))
 
 
 def node(study, task="digits", *overrides):
@@ -78,6 +78,14 @@ def test_sizes_have_a_fine_grid_and_a_buffer_that_fills_soon(task):
     assert interval <= 0.03 * baseline
     assert size.quick_buffer <= 0.05 * baseline
     assert max(size.shuffle_buffers) / baseline == pytest.approx(0.3, rel=0.2)
+
+
+@pytest.mark.parametrize(("task", "num_trials"), [("lm1b_transformer", 100), ("imagenet_resnet50", 50)])
+def test_the_size_of_the_full_data_is_the_papers(task, num_trials):
+    read = definition("figure_3", task, f"study/size={task}_paper")
+    assert read.extent.num_trials == num_trials and read.extent.num_repeats == 5
+    assert read.run_settings({}) == {}
+    assert definition("figure_3", task, f"study/size={task}_paper", "study.scale=tiny").extent.num_trials == 1
 
 
 def test_settings_of_a_batch_size_come_before_those_of_the_scale():
