@@ -31,8 +31,10 @@ def commands():
         for line in re.findall(COMMAND, page.read_text(), flags=re.MULTILINE):
             line = line.split("  ")[0]  # after two spaces the help says what a command does
             arguments = shlex.split(line, comments=True)
-            if not {"-m", "--help", "--cfg", "--info", "--version", "--config-dir"} & set(arguments) and not any(
-                "<" in item or "[group" in item for item in arguments
+            if (
+                arguments[:1] != ["init"]
+                and not {"-m", "--help", "--cfg", "--info", "--version", "--config-dir"} & set(arguments)
+                and not any("<" in item or "[group" in item for item in arguments)
             ):
                 found.add(tuple(arguments))
     return sorted(found)
