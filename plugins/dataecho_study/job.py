@@ -28,7 +28,7 @@ from dataecho_study.cells import StudyCell, expand
 from dataecho_study.gather import gather
 from dataecho_study.protocol import Definition, Plan, read_definition
 from dataecho_study.request import Request
-from dataecho_study.results import THROTTLE_RATIO
+from dataecho_study.results import THROTTLE_RATIO, Study
 
 #: The folder of studies, and that of the searches of a study that is tuned once.
 STUDIES, TUNING = "runs/studies", "tuning"
@@ -42,13 +42,15 @@ _NO_PRUNER = "optuna.pruners.NopPruner"
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """One study of one task, ready to run. ``cells``: to search, or with the settings of winners; ``tuning``: what
-    makes these settings first, where the study is tuned once."""
+    makes these settings first, where the study is tuned once; ``winners``: the study that they are of, where it is
+    another."""
 
     folder: Path
     plan: Plan
     settings: SweepSettings
     cells: Sequence[Cell]
     tuning: SweepSettings | None
+    winners: Study | None
     tracking: Node
 
     @property
@@ -100,10 +102,13 @@ def prepare(task: str, request: Request, hydra: HydraParts) -> Job:
         command=request.command(task),
         machine=_machine(),
     )
-    tuning = None
+    tuning = winners = None
     if definition.winners_of is not None:
-        winners = _winners(study_cells, definition, task, request, settings)
-        cells = [with_settings(cell, winners[cell.name]) for cell in cells]
+        winners = _study_of_winners(definition, task, request, settings)
+        cells = [
+            with_settings(cell, _best_settings(winners, study_cell, definition, task))
+            for cell, study_cell in zip(cells, study_cells, strict=True)
+        ]
     if not is_search:
         if definition.tuned_once:
             seed = derive(settings.seed, TUNING)  # not the seeds of the runs that count
@@ -112,7 +117,13 @@ def prepare(task: str, request: Request, hydra: HydraParts) -> Job:
             update={"num_trials": 1, "num_repeats": plan.num_repeats, "pruner": {"_target_": _NO_PRUNER}}
         )
     return Job(
-        folder=folder, plan=plan, settings=settings, cells=cells, tuning=tuning, tracking=composed.get("tracking", {})
+        folder=folder,
+        plan=plan,
+        settings=settings,
+        cells=cells,
+        tuning=tuning,
+        winners=winners,
+        tracking=composed.get("tracking", {}),
     )
 
 
@@ -148,35 +159,32 @@ def _usual_folder(name: str, definition: Definition, task: str, request: Request
     return Path(STUDIES, "-".join(parts)).absolute()
 
 
-def _winners(
-    cells: Sequence[StudyCell], definition: Definition, task: str, request: Request, settings: SweepSettings
-) -> dict[str, Mapping[str, Any]]:
-    """By cell, the settings of the best winner of the same cell in the study ``winners_of``, whatever its R. Raises
-    :class:`SettingError` where that study lacks one."""
-    name = str(definition.winners_of)
-    folder = (
-        Path(definition.winners) if definition.winners else _usual_folder(name, definition, task, request, settings)
-    )
+def _study_of_winners(definition: Definition, task: str, request: Request, settings: SweepSettings) -> Study:
+    """The study whose winners are taken. Raises :class:`SettingError` where there is none."""
+    given, name = definition.winners, str(definition.winners_of)
+    folder = Path(given) if given else _usual_folder(name, definition, task, request, settings)
     try:
-        found = gather(folder)
+        return gather(folder)
     except DataError as error:
-        raise _no_winners(name, task, folder, str(error)) from None
-    by_axes = {_without_ratio(cell.axes): cell for cell in found.cells}
-    winners: dict[str, Mapping[str, Any]] = {}
-    for cell in cells:
-        other = by_axes.get(_without_ratio(cell.axes))
-        if other is None or not other.repeats:
-            raise _no_winners(name, task, folder, f"It has no winner of {cell.key}.")
-        winners[cell.key] = min(other.repeats, key=lambda repeat: repeat.fresh).settings
-    return winners
+        raise _no_winners(definition, task, str(folder), str(error)) from None
 
 
-def _no_winners(name: str, task: str, folder: Path, problem: str) -> SettingError:
-    first = command("-m", f"study={name}", f"task={task}")
+def _best_settings(winners: Study, cell: StudyCell, definition: Definition, task: str) -> Mapping[str, Any]:
+    """The settings of the cheapest winner of the same cell, whatever its R. Raises :class:`SettingError` where it has
+    none."""
+    same = [other for other in winners.cells if _without_ratio(other.axes) == _without_ratio(cell.axes)]
+    repeats = [repeat for other in same for repeat in other.repeats]
+    if not repeats:
+        raise _no_winners(definition, task, definition.winners, f"It has no winner of {cell.key}.")
+    return min(repeats, key=lambda repeat: repeat.fresh).settings
+
+
+def _no_winners(definition: Definition, task: str, given: str | None, problem: str) -> SettingError:
+    first = command("-m", f"study={definition.winners_of}", f"task={task}")
     return SettingError(
         "study.winners",
-        str(folder),
-        allowed=f"the folder of a study {name} of task {task} with all cells",
+        given,
+        allowed=f"the folder of a study {definition.winners_of} of task {task} with all cells",
         cure=f"Run it first with the same options, or name its folder: {first}. {problem}",
     )
 

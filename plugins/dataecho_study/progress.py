@@ -58,7 +58,8 @@ class StudyDisplay(SweepDisplay):
         print(f"[{self._state()}] {line(result, number)}", flush=True)
 
     def ended(self, study_name: str) -> None:
-        print(f"[{self._state()}] {self._best()}", flush=True)
+        if self._whole.num_here:  # not for repeats that had ended before
+            print(f"[{self._state()}] {self._best()}", flush=True)
 
     def _state(self) -> str:
         done = sum(result.finished for result in self._results.values())

@@ -25,6 +25,9 @@ from dataecho_study.report import Subject, write_report
 from dataecho_study.request import read_request
 from dataecho_study.results import Study
 
+#: The results of the study whose winners this one has run; the report checks their law.
+WINNERS = "winners.json"
+
 
 def run_studies(arguments: Sequence[str], hydra_context: Any, task_function: Any, config: Any) -> list[Study]:
     """Run or continue the studies of a command, one after the other, and return their results. All are checked before
@@ -64,6 +67,8 @@ def write_results(folders: Sequence[Path], into: Path) -> list[Path]:
 def _run(job: Job, hydra: HydraParts, whole: Whole) -> Study:
     """Run one study; its report is written however the run ends."""
     job.plan.save(job.folder)
+    if job.winners is not None:
+        (job.folder / WINNERS).write_text(job.winners.to_json())
     try:
         cells = job.cells
         if job.tuning is not None:
