@@ -4,6 +4,8 @@ PYTHON ?= python3
 ARGS ?=
 PORT ?= 5000
 OPTUNA_PORT ?= 8080
+# What `make train` installs besides, from the lock: tensorflow, jax, ray, s3, gcs, ... (pyproject.toml lists them).
+EXTRAS ?=
 # What `make optuna-dashboard` shows: a sweep's folder, its journal file or a database's URL; by default the last sweep.
 STORAGE ?= $(shell ls -t runs/*/*/journal.log 2> /dev/null | head -n 1)
 WORKERS ?= 2
@@ -20,9 +22,9 @@ PIP := "$(BIN)/python" -m pip --disable-pip-version-check --quiet
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
-	@echo '  Variables, explained at the top of the Makefile: ARGS LOCK_ARGS OPTUNA_PORT PORT PYTHON STORAGE TORCH_INDEX WORKERS'
+	@echo '  Variables, explained at the top of the Makefile: ARGS EXTRAS LOCK_ARGS OPTUNA_PORT PORT PYTHON STORAGE TORCH_INDEX WORKERS'
 
-train: .venv/.stamp-train  ## train; by default seconds on a laptop, offline. ARGS="echo=batch factor=4" says what
+train: .venv/.stamp-train $(EXTRAS:%=.venv/.stamp-extra-%)  ## train; by default seconds on a laptop, offline. ARGS="echo=batch factor=4" says what
 	@"$(BIN)/python" train.py $(ARGS)
 
 test: lint  ## lint, then every test: what CI runs
@@ -71,12 +73,12 @@ optuna-dashboard: .venv/.stamp-train  ## show a sweep's studies in Optuna's page
 define CHECK_PYTHON
 import sys
 found = "%d.%d" % sys.version_info[:2]
-if found != "3.11":
-    sys.exit("PYTHON=$(PYTHON) is Python " + found + ". Allowed: 3.11, which the locks are made for and tested with. "
-             "Install Python 3.11 and say where it is, for example: make train PYTHON=python3.11")
+if found not in ("3.10", "3.11", "3.12", "3.13"):
+    sys.exit("PYTHON=$(PYTHON) is Python " + found + ". Allowed: 3.10 to 3.13, which the locks are made for. "
+             "Install one and say where it is, for example: make train PYTHON=python3.11")
 endef
 export CHECK_PYTHON
-CHECK := { command -v '$(PYTHON)' > /dev/null || { echo 'PYTHON=$(PYTHON) was not found. Allowed: a Python 3.11.' \
+CHECK := { command -v '$(PYTHON)' > /dev/null || { echo 'PYTHON=$(PYTHON) was not found. Allowed: a Python 3.10 to 3.13.' \
 	'Say where it is, for example: make train PYTHON=/usr/bin/python3.11' >&2; exit 1; }; } && '$(PYTHON)' -c "$$CHECK_PYTHON"
 
 .venv/.stamp-venv:
@@ -97,6 +99,11 @@ CHECK := { command -v '$(PYTHON)' > /dev/null || { echo 'PYTHON=$(PYTHON) was no
 	@$(PIP) check
 	@touch $@
 
+.venv/.stamp-extra-%: requirements-test.lock .venv/.stamp-train
+	@echo 'Installing the extra $* ...'
+	@$(PIP) install --constraint requirements.lock --constraint requirements-test.lock --editable '.[$*]'
+	@touch $@
+
 .venv/.stamp-test: requirements-test.lock .venv/.stamp-train
 	@echo 'Installing the test tools ...'
 	@$(PIP) install -r requirements-test.lock
@@ -104,22 +111,22 @@ CHECK := { command -v '$(PYTHON)' > /dev/null || { echo 'PYTHON=$(PYTHON) was no
 
 # ---- the locks
 
-LOCK := build/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+LOCK := build/lock/bin/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-annotate \
 	--custom-compile-command 'make lock' $(LOCK_ARGS)
 
 # Prints the requirements of extras, one a line, so that pyproject.toml stays the only place that states them.
-EXTRAS := build/lock/bin/python -c "import sys, tomllib; \
-	extras = tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']; \
-	print(*(line for name in sys.argv[1:] for line in extras[name]), sep='\n')"
+REQUIREMENTS := build/lock/bin/python -c "import sys; from pip._vendor import tomli; \
+	extras = tomli.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']; \
+	print(*(line for name in sys.argv[1:] for line in extras[name] if not line.startswith('dataecho[')), sep='\n')"
 
 lock:  ## write the three lock files from pyproject.toml
 	@$(CHECK)
 	@echo 'Locking ...'
 	@'$(PYTHON)' -m venv build/lock
 	@build/lock/bin/python -m pip --disable-pip-version-check --quiet install uv==0.13.9
-	@{ echo '# Made by: make lock. No hash: the wheel differs by accelerator.'; $(EXTRAS) torch; } > requirements-torch.lock
-	@$(LOCK) pyproject.toml --extra torch --extra mlflow --extra search --no-emit-package torch --output-file requirements.lock
-	@$(EXTRAS) test docs tensorflow jax ray | $(LOCK) - --constraints requirements.lock --output-file requirements-test.lock
+	@{ echo '# Made by: make lock. No hash: the wheel differs by accelerator.'; $(REQUIREMENTS) torch; } > requirements-torch.lock
+	@$(LOCK) pyproject.toml --extra torch --extra mlflow --extra search --extra study --extra tasks --no-emit-package torch --output-file requirements.lock
+	@$(REQUIREMENTS) test docs tensorflow jax ray | $(LOCK) - --constraints requirements.lock --output-file requirements-test.lock
 
 clean:  ## remove .venv and the caches; the runs and their database stay
 	rm -rf .venv build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

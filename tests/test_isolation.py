@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from dataecho.extras import install
 from tests.support import PROJECT
 
 FRAMEWORKS = {"torch": {"torch"}, "tensorflow": {"tensorflow", "keras"}}
@@ -73,6 +74,6 @@ def test_a_missing_framework_is_told_with_what_to_install(tmp_path, name):
     done = train(tmp_path / "run", f"backend={name}", blocked=FRAMEWORKS[name])
     last = done.stderr.splitlines()[-1]
     assert last.startswith("dataecho.errors.SettingError: backend._target_=")
-    told = [f'No module named {module!r}. Install it: pip install "dataecho[{name}]"' for module in FRAMEWORKS[name]]
+    told = [f"No module named {module!r}. {install(name)}" for module in FRAMEWORKS[name]]
     assert last.endswith(tuple(told))
     assert not (tmp_path / "run").exists()

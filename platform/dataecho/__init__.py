@@ -73,7 +73,12 @@ _MODULES = {
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module 'dataecho' has no attribute {name!r}")
-    module = importlib.import_module(_MODULES[name])
+    try:
+        module = importlib.import_module(_MODULES[name])
+    except ModuleNotFoundError as error:
+        from dataecho.extras import cure_of_missing
+
+        raise ImportError(f"dataecho.{name}: {cure_of_missing(error)}") from error
     value = module if name == "keys" else getattr(module, name)
     globals()[name] = value
     return value

@@ -11,13 +11,11 @@ from omegaconf import MISSING
 from pydantic import ConfigDict, create_model
 
 from dataecho.errors import SettingError, refuse_unknown
+from dataecho.extras import cure_of_missing
 from dataecho.moved import current_name
 from dataecho.settings import Node, check_types
 
 T = TypeVar("T")
-
-#: The extra that installs an optional package.
-_EXTRAS = {"jax": "jax", "keras": "tensorflow", "mlflow": "mlflow", "tensorflow": "tensorflow", "torch": "torch"}
 
 _ANY_POSITIONAL, _ANY_NAMED = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
 
@@ -60,7 +58,7 @@ def _target(node: Node, contract: type, *, key: str) -> Any:
             f"{key}._target_",
             name,
             allowed="the dotted path of a class that can be imported",
-            cure=f"The import failed: {_first_line(error)}{_extra(error)}",
+            cure=f"The import failed: {cure_of_missing(error)}",
         ) from error
     if contract is not object and not (isinstance(target, type) and issubclass(target, contract)):
         raise _no_contract(node, contract, key)
@@ -125,17 +123,3 @@ def _typed(target: Any, arguments: Node, *, key: str) -> Node:
     fields: dict[str, Any] = {name: (hints.get(name, Any), ...) for name in arguments}
     model = create_model("Arguments", __config__=ConfigDict(strict=True, arbitrary_types_allowed=True), **fields)
     return check_types(key, arguments, model)
-
-
-def _extra(error: BaseException) -> str:
-    """The command that installs a missing package, if an extra of this distribution has it."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, ModuleNotFoundError):
-        cause = cause.__cause__
-    extra = _EXTRAS.get(str(cause.name).partition(".")[0]) if cause is not None else None
-    return f'. Install it: pip install "dataecho[{extra}]"' if extra else ""
-
-
-def _first_line(error: BaseException) -> str:
-    cause = error.__cause__ or error
-    return f"{type(cause).__name__}: {str(cause).splitlines()[0] if str(cause) else ''}"

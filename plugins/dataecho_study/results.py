@@ -4,7 +4,7 @@ or one fresh seed of a tuned cell."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -97,11 +97,11 @@ class Study:
         return _ADAPTER.dump_json(self, indent=2).decode() + "\n"
 
     @classmethod
-    def from_json(cls, text: str | bytes) -> Self:
+    def from_json(cls, text: str | bytes) -> Study:
         """Return the study that :meth:`to_json` has written. Raises :class:`DataError` for other text, naming the first
         field that is wrong."""
         try:
-            return _ADAPTER.validate_json(text)  # type: ignore[return-value]
+            return _ADAPTER.validate_json(text)
         except ValidationError as error:
             raise DataError(f"This is no study: {first_problem(error)}. Make it again with mode=report.") from None
 

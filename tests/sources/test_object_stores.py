@@ -9,7 +9,7 @@ import pytest
 from gcsfs.retry import HttpError
 
 from dataecho.errors import DataError
-from dataecho.sources import fsspec_files
+from dataecho.sources import file, fsspec_files
 from dataecho.sources.options import RemoteOptions
 from dataecho.sources.remote import MissingFile, Remote
 from dataecho.sources.retry import TransientError
@@ -54,7 +54,7 @@ def store(request):
 @pytest.fixture
 def small_blocks(monkeypatch):
     """A stream asks for a thousand bytes at once."""
-    monkeypatch.setattr(fsspec_files, "_BLOCK", 1000)
+    monkeypatch.setattr(file, "_BLOCK", 1000)
 
 
 def remote(store, **settings):

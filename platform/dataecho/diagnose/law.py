@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -132,7 +132,7 @@ class Law(BaseModel):
     scores: Annotated[list[Score], Field(min_length=1, max_length=16)]
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Self:
+    def _fits_together(self) -> Law:
         names = list(FORMS[self.form].parameters)
         matrix = np.asarray([row + [math.nan] * (len(names) - len(row)) for row in self.covariance], float)
         if [one.name for one in self.parameters] != names:

@@ -31,6 +31,9 @@ def concerns_one_file(error: OSError) -> bool:
     return error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE)
 
 
+_BLOCK = 4 * 2**20  # bytes asked for at once
+
+
 class MissingFile(DataError):
     """The storage answers, and has no such file."""
 
@@ -132,3 +135,27 @@ class Files(abc.ABC):
     @abc.abstractmethod
     def glob(self, pattern: str) -> list[str]:
         """The URLs that match, in no order."""
+
+
+class Blocks(Body):
+    """A file, block by block, of a storage without a stream that could be taken up again."""
+
+    def __init__(self, files: Files, url: str, start: int) -> None:
+        self._files, self._url, self._position = files, url, start
+        self._stat = files.stat(url)
+
+    @property
+    def stat(self) -> Stat:
+        return self._stat
+
+    def read(self) -> bytes | None:
+        length = _BLOCK if self._stat.size is None else min(_BLOCK, self._stat.size - self._position)
+        data = self._files.read(self._url, self._position, length)[0] if length > 0 else b""
+        self._position += len(data)
+        if not data:  # blocks tell nothing of the file: they could be of two
+            cure = "Start again, when nobody writes to it."
+            require_same(self._url, self._stat, self._files.stat(self._url), when="when it was begun", cure=cure)
+        return data or None
+
+    def close(self) -> None:
+        pass

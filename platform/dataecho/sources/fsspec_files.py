@@ -1,4 +1,4 @@
-"""Files of every storage but HTTP, by the calls that all of fsspec's file systems have.
+"""Files of every storage but this machine and HTTP, by the calls that all of fsspec's file systems have.
 
 The file systems raise what their own libraries raise, which are not imported here: an error is known by the names of
 its classes, by its number, or by the HTTP status it has.
@@ -11,17 +11,15 @@ import ssl
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import aiohttp
 from fsspec import AbstractFileSystem
 
 from dataecho.errors import DataError
-from dataecho.sources.file import UNKNOWN, Body, Files, MissingFile, Stat, require_same
+from dataecho.sources.file import UNKNOWN, Blocks, Body, Files, MissingFile, Stat
 from dataecho.sources.retry import TransientError
-from dataecho.sources.urls import is_local, shown_url, without_secrets
+from dataecho.sources.urls import shown_url, without_secrets
 
 T = TypeVar("T")
 
-_BLOCK = 4 * 2**20  # bytes asked for at once
 #: What the file systems call a text that changes with the content, best first.
 _TAGS = ("ETag", "etag", "md5Hash", "generation", "mtime", "LastModified", "last_modified", "created")
 _DATES = ("LastModified", "last_modified", "updated", "mtime", "created")
@@ -78,35 +76,11 @@ class FsspecFiles(Files):
             raise
 
     def open(self, url: str, start: int) -> Body:
-        return _Blocks(self, url, start)
+        return Blocks(self, url, start)
 
     def glob(self, pattern: str) -> list[str]:
         paths = _attempt(pattern, lambda: self._filesystem.glob(pattern))
         return [self._filesystem.unstrip_protocol(path) for path in paths]
-
-
-class _Blocks(Body):
-    """A file, block by block: these file systems have no stream that could be taken up again."""
-
-    def __init__(self, files: FsspecFiles, url: str, start: int) -> None:
-        self._files, self._url, self._position = files, url, start
-        self._stat = files.stat(url)
-
-    @property
-    def stat(self) -> Stat:
-        return self._stat
-
-    def read(self) -> bytes | None:
-        length = _BLOCK if self._stat.size is None else min(_BLOCK, self._stat.size - self._position)
-        data = self._files.read(self._url, self._position, length)[0] if length > 0 else b""
-        self._position += len(data)
-        if not data:  # blocks tell nothing of the file: they could be of two
-            cure = "Start again, when nobody writes to it."
-            require_same(self._url, self._stat, self._files.stat(self._url), when="when it was begun", cure=cure)
-        return data or None
-
-    def close(self) -> None:
-        pass
 
 
 def _attempt(url: str, action: Callable[[], T]) -> T:
@@ -118,8 +92,8 @@ def _attempt(url: str, action: Callable[[], T]) -> T:
     except Exception as error:
         text = without_secrets(f"{type(error).__name__}: {error}".partition("\n")[0], url)[:300]
         if _is_refusal(error):
-            raise DataError(f"{where}: {text}. {_CHECK if is_local(url) else _CREDENTIALS}") from None
-        if is_local(url) or not _may_pass(error):
+            raise DataError(f"{where}: {text}. {_CREDENTIALS}") from None
+        if not _may_pass(error):
             raise DataError(f"{where}: {text}. {_CHECK}") from None
         raise TransientError(text) from None
 
@@ -140,7 +114,11 @@ def _may_pass(error: Exception) -> bool:
     code = _code(error)
     if code is not None:
         return code in _PASSING_CODES
-    return isinstance(error, OSError | TimeoutError | aiohttp.ClientError) or bool(names & _PASSING_NAMES)
+    return isinstance(error, OSError | TimeoutError) or _is_aiohttps(error) or bool(names & _PASSING_NAMES)
+
+
+def _is_aiohttps(error: Exception) -> bool:
+    return any(kind.__module__.partition(".")[0] == "aiohttp" for kind in type(error).__mro__)
 
 
 def _names(error: Exception) -> set[str]:

@@ -1,4 +1,4 @@
-"""Read files by path or URL, through fsspec, and retry transient failures.
+"""Read files by path or URL, and retry transient failures. What is not of this machine goes through fsspec.
 
 Tested with local paths, ``memory://``, ``http://`` and ``https://``, with ``s3://`` (s3fs) against moto's S3 and with
 ``gs://`` (gcsfs) against an emulator. The rest goes through the same few calls of fsspec's interface (``info``,
@@ -7,7 +7,6 @@ Tested with local paths, ``memory://``, ``http://`` and ``https://``, with ``s3:
 
 from __future__ import annotations
 
-import glob
 import os
 import threading
 from collections import Counter
@@ -15,13 +14,10 @@ from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any
 
-import aiohttp
-import fsspec
-
 from dataecho.errors import DataError, SettingError, require
+from dataecho.extras import cure_of_missing, package
 from dataecho.sources.file import UNKNOWN, Body, Files, MissingFile, Stat, require_same
-from dataecho.sources.fsspec_files import FsspecFiles
-from dataecho.sources.http_files import HttpFiles
+from dataecho.sources.local_files import LocalFiles, literal_folder
 from dataecho.sources.options import RemoteOptions
 from dataecho.sources.retry import Proceed, RetryPolicy, TransientError, go_on
 from dataecho.sources.urls import (
@@ -30,7 +26,6 @@ from dataecho.sources.urls import (
     is_http,
     is_local,
     is_pattern,
-    local_path,
     protocol,
     shown_url,
     without_secrets,
@@ -130,15 +125,11 @@ class Remote:
         return in_order(urls)
 
     def _matching(self, pattern: str) -> Urls:
-        folder, rest = _literal_folder(pattern)
+        _, rest = literal_folder(pattern)
         if not is_pattern(rest):
             return [pattern]
-        if is_local(pattern):
-            root = local_path(folder)
-            urls = [os.path.join(root, path) for path in glob.glob(rest, root_dir=root, recursive=True)]
-        else:
-            files = self._of(pattern)
-            urls = self._retries.run(pattern, lambda: files.glob(pattern))
+        files = self._of(pattern)
+        urls = self._retries.run(pattern, lambda: files.glob(pattern))
         if not urls:
             raise MissingFile(f"{shown_url(pattern)}: no file matches. Check the folder and the pattern.")
         return urls
@@ -152,12 +143,15 @@ class Remote:
 
     def _opened(self, url: str) -> Files:
         if is_local(url):
-            return FsspecFiles(fsspec.filesystem("file"))
+            return LocalFiles()
+        # What asks a storage is imported where one is asked: files of this machine need neither package.
+        fsspec = package("fsspec", key="url", value=shown_url(url))
         options = self._options.filesystem_options
         is_s3 = protocol(url) in ("s3", "s3a")
         if is_s3:  # s3fs and botocore would try again and again by themselves, and nobody could tell them to give up
             options.setdefault("config_kwargs", {"retries": {"max_attempts": 0}})
         if is_http(url):
+            aiohttp = package("aiohttp", key="url", value=shown_url(url))
             # None in all: a large shard on a slow link may take hours, as long as bytes come.
             timeout = self._options.timeout
             limit = aiohttp.ClientTimeout(total=None, sock_connect=timeout, sock_read=timeout)
@@ -169,11 +163,17 @@ class Remote:
                 "url",
                 shown_url(url),
                 allowed="local paths and the URLs that fsspec can open here",
-                cure=without_secrets(f"{error}.", url),
+                cure=without_secrets(cure_of_missing(error), url),
             ) from None
         if is_s3:
             filesystem.retries = 1
-        return HttpFiles(filesystem) if is_http(url) else FsspecFiles(filesystem)
+        if is_http(url):
+            from dataecho.sources.http_files import HttpFiles
+
+            return HttpFiles(filesystem)
+        from dataecho.sources.fsspec_files import FsspecFiles
+
+        return FsspecFiles(filesystem)
 
 
 class Stream(Iterator[bytes]):
@@ -266,18 +266,5 @@ class Stream(Iterator[bytes]):
 
 def _expanded_unless_there(pattern: str) -> Sequence[str]:
     """The paths that braces stand for, except those in the names of folders and files that are there."""
-    folder, rest = _literal_folder(pattern)
+    folder, rest = literal_folder(pattern)
     return [folder + text for text in expanded(rest)]
-
-
-def _literal_folder(pattern: str) -> tuple[str, str]:
-    """The longest beginning of a local pattern that is there under just this name, and the rest. In it braces,
-    brackets and stars stand for themselves."""
-    if not is_local(pattern):
-        return "", pattern
-    if os.path.exists(local_path(pattern)):
-        return pattern, ""
-    end = pattern.rfind("/") + 1
-    while end and not os.path.isdir(local_path(pattern[:end])):
-        end = pattern.rfind("/", 0, end - 1) + 1
-    return pattern[:end], pattern[end:]

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataecho.errors import DataError, SettingError, require
+from dataecho.extras import package
 
 #: One value per row: an array of numbers, or a list of texts, or of arrays.
 Column = NDArray[Any] | list[Any]
@@ -89,8 +90,8 @@ def _json_rows(text: str, where: str) -> Iterator[_Row]:
 
 
 def _read_parquet(data: bytes, where: str, choose: _Choose) -> dict[str, Column]:
-    import pyarrow
-    import pyarrow.parquet  # a second of import that only its users pay
+    pyarrow = package("pyarrow", key="manifest", value=where)
+    package("pyarrow.parquet", key="manifest", value=where)  # a second of import that only its users pay
 
     try:
         file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(data))

@@ -16,6 +16,7 @@ from typing import Any, final
 from filelock import FileLock, Timeout
 
 from dataecho.errors import SettingError, require
+from dataecho.extras import install
 from dataecho.masking import masked_text
 from dataecho.tracking.connection import check_settings, cure, dashboard, experiment_id, open_client
 from dataecho.tracking.delivery import MLFLOW_STATUS
@@ -396,7 +397,7 @@ def _require_mlflow() -> None:
         "tracking",
         "mlflow",
         allowed="none, as mlflow is not installed",
-        cure="Install it with: pip install 'dataecho[mlflow]'. Or use tracking=none.",
+        cure=f"{install('mlflow')} Or use tracking=none.",
     )
 
 

@@ -13,6 +13,7 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 
 from dataecho.errors import SettingError, refuse_unknown, require
+from dataecho.extras import cure_of_missing
 from dataecho_search.samplers.factory import SamplerFactory
 from dataecho_search.space.dimensions import Space
 from dataecho_search.space.seeds import derive
@@ -60,7 +61,7 @@ class Adaptive(SamplerFactory):
                 "hydra/sweeper/sampler",
                 self._class.__name__,
                 allowed="a sampler whose packages are installed",
-                cure=f'Install them: pip install "dataecho[search,torch]" ({error}).',
+                cure=cure_of_missing(error),
             ) from error
 
     def sampler(self, space: Space, *, seed: int, ordinal: int) -> BaseSampler:

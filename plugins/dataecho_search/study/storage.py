@@ -15,6 +15,7 @@ import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 
 from dataecho.errors import SettingError
+from dataecho.extras import cure_of_missing
 from dataecho.tracking.redact import without_credentials
 from dataecho.training.disk import is_full
 from dataecho_search.study.journal_file import JournalFile
@@ -61,7 +62,7 @@ def open_storage(url: str | None, folder: Path) -> BaseStorage:
             "hydra.sweeper.storage",
             shown,
             allowed=_ALLOWED,
-            cure=f'The driver is missing: pip install "dataecho[search]" ({error}).',
+            cure=f"The driver is missing: {cure_of_missing(error)}",
         ) from error
 
 

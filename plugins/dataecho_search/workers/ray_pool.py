@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, final
 
 from dataecho.errors import SettingError, require
+from dataecho.extras import package
 from dataecho_search.workers import ray_trial
 from dataecho_search.workers.pool import Completion, Pool, PoolContext, TrialAttempt
 
@@ -184,16 +185,7 @@ def _import_ray(*, is_local: bool) -> Any:
         os.environ.setdefault("RAY_enable_metrics_collection", "0")
         if not any(name.startswith("RAY_AUTH_") for name in os.environ):
             os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
-    try:
-        import ray
-    except ImportError:
-        raise SettingError(
-            "hydra/sweeper/pool",
-            "ray",
-            allowed="ray where Ray is installed",
-            cure="Install the extra: pip install 'dataecho[ray]'",
-        ) from None
-    return ray
+    return package("ray", key="hydra/sweeper/pool", value="ray")
 
 
 def _connect(ray: Any, address: str | None, environment: dict[str, str]) -> None:

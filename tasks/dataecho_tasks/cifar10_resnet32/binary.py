@@ -87,8 +87,7 @@ class CifarBinarySource(ShardSource[int]):
         digest = hashlib.sha256(super().digest.encode())
         for path in (local_path(url) for url in self._urls if is_local(url)):
             self._checked_length(LocalFile(path).stat.size or 0, path)
-            with open(path, "rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+            digest.update(hashlib.sha256(Path(path).read_bytes()).digest())
         self._content_digest = digest.hexdigest()[:32]
 
     @property
