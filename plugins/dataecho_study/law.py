@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from scipy import optimize, special
 
 from dataecho.diagnose.law import CONFIDENCE, FORMS, Form, Law, Laws, Parameter, Score, longer_side, saving_at
-from dataecho_study.results import BATCH_SIZE, ECHO, NO_ECHO, Study
+from dataecho_study.figures import Curve, line_label
+from dataecho_study.results import BATCH_SIZE, ECHO, FACTOR, NO_ECHO, Study
 from dataecho_study.selection import FactorGroup, costs, costs_by_repeat, factor_groups
 
 _LEAST_FACTORS = 4  # with fewer, a curve of two parameters and a level has nothing left to be wrong about
@@ -59,6 +60,22 @@ def write_laws(path: Path, laws: Laws) -> Path:
     return path
 
 
+def law_curves(study: Study, laws: Laws) -> dict[str, Curve]:
+    """The curves of a study's own laws, by the label of their line in its picture."""
+    curves: dict[str, Curve] = {}
+    for group in factor_groups(study, {}):
+        law = next((law for law in laws.laws if (law.echo, law.batch_size) == _about(group)), None)
+        if law is not None:
+            curves[line_label(group.cells[max(group.cells)], FACTOR)] = law.ratio
+    return curves
+
+
+def _about(group: FactorGroup) -> tuple[str, float | None]:
+    """Echo and batch size, which name a law."""
+    batch_size = group.axes.get(BATCH_SIZE)
+    return str(group.axes.get(ECHO, NO_ECHO)), None if batch_size is None else float(batch_size)
+
+
 def _fit_group(group: FactorGroup) -> Law | None:
     points = _points(group)
     if points is None:
@@ -68,14 +85,8 @@ def _fit_group(group: FactorGroup) -> Law | None:
         for name, form in FORMS.items()
     ]
     best = min(scores, key=lambda score: math.inf if score.left_out is None else score.left_out)
-    batch_size = group.axes.get(BATCH_SIZE)
-    return _law(
-        best.form,
-        points,
-        scores,
-        echo=str(group.axes.get(ECHO, NO_ECHO)),
-        batch_size=None if batch_size is None else float(batch_size),
-    )
+    echo, batch_size = _about(group)
+    return _law(best.form, points, scores, echo=echo, batch_size=batch_size)
 
 
 def _points(group: FactorGroup) -> _Points | None:

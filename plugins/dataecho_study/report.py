@@ -12,11 +12,14 @@ from typing import Any
 
 import jinja2
 
+from dataecho.diagnose.law import FILE_NAME as LAW
+from dataecho.diagnose.law import FORMS, Laws
 from dataecho_study.advice import trends
 from dataecho_study.claims import Claim
 from dataecho_study.figures import Picture, draw, title
+from dataecho_study.law import check_law, fit_laws, law_curves, write_laws
 from dataecho_study.public import public
-from dataecho_study.results import EXAMPLES_PER_EPOCH, THROTTLE_RATIO, Repeat, Study
+from dataecho_study.results import EXAMPLES_PER_EPOCH, FACTOR, THROTTLE_RATIO, Repeat, Study
 from dataecho_study.statistics import Interval
 from dataecho_study.summary import summarize
 from dataecho_study.verdicts import judge
@@ -26,38 +29,48 @@ PAGE, DATA = "report.html", "study.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """A study with its claims and the axes of its picture."""
+    """A study with its claims and the axes of its picture. ``laws``: of another study, to check against the times of
+    this one; None for those that this study gives itself, if it can."""
 
     study: Study
     claims: Sequence[Claim]
     picture: Picture
+    laws: Laws | None = None
 
 
 def write_report(folder: Path, subjects: Sequence[Subject]) -> list[Path]:
     """Write ``report.html`` of one or several studies, their pictures, and for each its ``study.json``
-    (``study_<task>.json`` if there are several) to ``folder``; return the paths. Nothing in them tells paths,
-    addresses, hosts or user names."""
+    (``study_<task>.json`` if there are several), and ``law.json`` where the picture is one of factors and there are
+    enough of them, to ``folder``; return the paths. Nothing in them tells paths, addresses, hosts or user names."""
     folder.mkdir(parents=True, exist_ok=True)
     files, sections = [], []
     for subject in subjects:
         study = public(subject.study)
-        pictures = draw(study, folder, subject.picture)
+        laws = fit_laws(study) if subject.picture.x == FACTOR else None
+        curves = law_curves(study, laws) if laws else {}
+        pictures = draw(study, folder, subject.picture, curves=curves, curve_label="law")
         name = DATA if len(subjects) == 1 else f"study_{study.task}.json"
         files += [*pictures, _write(folder / name, study.to_json())]
-        sections.append(_section(study, subject, svg=pictures[1]))
+        sections.append(_section(study, subject, laws, svg=pictures[1]))
+        if laws:
+            files.append(write_laws(folder / (LAW if len(subjects) == 1 else f"law_{study.task}.json"), laws))
     return [_write(folder / PAGE, _render(sections)), *files]
 
 
-def _section(study: Study, subject: Subject, *, svg: Path) -> dict[str, Any]:
+def _section(study: Study, subject: Subject, laws: Laws | None, *, svg: Path) -> dict[str, Any]:
     timed = subject.picture.y == "seconds"
+    verdicts = judge(study, subject.claims)
     return {
         "study": study,
         "title": title(study),
         "picture": base64.b64encode(svg.read_bytes()).decode(),
-        "verdicts": judge(study, subject.claims),
-        "counts": Counter(verdict.result for verdict in judge(study, subject.claims)),
+        "verdicts": verdicts,
+        "counts": Counter(verdict.result for verdict in verdicts),
         "fresh": summarize(study, "fresh"),
         "seconds": summarize(study, "seconds") if timed else [],
+        "laws": laws.laws if laws else [],
+        "formulas": {name: form.formula for name, form in FORMS.items()},
+        "check": check_law(subject.laws, study) if subject.laws else None,
         "trends": trends(study),
         "facts": _facts(study),
         "winners": _winners(study),

@@ -19,6 +19,7 @@ from dataecho_search.sweep.start import HydraParts, run_cells
 from dataecho_study.claims import read_claims
 from dataecho_study.gather import gather
 from dataecho_study.job import STUDIES, TUNING, Job, prepare, with_settings
+from dataecho_study.law import fit_laws
 from dataecho_study.progress import StudyDisplay, Whole
 from dataecho_study.protocol import read_picture, read_plan
 from dataecho_study.report import Subject, write_report
@@ -57,9 +58,14 @@ def write_results(folders: Sequence[Path], into: Path) -> list[Path]:
     and the data. Returns their paths. Raises :class:`DataError` for a folder that is no study's."""
     subjects = []
     for folder in folders:
-        plan = read_plan(folder)
+        plan, winners = read_plan(folder), folder / WINNERS
         subjects.append(
-            Subject(study=gather(folder), claims=read_claims(plan.claims), picture=read_picture(plan.picture))
+            Subject(
+                study=gather(folder),
+                claims=read_claims(plan.claims),
+                picture=read_picture(plan.picture),
+                laws=fit_laws(Study.from_json(winners.read_text())) if winners.exists() else None,
+            )
         )
     return write_report(into, subjects)
 

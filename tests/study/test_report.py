@@ -10,6 +10,7 @@ import socket
 
 import pytest
 
+from dataecho.diagnose.law import read_laws
 from dataecho_study.claims import read_claims
 from dataecho_study.figures import Picture
 from dataecho_study.public import public
@@ -122,3 +123,33 @@ def test_a_study_json_is_the_study(tmp_path):
 @pytest.mark.parametrize(("seconds", "text"), [(59.6, "60 s"), (600, "10 min"), (9000, "2.5 h")])
 def test_durations(seconds, text):
     assert duration(seconds) == text
+
+
+def test_a_study_of_factors_gives_its_law_and_another_one_is_checked_with_it(tmp_path):
+    by_factor = [
+        cell(1000 / e**0.7, echo="none" if e == 1 else "batch", factor=e, batch_size=64.0) for e in (1.0, 2.0, 4.0, 8.0)
+    ]
+    timed = [
+        cell(
+            ratio * 1000 / e**0.7,
+            changes={"ratio": 8.0},
+            echo="none" if e == 1 else "batch",
+            factor=e,
+            throttle_ratio=8.0,
+        )
+        for e, ratio in ((1.0, 1), (4.0, 1))
+    ]
+    law = write_report(
+        tmp_path, [Subject(study=study(*by_factor, name="figure_5"), claims=[], picture=Picture(x="factor"))]
+    )[-1]
+    page = (tmp_path / "report.html").read_text()
+    laws = read_laws(law)
+
+    assert law.name == "law.json"
+    assert "<h2>The law: echo=batch, batch 64</h2>" in page
+    assert f"<td>{laws.laws[0].form} (chosen)</td>" in page
+    picture = Picture(x="throttle_ratio", y="seconds")
+    write_report(tmp_path, [Subject(study=study(*timed, name="figure_4"), claims=[], picture=picture, laws=laws)])
+    page = (tmp_path / "report.html").read_text()
+    assert "5 of 5 measured times (100%) are inside the law&#39;s 90% prediction intervals." in page
+    assert "<h2>Seconds to target</h2>" in page

@@ -229,7 +229,7 @@ def saving_at(law: Law, factor: float, time: RelativeTime, *, ratio_error: float
     variances, vectors = np.linalg.eigh(np.asarray(law.covariance, float))
     normal = rng.standard_normal((len(center), _NUM_DRAWS)) / _root_chi(rng, law.degrees)
     parameters = center[:, None] + vectors @ (np.sqrt(np.maximum(variances, 0))[:, None] * normal)
-    scatter = law.lack * rng.standard_normal(_NUM_DRAWS) / _root_chi(rng, law.degrees)
+    scatter = math.sqrt(2) * law.lack * rng.standard_normal(_NUM_DRAWS) / _root_chi(rng, law.degrees)
     runs = math.sqrt(2) * law.spread * rng.standard_normal(_NUM_DRAWS) / _root_chi(rng, law.spread_degrees)
     scales = np.exp(ratio_error * rng.standard_normal(_NUM_DRAWS))
     logs = np.log(FORMS[law.form].value(factor, parameters)) + scatter + runs + np.log(time(factor, scales))

@@ -92,11 +92,11 @@ class Measurements:
 
 def relative_error(times: ArrayLike) -> float:
     """The relative standard error of the mean of consecutive times, which may come in bursts: by the means of eight
-    blocks, fewer where there are fewer times; 0 where there is one."""
+    blocks, fewer where there are fewer times; 0 where there is one only."""
     values = np.asarray(times, float)
-    blocks = np.asarray([block.mean() for block in np.array_split(values, min(_NUM_BLOCKS, len(values)) or 1)])
-    if len(blocks) < 2 or not blocks.mean():
+    if len(values) < 2 or not values.mean():
         return 0.0
+    blocks = np.asarray([block.mean() for block in np.array_split(values, min(_NUM_BLOCKS, len(values)))])
     return float(blocks.std(ddof=1) / math.sqrt(len(blocks)) / blocks.mean())
 
 
