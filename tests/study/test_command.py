@@ -7,7 +7,10 @@ import time
 
 import pytest
 
+from dataecho_study.claims import read_claims
+from dataecho_study.protocol import read_plan
 from dataecho_study.results import Study
+from dataecho_study.verdicts import judge
 from tests.support import PROJECT
 
 QUIET = ("tracking=none",)
@@ -130,6 +133,8 @@ def test_a_killed_and_continued_study_equals_an_unbroken_one(command):
         Study.from_json((command.folder / name / "study.json").read_text()) for name in ("unbroken", "broken")
     )
     assert broken.is_complete and len(counts(broken)) == 4 and counts(broken) == counts(unbroken)
+    claims = read_claims(read_plan(command.folder / "broken").claims)
+    assert judge(broken, claims) == judge(unbroken, claims) != []
 
 
 @pytest.mark.slow
