@@ -7,10 +7,14 @@ import time
 
 import pytest
 
+from dataecho_study.claims import read_claims
+from dataecho_study.protocol import read_plan
 from dataecho_study.results import Study
+from dataecho_study.verdicts import judge
 from tests.support import PROJECT
 
 QUIET = ("tracking=none",)
+pytestmark = pytest.mark.timeout(1200)  # on a machine that others load, too
 
 
 class Command:
@@ -30,7 +34,7 @@ class Command:
 
     def run(self, *arguments):
         process = self.start(*arguments)
-        process.out, process.err = process.communicate(timeout=280)
+        process.out, process.err = process.communicate(timeout=1000)
         return process
 
     def study(self, name):
@@ -77,11 +81,15 @@ def test_a_study_ends_in_its_report(command, study):
 
 @pytest.mark.slow
 def test_figure_4_runs_the_winners_of_figure_5_with_fresh_seeds(command):
-    assert command.run("-m", "study=figure_5", *TINY).returncode == 0
-    process = command.run("-m", "study=figure_4", *TINY)
+    cells = "study.cells=[{echo:none,batch_size:64%s},{echo:before_augmentation,factor:2,batch_size:64%s}]"
+    tuning = ("study=figure_5", *TINY, cells % ("", ""), "hydra.sweep.dir=tuned")
+    assert command.run("-m", *tuning).returncode == 0
+    ratios = ",throttle_ratio:[1,4]"
+    found = ("study=figure_4", *TINY, cells % (ratios, ratios), "hydra.sweep.dir=found", "study.winners=tuned")
+    process = command.run("-m", *found)
     assert process.returncode == 0, process.err
-    tuned, found = command.study("figure_5-digits-tiny"), command.study("figure_4-digits-tiny")
-    assert found.is_tuned_once and found.is_complete
+    tuned, found = (Study.from_json((command.folder / name / "study.json").read_text()) for name in ("tuned", "found"))
+    assert found.is_tuned_once and found.is_complete and len(found.cells) == 4
     best = {cell.key: min(cell.repeats, key=lambda repeat: repeat.fresh) for cell in tuned.cells}
     for cell in found.cells:
         winner = best[cell.key.partition(",throttle_ratio")[0]]
@@ -125,6 +133,8 @@ def test_a_killed_and_continued_study_equals_an_unbroken_one(command):
         Study.from_json((command.folder / name / "study.json").read_text()) for name in ("unbroken", "broken")
     )
     assert broken.is_complete and len(counts(broken)) == 4 and counts(broken) == counts(unbroken)
+    claims = read_claims(read_plan(command.folder / "broken").claims)
+    assert judge(broken, claims) == judge(unbroken, claims) != []
 
 
 @pytest.mark.slow
