@@ -33,7 +33,8 @@ _LOG = logging.getLogger(__name__)
 
 def train(config: Node, *, folder: Path | None, project: Path, repeat: str | None = None) -> float:
     run = compose_training(config, folder=folder, project=project)
-    trainer = run.new_trainer(new_display(run.workload.settings.display, run.workload.task.metric))
+    display = new_display(run.workload.settings.display, num_examples=run.info.dataset["num_examples"])
+    trainer = run.new_trainer(display)
     if not run.workload.backend.ranks.is_first:
         return _train_along(run, trainer)
     tracker = run.workload.tracker
