@@ -27,10 +27,13 @@ def test_a_run_is_taken_up_by_its_folder_alone(tmp_path):
     evaluated = run("mode=evaluate", "checkpoint=runs/a b", cwd=tmp_path)
     assert evaluated.returncode == 0 and "8 steps" in evaluated.stdout, evaluated.stderr
 
-    longer = run("resume=runs/a b", "budget.steps=20", "pipeline.num_threads=1", cwd=tmp_path)
+    (advised,) = [line for line in first.stdout.splitlines() if line.startswith("It was still improving. Spend more: ")]
+    words = shlex.split(advised.partition("Spend more: ")[2])
+    assert words[-2:] == [f"resume='{tmp_path}/runs/a b'", "budget.steps=24"]
+    longer = run(*words[2:], "pipeline.num_threads=1", cwd=tmp_path)
     assert longer.returncode == 0, longer.stderr
     again = subprocess.run(
-        [sys.executable, *shlex.split(repeat)[1:], "budget.steps=20", "run_dir=runs/whole"],
+        [sys.executable, *shlex.split(repeat)[1:], "budget.steps=24", "run_dir=runs/whole"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -40,10 +43,10 @@ def test_a_run_is_taken_up_by_its_folder_alone(tmp_path):
     one, other = (json.loads((tmp_path / f"runs/{name}/summary.json").read_text()) for name in ("a b", "whole"))
     for name in ("steps", "fresh_examples", "delivered_examples", "accuracy", "eval_loss", "seed"):
         assert one[name] == other[name], name
-    assert one["steps"] == 20 and one["config"]["pipeline"]["num_threads"] == 1
+    assert one["steps"] == 24 and one["config"]["pipeline"]["num_threads"] == 1
 
     for typed, both in (
-        (["resume=runs/a b", "budget.steps=10"], "budget.steps=10 cannot be used. Allowed: 20"),
+        (["resume=runs/a b", "budget.steps=10"], "budget.steps=10 cannot be used. Allowed: 24"),
         (["resume=runs/a b", "seed=6"], "seed=6 cannot be used. Allowed: 5"),
         (["mode=evaluate", "checkpoint=runs/a b", "seed=6"], "seed=6 cannot be used. Allowed: 5"),
     ):

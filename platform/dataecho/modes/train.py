@@ -83,7 +83,7 @@ def train(config: Node, *, folder: Path | None, project: Path, repeat: str | Non
             skipped=read_skips(run.folder),
             emulated=run.workload.emulated,
         )
-        print(_repeated(repeat), end="")
+        print(_after_a_miss(run, outcome), _repeated(repeat), sep="", end="")
     except Interrupted as interrupted:
         status = "interrupted"
         print(
@@ -107,6 +107,22 @@ def _disk_full(folder: Path, error: Exception) -> DiskFull:
     checkpoints = list_checkpoints(folder / CHECKPOINTS)
     safe = f"Everything up to {checkpoints[-1]} is safe" if checkpoints else "No checkpoint had been written yet"
     return DiskFull(f"The disk of {folder} is full ({error}). {safe}. Make room, and continue.")
+
+
+def _after_a_miss(run: TrainingRun, outcome: RunResult) -> str:
+    """The setting to change after the budget was spent without the target, as a line; empty after any other end."""
+    if outcome.reached_target or outcome.diverged or outcome.pruned:
+        return ""
+    budget = run.workload.settings.budget
+    given = {unit: value for unit, value in asdict(budget).items() if value is not None}
+    longer = [f"budget.{unit}={2 * value}" for unit, value in given.items()]
+    if outcome.is_improving:
+        return f"It was still improving. Spend more: {command(setting('resume', run.folder), *longer)}\n"
+    rate = run.workload.settings.optimizer.learning_rate
+    return (
+        f"It had stopped improving. Try another optimizer.learning_rate than {rate:g}, or a larger "
+        f"{', '.join(f'budget.{unit}' for unit in given)} with schedule=linear.\n"
+    )
 
 
 def _with_note(error: Exception, note: str) -> Exception:
