@@ -26,10 +26,10 @@ def main() -> None:
     """Compose the configuration of ``sys.argv`` and run it, or make a new project."""
     prepare()
     remember_command()
-    sys.argv[1:] = options_first(sys.argv[1:])
-    arguments = sys.argv[1:]
-    _import_from(arguments)
     try:
+        arguments = options_first(_with_settings_of_run(sys.argv[1:]))
+        sys.argv[1:] = arguments
+        _import_from(arguments)
         if "--version" in arguments:
             print(f"dataecho {__version__}")
         elif len(arguments) == 2 and arguments[0] in _HELP and "=" not in arguments[1]:
@@ -48,6 +48,7 @@ def main() -> None:
 
 def run_job(config: DictConfig) -> float | None:
     """Run one configuration; returns its cost, for a sweep to minimise."""
+    from dataecho.compose.repeat import repeating_command
     from dataecho.modes import run_mode  # heavy imports, which --help and --cfg do not need
     from dataecho.training.disk import EXIT_CODE, DiskFull
     from dataecho.training.ranks import RankLost
@@ -63,17 +64,22 @@ def run_job(config: DictConfig) -> float | None:
             allowed="studies as a multirun, of many runs",
             cure="Add -m in front of it.",
         )
-        return run_mode(OmegaConf.to_container(config, resolve=True), folder=folder, project=project())
+        return run_mode(
+            OmegaConf.to_container(config, resolve=True),
+            folder=folder,
+            project=project(),
+            repeat=repeating_command(job),
+        )
     except (SettingError, DataError) as error:
         if in_sweep:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        _print_error(error)
         sys.exit(2)
     except RankLost as error:
-        print(f"error: {error}", file=sys.stderr)
+        _print_error(error)
         sys.exit(1)
     except DiskFull as error:
-        print(f"error: {error}", file=sys.stderr)
+        _print_error(error)
         sys.exit(EXIT_CODE)
 
 
@@ -94,6 +100,11 @@ def _init(arguments: Sequence[str]) -> None:
     print(f"Now: cd {shlex.quote(str(folder))} && {command('--config-dir', 'conf', 'task=bars')}")
 
 
+def _print_error(error: Exception) -> None:
+    """Print an error and its notes: the commands that continue and repeat its run."""
+    print(f"error: {error}", *getattr(error, "__notes__", []), sep="\n", file=sys.stderr)
+
+
 def options_first(arguments: Sequence[str]) -> list[str]:
     """``arguments`` with options before overrides: Hydra's parser takes overrides in one place only."""
     given, others = _options().parse_known_args(arguments)
@@ -103,6 +114,14 @@ def options_first(arguments: Sequence[str]) -> list[str]:
         *(text for text in others if text.startswith("-")),
         *(text for text in others if not text.startswith("-")),
     ]
+
+
+def _with_settings_of_run(arguments: Sequence[str]) -> list[str]:
+    if not any(text.startswith(("resume=", "checkpoint=")) for text in arguments):
+        return list(arguments)
+    from dataecho.compose.repeat import with_settings_of_run  # a heavy import, which --help and --cfg do not need
+
+    return with_settings_of_run(arguments)
 
 
 def _options() -> argparse.ArgumentParser:

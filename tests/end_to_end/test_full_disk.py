@@ -56,8 +56,9 @@ def test_a_run_ends_with_75_and_goes_on_when_there_is_room(tmp_path):
     assert EXIT_CODE == 75 and "Traceback" not in done.stderr
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     folder = tmp_path / "disk" / "run"
-    assert f"The disk of {folder} is full" in line and "Make room, and continue with the same settings" in line
-    assert f"Everything up to {folder / 'checkpoints' / 'step-0000000000'}" in line and line.endswith("resume=auto.")
+    assert f"The disk of {folder} is full" in line and "Make room, and continue." in line
+    assert f"Everything up to {folder / 'checkpoints' / 'step-0000000000'}" in line
+    assert f"resume={folder}" in done.stderr.partition("Continue: ")[2]
     assert json.loads((tmp_path / "summary.json").read_text())["steps"] == 16
     marks = [json.loads(text)["step"] for text in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert marks == sorted(set(marks)) and len(marks) > 3  # none lost, none twice

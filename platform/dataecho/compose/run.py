@@ -21,8 +21,9 @@ from dataecho.declare import declared_settings
 from dataecho.environment import git_revision
 from dataecho.pipeline.feed import Feed
 from dataecho.settings import HookSchedule, Node, Settings, flatten, read_group, read_settings
+from dataecho.training.budget import Budget
 from dataecho.training.contracts import Display, Hook, HookInfo, NoDisplay, RunInfo
-from dataecho.training.identity import identity_of, portable_state, weights_of
+from dataecho.training.identity import identity_of, portable_state, weights_of, with_longer_budget
 from dataecho.training.recipe import Recipe, TrainerSettings
 from dataecho.training.target import Target
 from dataecho.training.timing import TimeModel
@@ -62,6 +63,8 @@ class TrainingRun:
     resume_from: dict[str, Any] | None
     weights: str | None
     """The digest of the weights that the run started from."""
+    notice: str
+    """A sentence on a longer budget that bends the schedule; empty without."""
     hooks: Sequence[tuple[Callable[[HookInfo], None], HookSchedule]]
 
     @cached_property
@@ -122,13 +125,16 @@ def compose_training(config: Node, *, folder: Path | None, project: Path) -> Tra
     resume_from = resume_state(settings, folder)
     weights = _weights_digest(settings, resume_from)
     workload = compose_workload(config, folder=folder if settings.resume is not None else None)
+    notice = ""
     if resume_from is not None:
         resume_from = portable_state(resume_from, held_out=workload.eval_source.digest, weights=weights)
+        notice = _bend(workload, resume_from)
+        resume_from = with_longer_budget(resume_from, flatten(config))
     folder = Path(workload.backend.ranks.from_first(str(folder)))  # the others' clocks may say another time
     if settings.weights is not None and resume_from is None:
         given = read_weights(Path(settings.weights))
         workload.backend.load_weights(workload.task.starting_weights(given, workload.backend.weights()))
-    return TrainingRun(workload, folder, _run_info(workload, folder, project), resume_from, weights, hooks)
+    return TrainingRun(workload, folder, _run_info(workload, folder, project), resume_from, weights, notice, hooks)
 
 
 def _hook(node: Node, *, key: str) -> tuple[Hook, HookSchedule]:
@@ -155,6 +161,16 @@ def _feed(workload: Workload, state: dict[str, Any] | None) -> Feed:
     )
     feed.memory.check(settings.pipeline.max_memory)
     return feed
+
+
+def _bend(workload: Workload, state: dict[str, Any]) -> str:
+    """A sentence where the budget differs from that of the checkpoint and the learning rate depends on it."""
+    was = state["identity"]
+    units = {unit: was.get(f"budget.{unit}") for unit in ("fresh", "steps", "seconds")}
+    budget = workload.settings.budget
+    if workload.schedule.is_constant or budget == Budget(**units):
+        return ""
+    return f"The schedule is stretched over {budget}, from {Budget(**units)}: the learning rate jumps here."
 
 
 def _weights_digest(settings: Settings, resume_from: dict[str, Any] | None) -> str | None:

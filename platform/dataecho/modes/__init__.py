@@ -16,8 +16,9 @@ from dataecho.report.compare import compare_runs
 from dataecho.settings import read_settings
 
 
-def run_mode(config: Any, *, folder: Path | None, project: Path) -> float | None:
+def run_mode(config: Any, *, folder: Path | None, project: Path, repeat: str | None = None) -> float | None:
     """Run the mode of ``config``. Returns the cost of a training run (infinite if it missed its target), else None.
+    ``repeat``: the command that repeats it, where there is one.
 
     Raises :class:`SettingError` for settings that cannot be used, and ``SystemExit`` after a signal.
     """
@@ -38,7 +39,7 @@ def run_mode(config: Any, *, folder: Path | None, project: Path) -> float | None
         )
     match settings.mode:
         case "train":
-            return train(config, folder=folder, project=project)
+            return train(config, folder=folder, project=project, repeat=repeat)
         case "evaluate":
             evaluate(config)
         case "export":

@@ -11,7 +11,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from dataecho.compose import TrainingRun, compose_training, versions
+from dataecho.compose.repeat import FILE_NAME as COMMAND
 from dataecho.errors import setting
+from dataecho.invocation import command
 from dataecho.masking import masked_nested
 from dataecho.pictures.held_out import show_held_out
 from dataecho.pictures.predictions import FILE_NAME, TEXT_FILE_NAME, draw_predictions, has_text, in_words
@@ -29,19 +31,24 @@ from dataecho.training.trainer import RunResult, Trainer
 _LOG = logging.getLogger(__name__)
 
 
-def train(config: Node, *, folder: Path | None, project: Path) -> float:
+def train(config: Node, *, folder: Path | None, project: Path, repeat: str | None = None) -> float:
     run = compose_training(config, folder=folder, project=project)
-    trainer = run.new_trainer(new_display(run.workload.settings.display, run.workload.task.metric))
+    display = new_display(run.workload.settings.display, num_examples=run.info.dataset["num_examples"])
+    trainer = run.new_trainer(display)
     if not run.workload.backend.ranks.is_first:
         return _train_along(run, trainer)
     tracker = run.workload.tracker
     print_start(trainer.memory, run.workload.emulated, parts=_parts(run))
+    if run.notice:
+        print(run.notice)
     config_path = run.folder / "config.json"
     status = "failed"
     artifacts = [config_path]
     tags: dict[str, str] = {}
     try:
         config_path.write_text(json.dumps(masked_nested(config), indent=2) + "\n")
+        if repeat is not None:
+            (run.folder / COMMAND).write_text(repeat + "\n", encoding="utf-8")
         tracker.start(run.info)
         outcome = trainer.run()
         status = "finished"
@@ -76,30 +83,64 @@ def train(config: Node, *, folder: Path | None, project: Path) -> float:
             skipped=read_skips(run.folder),
             emulated=run.workload.emulated,
         )
+        print(_after_a_miss(run, outcome), _repeated(repeat), sep="", end="")
     except Interrupted as interrupted:
         status = "interrupted"
         print(
-            f"Interrupted by {interrupted}; the checkpoint is written. Continue with the same settings and "
-            f"{setting('resume', run.folder)}",
+            f"Interrupted by {interrupted}; the checkpoint is written.\n{_continued(run.folder)}{_repeated(repeat)}",
+            end="",
             file=sys.stderr,
         )
         raise SystemExit(128 + interrupted.signal_number) from None
-    except OSError as error:
-        if not is_full(error):
-            raise
-        raise _disk_full(run.folder, error) from error
+    except Exception as error:
+        note = f"{_continued(run.folder)}{_repeated(repeat)}".rstrip()
+        if is_full(error):
+            raise _with_note(_disk_full(run.folder, error), note) from error
+        _with_note(error, note)
+        raise
     finally:
         tracker.finish(status=status, artifacts=artifacts, tags=tags)
     return _cost(outcome.metrics)
 
 
-def _disk_full(folder: Path, error: OSError) -> DiskFull:
+def _disk_full(folder: Path, error: Exception) -> DiskFull:
     checkpoints = list_checkpoints(folder / CHECKPOINTS)
     safe = f"Everything up to {checkpoints[-1]} is safe" if checkpoints else "No checkpoint had been written yet"
-    return DiskFull(
-        f"The disk of {folder} is full ({error}). {safe}. Make room, and continue with the same settings, "
-        f"{setting('run_dir', folder)} and resume=auto."
+    return DiskFull(f"The disk of {folder} is full ({error}). {safe}. Make room, and continue.")
+
+
+def _after_a_miss(run: TrainingRun, outcome: RunResult) -> str:
+    """The setting to change after the budget was spent without the target, as a line; empty after any other end."""
+    if outcome.reached_target or outcome.diverged or outcome.pruned:
+        return ""
+    budget = run.workload.settings.budget
+    given = {unit: value for unit, value in asdict(budget).items() if value is not None}
+    longer = [f"budget.{unit}={2 * value}" for unit, value in given.items()]
+    if outcome.is_improving:
+        return f"It was still improving. Spend more: {command(setting('resume', run.folder), *longer)}\n"
+    rate = run.workload.settings.optimizer.learning_rate
+    return (
+        f"It had stopped improving. Try another optimizer.learning_rate than {rate:g}, or a larger "
+        f"{', '.join(f'budget.{unit}' for unit in given)} with schedule=linear.\n"
     )
+
+
+def _with_note(error: Exception, note: str) -> Exception:
+    if note:
+        error.add_note(note)
+    return error
+
+
+def _continued(folder: Path) -> str:
+    """The command that continues the run, as a line; empty before the first checkpoint."""
+    if not list_checkpoints(folder / CHECKPOINTS):
+        return ""
+    return f"Continue: {command(setting('resume', folder))}\n"
+
+
+def _repeated(repeat: str | None) -> str:
+    """The command that begins the run anew, as a line; empty where it is not known."""
+    return "" if repeat is None else f"Repeat:   {repeat}\n"
 
 
 def _train_along(run: TrainingRun, trainer: Trainer) -> float:

@@ -69,7 +69,7 @@ def print_summary(
     table.add_column(style="bold")
     table.add_column(justify="right")
     table.add_column(style="dim")
-    for label, value, note in _rows(metrics, task):
+    for label, value, note in _rows(metrics, task, best=outcome.best):
         table.add_row(label, value, note)
     console = new_console()
     console.print(headline)
@@ -94,7 +94,7 @@ def print_evaluation(metrics: Mapping[str, float], *, task: Task, checkpoint: Pa
         console.print(f"  {name} {value:.4f}{note}")
 
 
-def _rows(metrics: Mapping[str, float | None], task: Task) -> list[tuple[str, str, str]]:
+def _rows(metrics: Mapping[str, float | None], task: Task, *, best: float | None) -> list[tuple[str, str, str]]:
     def count(name: str) -> str:
         value = metrics[name]
         return "never" if value is None else f"{int(value):,}"
@@ -109,7 +109,14 @@ def _rows(metrics: Mapping[str, float | None], task: Task) -> list[tuple[str, st
         ("train time to target", seconds("train_time_to_target"), "without evaluation, logging and saving"),
         ("wall time to target", seconds("wall_time_to_target"), ""),
         (task.metric, f"{metrics[task.metric]:.4f}" if task.metric in metrics else "-", f"target {task.target:g}"),
+        (f"best {task.metric}", "-" if best is None else f"{best:.4f}", "of all checkpoints"),
+        ("total time", seconds("wall_time"), ""),
     ]
+    if (wall := metrics["wall_time"]) is not None and (train := metrics["train_time"]):
+        rows += [
+            ("evaluation", f"{wall - train:.2f} s", "and logging and saving"),
+            ("examples per second", f"{(metrics['delivered_examples'] or 0) / train:,.0f}", "repeats included"),
+        ]
     if metrics["factor"] != 1:
         rows.append(("factor", f"{metrics['factor']:g}", "uses of an example or batch (the last, where it changed)"))
     if "upstream_downstream_ratio" in metrics:

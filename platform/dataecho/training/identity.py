@@ -6,9 +6,10 @@ source is here. Each source documents which changes its digest covers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from dataecho.errors import require_same
 from dataecho.masking import masked_nested
 from dataecho.moved import current_name
 
@@ -36,6 +37,17 @@ PLACES = frozenset(
         "urls",
     }
 )
+#: Settings that may differ where a checkpoint is evaluated: its weights do not depend on them, or only the past did.
+_OF_EVALUATION = (
+    "accelerator",
+    "backend",
+    "budget",
+    "task.budget",
+    "task.eval",
+    "task.eval_batch_size",
+    "task.eval_interval",
+    "task.target",
+)
 _HELD_OUT = "task.eval (digest of its data)"
 _WEIGHTS = "weights (digest of their file)"
 
@@ -54,6 +66,53 @@ def portable_state(state: dict[str, Any], *, held_out: str, weights: str | None 
     was = identity.get("weights")
     unnamed = {_HELD_OUT: held_out, _WEIGHTS: None if was is None else weights or str(was)}
     return {**state, "identity": {**unnamed, **_portable(identity)}}
+
+
+def with_longer_budget(state: dict[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A checkpoint's ``state``, which agrees with the budget in ``settings`` where that is of the same unit and not
+    smaller: the continued run spends more. Neither is changed otherwise."""
+    identity = dict(state["identity"])
+    for name in ("budget.fresh", "budget.steps", "budget.seconds"):
+        was, now = identity.get(name), settings.get(name)
+        if was is not None and now is not None and now > was:
+            identity[name] = now
+    return {**state, "identity": identity}
+
+
+def require_same_model(state: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Raise :class:`SettingError` unless the model that ``settings`` name for the checkpoint's backend is the
+    checkpoint's."""
+    _require_same(state, settings, only=(f"task.models.{backend_of(state)}",))
+
+
+def require_same_run(state: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Raise :class:`SettingError` where ``settings`` differ from those of the checkpoint in anything but how, where and
+    on what it is evaluated."""
+    _require_same(state, settings, but=_OF_EVALUATION)
+
+
+def _require_same(
+    state: Mapping[str, Any], settings: Mapping[str, Any], *, only: Iterable[str] = (), but: Iterable[str] = ()
+) -> None:
+    mine, theirs = _portable(settings), _portable(state["identity"])
+    names = [name for name in theirs if name in mine]
+    if only:
+        names = [name for name in names if _is_below(name, only)]
+    names = [name for name in names if not _is_below(name, but)]
+    require_same(
+        {name: mine[name] for name in names},
+        {name: theirs[name] for name in names},
+        cure="A checkpoint is evaluated with the settings of its run: leave this one out.",
+    )
+
+
+def _is_below(name: str, prefixes: Iterable[str]) -> bool:
+    return any(name == prefix or name.startswith(f"{prefix}.") for prefix in prefixes)
+
+
+def backend_of(state: Mapping[str, Any]) -> str:
+    """The name of the backend that trained a checkpoint."""
+    return str(state["identity"]["backend.name"])
 
 
 def weights_of(state: dict[str, Any]) -> str | None:

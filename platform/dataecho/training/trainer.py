@@ -70,12 +70,15 @@ class Observers:
 class RunResult:
     """How a run ended. ``metrics``: those of the whole run, by their names in :mod:`dataecho.training.metrics`; None
     for the costs of a target that was not reached. ``diverged``: the training loss became no finite number, or far
-    larger than it was at the first mark. ``pruned``: a pruner ended the run."""
+    larger than it was at the first mark. ``pruned``: a pruner ended the run. ``best``: the metric of the best
+    checkpoint; None without one. ``is_improving``: the best is the newest."""
 
     metrics: dict[str, float | None]
     reached_target: bool
     diverged: bool
     pruned: bool
+    best: float | None
+    is_improving: bool
 
 
 class Trainer:
@@ -353,4 +356,6 @@ class Trainer:
             reached_target=target.reached,
             diverged=self._marks.diverged,
             pruned=self._marks.pruned,
+            best=self._marks.best["value"],
+            is_improving=self._marks.best["steps"] == self._spent.counts.steps,
         )
