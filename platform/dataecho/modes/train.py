@@ -127,7 +127,7 @@ def _after_a_miss(run: TrainingRun, outcome: RunResult) -> str:
 
 def _with_note(error: Exception, note: str) -> Exception:
     if note:
-        error.add_note(note)
+        vars(error).setdefault("__notes__", []).append(note)  # as `add_note`, which Python 3.10 has not
     return error
 
 
