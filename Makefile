@@ -4,8 +4,9 @@ PYTHON ?= python3
 ARGS ?=
 PORT ?= 5000
 OPTUNA_PORT ?= 8080
-# What `make train` installs besides, from the lock: tensorflow, jax, ray, s3, gcs, ... (pyproject.toml lists them).
+# What `make train` installs besides what it always does, from locks: any of LOCKED_EXTRAS.
 EXTRAS ?=
+LOCKED_EXTRAS := tensorflow jax ray s3 gcs
 # What `make optuna-dashboard` shows: a sweep's folder, its journal file or a database's URL; by default the last sweep.
 STORAGE ?= $(shell ls -t runs/*/*/journal.log 2> /dev/null | head -n 1)
 WORKERS ?= 2
@@ -24,7 +25,11 @@ help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
 	@echo '  Variables, explained at the top of the Makefile: ARGS EXTRAS LOCK_ARGS OPTUNA_PORT PORT PYTHON STORAGE TORCH_INDEX WORKERS'
 
-train: .venv/.stamp-train $(EXTRAS:%=.venv/.stamp-extra-%)  ## train; by default seconds on a laptop, offline. ARGS="echo=batch factor=4" says what
+ifneq ($(filter-out $(LOCKED_EXTRAS) torch mlflow search study tasks train remote parquet,$(EXTRAS)),)
+$(error EXTRAS=$(EXTRAS) cannot be used. Allowed: $(LOCKED_EXTRAS). For example: make train EXTRAS="tensorflow ray")
+endif
+
+train: .venv/.stamp-train $(patsubst %,.venv/.stamp-extra-%,$(filter $(LOCKED_EXTRAS),$(EXTRAS)))  ## train; by default seconds on a laptop, offline. ARGS="echo=batch factor=4" says what
 	@"$(BIN)/python" train.py $(ARGS)
 
 test: lint  ## lint, then every test: what CI runs
@@ -99,9 +104,11 @@ CHECK := { command -v '$(PYTHON)' > /dev/null || { echo 'PYTHON=$(PYTHON) was no
 	@$(PIP) check
 	@touch $@
 
-.venv/.stamp-extra-%: requirements-test.lock .venv/.stamp-train
+# The other extras are in requirements.lock.
+.venv/.stamp-extra-%: requirements-%.lock .venv/.stamp-train
 	@echo 'Installing the extra $* ...'
-	@$(PIP) install --constraint requirements.lock --constraint requirements-test.lock --editable '.[$*]'
+	@$(PIP) install -r requirements-$*.lock
+	@$(PIP) check
 	@touch $@
 
 .venv/.stamp-test: requirements-test.lock .venv/.stamp-train
@@ -119,7 +126,7 @@ REQUIREMENTS := build/lock/bin/python -c "import sys; from pip._vendor import to
 	extras = tomli.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']; \
 	print(*(line for name in sys.argv[1:] for line in extras[name] if not line.startswith('dataecho[')), sep='\n')"
 
-lock:  ## write the three lock files from pyproject.toml
+lock:  ## write the lock files from pyproject.toml
 	@$(CHECK)
 	@echo 'Locking ...'
 	@'$(PYTHON)' -m venv build/lock
@@ -127,6 +134,8 @@ lock:  ## write the three lock files from pyproject.toml
 	@{ echo '# Made by: make lock. No hash: the wheel differs by accelerator.'; $(REQUIREMENTS) torch; } > requirements-torch.lock
 	@$(LOCK) pyproject.toml --extra torch --extra mlflow --extra search --extra study --extra tasks --no-emit-package torch --output-file requirements.lock
 	@$(REQUIREMENTS) test docs tensorflow jax ray | $(LOCK) - --constraints requirements.lock --output-file requirements-test.lock
+	@for extra in $(LOCKED_EXTRAS); do $(REQUIREMENTS) $$extra | $(LOCK) - --constraints requirements.lock \
+		--constraints requirements-test.lock --output-file requirements-$$extra.lock || exit 1; done
 
 clean:  ## remove .venv and the caches; the runs and their database stay
 	rm -rf .venv build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
