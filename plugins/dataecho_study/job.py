@@ -75,7 +75,9 @@ def prepare(task: str, request: Request, hydra: HydraParts) -> Job:
     settings = _sweep_settings(definition, request, loaded)
     folder = _folder(definition, task, request, settings)
     batch_size = int(definition.run_settings({}).get("task.batch_size", loaded.task.batch_size))
-    study_cells = expand(definition.chosen_cells, definition.size.echoes, batch_size=batch_size)
+    is_given = any(text.startswith("study.cells=") for text in request.study)  # comes before those of the scale
+    blocks = definition.cells if is_given else definition.chosen_cells
+    study_cells = expand(blocks, definition.size.echoes, batch_size=batch_size)
     cells = [_searched(cell, definition, request, hydra, task) for cell in study_cells]
     composed = compose(cells[0], hydra)
     workload = build(composed["task"], Task, key="task")

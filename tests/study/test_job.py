@@ -78,6 +78,11 @@ def test_options_of_the_sweep_come_before_those_of_the_scale():
     assert (made.settings.num_trials, made.settings.num_repeats, made.num_planned) == (3, 2, 24)
 
 
+def test_cells_of_the_command_come_before_those_of_the_scale():
+    (made,) = jobs("study=figure_5", "task=digits", "study.scale=tiny", "study.cells=[{echo:none,batch_size:32}]")
+    assert [cell.name for cell in made.cells] == ["echo=none,batch_size=32"]
+
+
 def test_tuned_once_has_one_search_and_fresh_seeds():
     made = job("study.tuned_once=true")
     assert made.plan.is_tuned_once and made.tuning is not None
