@@ -13,8 +13,9 @@ ChunkSize = int | Literal["auto"]
 
 @dataclass(frozen=True, kw_only=True)
 class PipelineSettings(SettingGroup, key="pipeline"):
-    """How batches are prepared; none of these settings changes what a batch holds. Raises :class:`SettingError` for a
-    value out of bounds.
+    """How batches are prepared; none of these settings changes what a batch holds.
+
+    Raises :class:`SettingError` for a value out of bounds.
 
         >>> from dataecho import PipelineSettings
         >>> settings = PipelineSettings(num_threads=4, max_waiting=2048)  # MiB: docs/reference/settings.md has units
