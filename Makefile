@@ -19,7 +19,7 @@ BIN := .venv/bin
 PIP := "$(BIN)/python" -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help train quick test test-all lint docs dashboard optuna-dashboard lock clean
+.PHONY: help train quick test test-all lint docs dashboard optuna-dashboard lock clean matrix upgrade
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
@@ -136,6 +136,13 @@ lock:  ## write the lock files from pyproject.toml
 	@$(REQUIREMENTS) test docs tensorflow jax ray | $(LOCK) - --constraints requirements.lock --output-file requirements-test.lock
 	@for extra in $(LOCKED_EXTRAS); do $(REQUIREMENTS) $$extra | $(LOCK) - --constraints requirements.lock \
 		--constraints requirements-test.lock --output-file requirements-$$extra.lock || exit 1; done
+
+upgrade:  ## move the locks to the newest allowed versions, install them, and run every test
+	@$(MAKE) lock LOCK_ARGS=--upgrade
+	@$(MAKE) test
+
+matrix: .venv/.stamp-train  ## the core and each framework under every Python that pyenv has; writes the page pythons.md
+	@"$(BIN)/python" -m benchmarks.pythons
 
 clean:  ## remove .venv and the caches; the runs and their database stay
 	rm -rf .venv build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -110,3 +110,32 @@ def test_make_installs_an_extra_from_the_locks():
         ["make", "-n", "train", "EXTRAS=ray jax"], cwd=PROJECT, capture_output=True, text=True, check=True
     ).stdout
     assert all(f"-r requirements-{extra}.lock" in shown for extra in ("ray", "jax"))
+
+
+WINDOWS = """
+import os, signal, sys
+sys.modules["fcntl"] = None
+for name in ("pread", "pwrite", "posix_fallocate", "sched_getaffinity", "fork"):
+    delattr(os, name)
+for name in ("SIGIO", "SIGHUP"):
+    delattr(signal, name)
+"""
+
+
+def test_what_windows_has_not_is_told_when_it_is_used(tmp_path):
+    (tmp_path / "folder" / "bee").mkdir(parents=True)
+    for name in ("1.png", "2.png"):
+        (tmp_path / "folder" / "bee" / name).write_bytes(b"not looked into")
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        archive.add(tmp_path / "folder" / "bee" / "1.png", "1.png")
+    feed = FEED.replace("PipelineSettings(num_processes=1)", "PipelineSettings(num_threads=2)")
+    folder = FILES.replace('TarSource(sys.argv[1] + "/{a,b}.tar"), ', "")
+    shards = FILES.replace("{a,b}", "a")
+    assert run(WINDOWS + feed).stdout.split() == ["12", "12", "12"]
+    assert run(WINDOWS + folder.replace('"/folder"))', '"/folder"),)'), tmp_path).stdout == "2\n"
+    for script, told in (
+        (shards, rf"urls={tmp_path}/a\.tar cannot be used\. Allowed: other values on linux: .*map-style dataset\."),
+        (FEED, r"pipeline\.num_processes=above 0 cannot be used\. .* Use pipeline=threads\."),
+    ):
+        last = run(WINDOWS + script, tmp_path).stderr.splitlines()[-1]
+        assert re.fullmatch(rf"dataecho\.errors\.SettingError: {told}", last), last

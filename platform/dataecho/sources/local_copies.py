@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import shutil
 import tempfile
@@ -25,6 +24,7 @@ from typing import Any
 from filelock import FileLock
 
 from dataecho.errors import DataError
+from dataecho.posix import fcntl, require_posix
 from dataecho.sources.remote import Stream
 from dataecho.sources.retry import Proceed, sleep
 
@@ -44,6 +44,7 @@ class LocalCopies:
     """
 
     def __init__(self, *, cache_dir: str | None, max_bytes: int) -> None:
+        require_posix("cache_dir", cache_dir, cure="Bring the shards to this machine, as files of one example each.")
         self._max_bytes = max_bytes
         self.is_kept = cache_dir is not None
         if cache_dir is not None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dataecho.errors import DataError
+from dataecho.posix import require_posix
 from dataecho.sources.file import MissingFile, Stat, cure_of
 from dataecho.sources.remote import Remote
 
@@ -31,6 +32,7 @@ class LocalFile(ShardFile):
 
     def __init__(self, path: str | Path) -> None:
         self._path, self._descriptor = path, -1
+        require_posix("urls", path, cure="Use files of one example each, or a map-style dataset.")
         try:
             self._descriptor = os.open(path, os.O_RDONLY)
         except FileNotFoundError:

@@ -39,6 +39,7 @@ from dataecho.pipeline.engine.work import Work
 from dataecho.pipeline.engine.workers import Workers
 from dataecho.pipeline.stage import ExampleError, Stage
 from dataecho.pipeline.storage.store import Entry
+from dataecho.posix import require_posix
 
 _LOG = logging.getLogger(__name__)
 _MOST_DEATHS = 2  # of workers over the same piece of work
@@ -57,6 +58,7 @@ class WorkerProcess:
     process can be started."""
 
     def __init__(self) -> None:
+        require_posix("pipeline.num_processes", "above 0", cure="Use pipeline=threads.")
         ends: list[socket.socket] = []
         try:
             for _ in range(2):

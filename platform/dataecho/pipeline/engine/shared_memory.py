@@ -12,6 +12,7 @@ import numpy as np
 
 from dataecho.errors import SettingError
 from dataecho.pipeline.batch import Arrays, Layout
+from dataecho.posix import reserve
 
 _ALIGNMENT = 64
 _numbers = itertools.count()
@@ -27,7 +28,7 @@ class SharedArrays(dict):
         size = _size(layout, num_rows)
         try:
             self.file = tempfile.TemporaryFile(dir=folder if os.access(folder, os.W_OK) else None)  # noqa: SIM115
-            os.posix_fallocate(self.file.fileno(), 0, size)
+            reserve(self.file.fileno(), size)
         except OSError as error:
             raise SettingError(
                 "pipeline.num_processes",

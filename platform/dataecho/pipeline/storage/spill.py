@@ -12,6 +12,7 @@ from typing import Any
 
 from dataecho.errors import DataError
 from dataecho.pipeline.stage import Example, frozen, num_bytes
+from dataecho.posix import require_posix
 
 _SMALLEST = 4096  # bytes strings below this stay in memory: a record's file is what is large
 
@@ -165,6 +166,7 @@ class Spill:
             self._file.close()
 
     def _opened(self) -> Any:
+        require_posix("pipeline.max_waiting", "too little", cure="Raise it, or use a smaller task.shuffle_buffer.")
         try:
             return tempfile.TemporaryFile(dir=self._folder, prefix="dataecho-spill-")
         except OSError as error:
