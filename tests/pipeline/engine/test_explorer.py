@@ -10,7 +10,7 @@ NUM_SCHEDULES = 1500
 
 
 def test_no_schedule_of_a_sample_loses_doubles_or_stalls_anything():
-    seed = int.from_bytes(os.urandom(3))
+    seed = int.from_bytes(os.urandom(3), "big")
     print(f"seed {seed}")
     assert explore_many(NUM_SCHEDULES, seed) > NUM_SCHEDULES
 

@@ -11,7 +11,7 @@ NUM_CELLS = 40
 
 
 def test_a_sample_of_the_matrix():
-    seed = int.from_bytes(os.urandom(3))
+    seed = int.from_bytes(os.urandom(3), "big")
     print(f"seed {seed}")
     cells = [cell for cell in CELLS if not cell.excluded()]
     # Cells that hang take seconds each: a few of them.
