@@ -2,6 +2,9 @@
 
 PYTHON ?= python3
 ARGS ?=
+# `make wheel`, `make release`: where the files of this version can be seen, for the README on an index page, whose
+# pictures and links are left out without it. For instance https://example.org/owner/dataecho/blob/v1.0.0
+ADDRESS ?=
 PORT ?= 5000
 OPTUNA_PORT ?= 8080
 # What `make train` installs besides what it always does, from locks: any of LOCKED_EXTRAS.
@@ -19,11 +22,11 @@ BIN := .venv/bin
 PIP := "$(BIN)/python" -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help train quick test test-all lint docs dashboard optuna-dashboard lock clean matrix upgrade
+.PHONY: help train quick test test-all lint docs dashboard optuna-dashboard lock upgrade matrix wheel release clean
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
-	@echo '  Variables, explained at the top of the Makefile: ARGS EXTRAS LOCK_ARGS OPTUNA_PORT PORT PYTHON STORAGE TORCH_INDEX WORKERS'
+	@echo '  Variables, explained at the top of the Makefile: ADDRESS ARGS EXTRAS LOCK_ARGS OPTUNA_PORT PORT PYTHON STORAGE TORCH_INDEX WORKERS'
 
 ifneq ($(filter-out $(LOCKED_EXTRAS) torch mlflow search study tasks train remote parquet,$(EXTRAS)),)
 $(error EXTRAS=$(EXTRAS) cannot be used. Allowed: $(LOCKED_EXTRAS). For example: make train EXTRAS="tensorflow ray")
@@ -71,6 +74,28 @@ optuna-dashboard: .venv/.stamp-train  ## show a sweep's studies in Optuna's page
 	case "$$storage" in *://*) ;; *) test -f "$$storage" || { echo "STORAGE=$$storage is no file." >&2; exit 1; };; esac; \
 	echo 'The studies: http://127.0.0.1:$(OPTUNA_PORT), ready in a few seconds. Ctrl-C ends it.'; \
 	exec "$(BIN)/optuna-dashboard" --host 127.0.0.1 --port $(OPTUNA_PORT) "$$storage"
+
+# ---- a release
+
+wheel: .venv/.stamp-test  ## build the wheel and the source archive into dist, and check them
+	@rm -rf dist
+	@DATAECHO_ADDRESS='$(ADDRESS)' $(BIN)/python -m hatchling build --directory dist
+	@'$(PYTHON)' -m venv build/release
+	@build/release/bin/python -m pip --disable-pip-version-check --quiet install twine==7.0.0
+	@build/release/bin/python -m twine check --strict dist/*
+
+# Everything is checked before the tag, which is the last step. Nothing is published.
+release:  ## build, check and test the version of this commit, then tag it; publishes nothing
+	@version=$$($(BIN)/python -m dataecho --version | cut -d ' ' -f 2); \
+	test -z "$$(git status --porcelain)" || { echo 'Files were changed. Commit them first.' >&2; exit 1; }; \
+	! git rev-parse --quiet --verify "refs/tags/v$$version" > /dev/null || \
+		{ echo "The tag v$$version is there. Set the next version in platform/dataecho/__init__.py." >&2; exit 1; }; \
+	grep -q "^## \[$$version\]" CHANGELOG.md || \
+		{ echo "CHANGELOG.md has no section [$$version]. Move the lines under Unreleased there." >&2; exit 1; }; \
+	$(MAKE) --no-print-directory wheel && \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/end_to_end/test_wheel.py tests/test_public_names.py && \
+	git tag --annotate "v$$version" --message "dataecho $$version" && \
+	echo "Tagged v$$version. The files are in dist."
 
 # ---- the environment
 

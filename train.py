@@ -2,7 +2,7 @@
 
 # Hydra's shell completion completes `python train.py` only where the file contains: @hydra.main
 
-from dataecho.command_line import main
+from dataecho.__main__ import main
 
 if __name__ == "__main__":
     main()
