@@ -26,5 +26,5 @@ class KillingDisplay(NoDisplay):
 
 
 def main(kill_after: int, overrides: Sequence[str]) -> None:
-    importlib.import_module("dataecho.modes.train").new_display = lambda kind, metric: KillingDisplay(kill_after)
+    importlib.import_module("dataecho.modes.train").new_display = lambda kind, num_examples: KillingDisplay(kill_after)
     run_mode(config(*overrides), folder=None, project=PROJECT)

@@ -116,7 +116,7 @@ def test_a_run_that_was_stopped_twice_can_be_replayed_as_one(tmp_path, monkeypat
             patch.setattr(
                 importlib.import_module("dataecho.modes.train"),
                 "new_display",
-                lambda kind, metric, step=step: Stopping(step),
+                lambda kind, num_examples, step=step: Stopping(step),
             )
             run(tmp_path / "auto", *echo, *(["resume=auto"] if number else []))
     run(tmp_path / "auto", *echo, "resume=auto")
