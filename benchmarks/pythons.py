@@ -1,7 +1,7 @@
 """Every supported Python that pyenv has: the core with numpy alone, and a training run of each framework.
 
     python -m benchmarks.pythons                  # writes docs/reference/pythons.md
-    python -m benchmarks.pythons --core           # without the frameworks, whose packages are large
+    python -m benchmarks.pythons --only newest    # some rows of it; the others stay
 
 Environments are made in ``build/pythons``. The core's tests are those of ``tests/plan`` and ``tests/pipeline`` whose
 imports are installed there.
@@ -104,31 +104,45 @@ def run_training(inside: Path, framework: str, folder: Path) -> str:
     return "reached its target" if "Reached" in done.stdout else (done.stderr or done.stdout).strip().splitlines()[-1]
 
 
+def run_one(version: str, kind: str, python: Path) -> None:
+    """Run one row of the table, and keep its outcome beside its environment."""
+    name = f"{version}-{kind}"
+    if kind in ("oldest", "newest"):
+        numpy = f"numpy=={OLDEST[version]}" if kind == "oldest" else "numpy>=1.26,<3"
+        inside = environment(python, name, numpy, *CORE)
+        row = (version, f"numpy {version_of(inside, 'numpy')} alone", run_core(inside))
+    else:
+        inside = environment(python, name, "-r", "requirements.lock", "-r", f"requirements-{kind}.lock")
+        shown = version_of(inside, {"tensorflow": "tensorflow-cpu"}.get(kind, kind))
+        row = (version, f"{kind} {shown}", run_training(inside, kind, ENVIRONMENTS / f"run-{name}"))
+    (ENVIRONMENTS / f"{name}.txt").write_text(f"| {' | '.join(row)} |")
+    print(*row, sep=" | ", flush=True)
+
+
+def write_page(names: list[str]) -> None:
+    """The outcomes that are known, into the page."""
+    rows = []
+    for name in names:
+        outcome = ENVIRONMENTS / f"{name}.txt"
+        version, _, kind = name.partition("-")
+        rows.append(outcome.read_text() if outcome.exists() else f"| {version} | numpy alone, {kind} | not run |")
+    table = "\n".join(["| Python | with | outcome |", "|---|---|---|", *rows])
+    before, _, rest = PAGE.read_text().partition(BEGIN)
+    PAGE.write_text(f"{before}{BEGIN}\n\n{table}\n\n{END}{rest.partition(END)[2]}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--core", action="store_true", help="without the frameworks")
+    parser.add_argument("--only", default="", help="rows whose name has this, such as 3.13 or 3.13-newest")
     given = parser.parse_args()
-    rows = []
-    for version, python in pythons().items():
-        for which in ("oldest", "newest"):
-            numpy = f"numpy=={OLDEST[version]}" if which == "oldest" else "numpy>=1.26,<3"
-            inside = environment(python, f"{version}-{which}", numpy, *CORE)
-            rows.append((version, f"numpy {version_of(inside, 'numpy')} alone", run_core(inside)))
-            print(*rows[-1], sep=" | ", flush=True)
-        for framework in () if given.core else FRAMEWORKS:
-            if framework == "jax" and version == "3.10":
-                rows.append((version, "JAX", "not run: JAX 0.10 needs Python 3.11"))
-                continue
-            inside = environment(
-                python, f"{version}-{framework}", "-r", "requirements.lock", "-r", f"requirements-{framework}.lock"
-            )
-            shown = version_of(inside, {"tensorflow": "tensorflow-cpu"}.get(framework, framework))
-            outcome = run_training(inside, framework, ENVIRONMENTS / f"run-{version}-{framework}")
-            rows.append((version, f"{framework} {shown}", outcome))
-            print(*rows[-1], sep=" | ", flush=True)
-    table = ["| Python | with | outcome |", "|---|---|---|", *(f"| {' | '.join(row)} |" for row in rows)]
-    before, _, rest = PAGE.read_text().partition(BEGIN)
-    PAGE.write_text(f"{before}{BEGIN}\n\n" + "\n".join(table) + f"\n\n{END}{rest.partition(END)[2]}")
+    found = pythons()
+    kinds = ("oldest", "newest", *FRAMEWORKS)
+    names = [f"{version}-{kind}" for version in found for kind in kinds if (version, kind) != ("3.10", "jax")]
+    for name in names:
+        if given.only in name:
+            version, _, kind = name.partition("-")
+            run_one(version, kind, found[version])
+    write_page(names)
 
 
 if __name__ == "__main__":
