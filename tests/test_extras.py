@@ -1,5 +1,6 @@
 """What works without the packages of extras, and what is said where one is missing."""
 
+import os
 import re
 import subprocess
 import sys
@@ -7,7 +8,7 @@ import tarfile
 
 import pytest
 
-from dataecho import extras
+from dataecho import extras, posix
 from dataecho.errors import SettingError
 from tests.support import PROJECT
 
@@ -97,6 +98,14 @@ def test_the_cure_is_make_in_a_checkout_and_pip_elsewhere(monkeypatch):
     assert extras.install("ray") == "Install it: pip install 'dataecho[ray]'."
 
 
+def test_a_python_that_is_too_old_for_an_extra_is_told_so(monkeypatch):
+    monkeypatch.setattr(sys, "version_info", (3, 10, 13, "final", 0))
+    assert extras.install("jax") == "The extra jax needs Python 3.11 or newer; this is Python 3.10."
+    assert extras.install("ray").startswith("Install it: ")
+    declared = re.findall(r'"jax>=.*; python_version >= \'([0-9.]+)\'"', (PROJECT / "pyproject.toml").read_text())
+    assert declared == [".".join(map(str, extras._FIRST_PYTHON["jax"]))]
+
+
 def test_every_extra_that_a_message_names_is_declared():
     text = (PROJECT / "pyproject.toml").read_text()
     section = text.partition("[project.optional-dependencies]")[2].partition("\n[")[0]
@@ -139,3 +148,19 @@ def test_what_windows_has_not_is_told_when_it_is_used(tmp_path):
     ):
         last = run(WINDOWS + script, tmp_path).stderr.splitlines()[-1]
         assert re.fullmatch(rf"dataecho\.errors\.SettingError: {told}", last), last
+
+
+def test_cores_are_counted_where_the_system_does_not_tell_which_may_be_used(monkeypatch):
+    assert posix.usable_cores() == len(os.sched_getaffinity(0))
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 7)
+    assert posix.usable_cores() == 7
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert posix.usable_cores() == 1
+
+
+def test_what_only_linux_has_is_called_in_one_file():
+    folders = (PROJECT / folder for folder in ("platform", "plugins", "tasks"))
+    files = [path for folder in folders for path in folder.rglob("*.py")]
+    called = re.compile(r"\bos\.(?:sched_\w+|posix_\w+|memfd_create|pidfd_open|eventfd|splice)\(")
+    assert [str(path) for path in files if called.search(path.read_text())] == [posix.__file__]

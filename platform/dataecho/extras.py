@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from types import ModuleType
 from typing import Any
 
@@ -40,6 +41,9 @@ _EXTRAS = {
     "warcio": "tasks",
 }
 
+#: The first Python for which the extra brings anything, where it is not the first that is supported.
+_FIRST_PYTHON = {"jax": (3, 11)}
+
 
 def cure_of_missing(error: BaseException) -> str:
     """``error``, by which an import failed, in its first line, and how to install the missing package, where an extra
@@ -54,7 +58,12 @@ def cure_of_missing(error: BaseException) -> str:
 
 
 def install(extra: str) -> str:
-    """The sentence that says how to install ``extra``: in a checkout by make, from the lock, else by pip."""
+    """The sentence that says how to install ``extra``: in a checkout by make, from the lock, else by pip.
+    Where this Python is too old for it, the sentence says so instead."""
+    first = _FIRST_PYTHON.get(extra, (3, 10))
+    if sys.version_info < first:
+        found = ".".join(map(str, sys.version_info[:2]))
+        return f"The extra {extra} needs Python {'.'.join(map(str, first))} or newer; this is Python {found}."
     by_pip = f"pip install 'dataecho[{extra}]'"
     return f"Install it: make train EXTRAS={extra}, or {by_pip}." if checkout() else f"Install it: {by_pip}."
 

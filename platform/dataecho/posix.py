@@ -24,6 +24,11 @@ def require_posix(key: str, value: Any, *, cure: str) -> None:
         )
 
 
+def usable_cores() -> int:
+    """The number of cores that this process may use; those of the machine where the system does not tell."""
+    return len(os.sched_getaffinity(0)) if "sched_getaffinity" in dir(os) else os.cpu_count() or 1
+
+
 def reserve(file: int, size: int) -> None:
     """Give an open file ``size`` bytes. On Linux they are there then, or it is an ``OSError``; elsewhere a full disk
     shows when they are written."""

@@ -9,6 +9,7 @@ import jax
 
 from dataecho.errors import require
 from dataecho.invocation import command
+from dataecho.posix import usable_cores
 from dataecho.training.contracts import AcceleratorSettings
 
 DEVICES = ("auto", "cpu", "cuda", "tpu")
@@ -54,8 +55,7 @@ def check_threads(compute_threads: int | None) -> int:
     """The number of threads that XLA computes with on the CPU. Raises :class:`SettingError` where ``compute_threads``
     asks for another one: it has been settled when JAX started."""
     asked = os.environ.get("PJRT_NPROC") or os.environ.get("NPROC")  # read by XLA's CPU client
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    num_threads = max(1, int(asked)) if asked and asked.isdecimal() else cores
+    num_threads = max(1, int(asked)) if asked and asked.isdecimal() else usable_cores()
     require(
         compute_threads in (None, num_threads),
         "backend.compute_threads",

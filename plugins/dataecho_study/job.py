@@ -16,13 +16,14 @@ from omegaconf import OmegaConf
 from dataecho.build import build
 from dataecho.errors import DataError, SettingError, quoted
 from dataecho.invocation import command
+from dataecho.posix import usable_cores
 from dataecho.settings import Node
 from dataecho.training.contracts import Task
 from dataecho_search.space.cells import Cell, read_cells
 from dataecho_search.space.dimensions import describe
 from dataecho_search.space.seeds import derive, digest
 from dataecho_search.study.studies import RESULT_NEUTRAL
-from dataecho_search.sweep.settings import SweepSettings, cores, read_sweep_settings
+from dataecho_search.sweep.settings import SweepSettings, read_sweep_settings
 from dataecho_search.sweep.start import HydraParts, compose
 from dataecho_study.cells import StudyCell, expand
 from dataecho_study.gather import gather
@@ -239,7 +240,7 @@ def _machine() -> str:
     if info.exists():
         lines = [line for line in info.read_text().splitlines() if line.startswith("model name")]
         model = lines[0].partition(":")[2].strip() if lines else model
-    return f"{cores()} cores, {model}"
+    return f"{usable_cores()} cores, {model}"
 
 
 def with_settings(cell: Cell, settings: Mapping[str, Any]) -> Cell:

@@ -8,6 +8,7 @@ import sys
 from dataecho.backends.tensorflow_ranks import launched_ranks, strategy_of_workers
 from dataecho.backends.tensorflow_start import tf, without_start_up_lines
 from dataecho.errors import SettingError, require
+from dataecho.posix import usable_cores
 from dataecho.training.contracts import AcceleratorSettings
 
 DEVICES = ("auto", "cpu", "cuda", "mps", "tpu")
@@ -60,7 +61,7 @@ def set_threads(number: int | None) -> None:
 def num_threads() -> int:
     """The number of threads that compute one operation."""
     chosen = tf.config.threading.get_intra_op_parallelism_threads() or int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0))
-    return chosen or _num_cores()
+    return chosen or usable_cores()
 
 
 def set_deterministic(wanted: bool) -> None:
@@ -159,9 +160,3 @@ def _require_devices(wanted: int, present: int, *, of: str) -> None:
         allowed=f"at most {present}, the {of}",
         cure="Use fewer.",
     )
-
-
-def _num_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -12,6 +11,7 @@ import numpy as np
 
 from dataecho.pipeline.accounting.meter import Meter
 from dataecho.pipeline.batch import Batch
+from dataecho.posix import usable_cores
 
 
 @dataclass
@@ -45,11 +45,6 @@ class Sums:
         return Sums(**{name: value - getattr(other, name) for name, value in asdict(self).items()})
 
 
-def _num_cores() -> int:
-    """The number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 @dataclass(frozen=True)
 class TimeModel:
     """Computes the timing metrics of :mod:`dataecho.training.metrics`. ``shares_cores``: whether training computes on
@@ -62,7 +57,7 @@ class TimeModel:
     shares_cores: bool
     workers_are_upstream: bool
     num_ranks: int = 1
-    num_cores: int = field(default_factory=_num_cores)
+    num_cores: int = field(default_factory=usable_cores)
 
     def metrics(self, sums: Sums) -> dict[str, float]:
         """The timing metrics of a stretch, by their names in :mod:`dataecho.training.metrics`; empty where nothing was

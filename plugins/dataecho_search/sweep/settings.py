@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from dataecho.errors import SettingError, refuse_unknown, require
+from dataecho.posix import usable_cores
 from dataecho.settings import check_types
 
 Node = dict[str, Any]
@@ -68,15 +68,10 @@ def read_sweep_settings(node: Node) -> SweepSettings:
     return settings
 
 
-def cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def threads_per_trial(settings: SweepSettings, begun_with: int | None) -> int:
     """Return the compute threads of each trial. A continued sweep keeps the number that it was ``begun_with``, as a
     checkpoint requires. Raises :class:`SettingError` for more parallel trials than cores."""
-    num_cores, wanted = cores(), settings.threads_per_trial
+    num_cores, wanted = usable_cores(), settings.threads_per_trial
     if begun_with is not None:
         require(
             wanted in (None, begun_with),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +12,7 @@ import cv2
 
 from dataecho.errors import require
 from dataecho.pipeline.source import Source
+from dataecho.posix import usable_cores
 from dataecho.report.progress_bar import Advance
 from dataecho_tasks.coco_ssd.drawing import DigitScenes
 from dataecho_tasks.coco_ssd.source import PARTS, CocoSource
@@ -65,7 +65,7 @@ def write_miniature(
         tell(len(numbers))
         return found
 
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         pieces = list(pool.map(write_piece, range(0, num_examples, _PIECE)))
     objects = [one for piece in pieces for scene in piece for one in scene]
     content = {

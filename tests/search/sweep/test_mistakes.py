@@ -9,7 +9,7 @@ from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.types import HydraContext
 
-from dataecho_search.sweep.settings import cores
+from dataecho.posix import usable_cores
 from tests.search.conftest import APP
 
 LR = "x=interval(0,1)"
@@ -18,8 +18,8 @@ ConfigStore.instance().store(group="hydra/launcher", name="other", node=OTHER, p
 
 MISTAKES = {
     "more trials than cores": (
-        [LR, f"hydra.sweeper.num_parallel_trials={cores() + 1}"],
-        f"hydra.sweeper.num_parallel_trials={cores() + 1} cannot be used. Allowed: 1 to {cores()}",
+        [LR, f"hydra.sweeper.num_parallel_trials={usable_cores() + 1}"],
+        f"hydra.sweeper.num_parallel_trials={usable_cores() + 1} cannot be used. Allowed: 1 to {usable_cores()}",
     ),
     "no trials": ([LR, "hydra.sweeper.num_trials=0"], "hydra.sweeper.num_trials=0"),
     "unknown objective": (

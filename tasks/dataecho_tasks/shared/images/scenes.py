@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import tarfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,7 @@ import cv2
 
 from dataecho.errors import require
 from dataecho.pipeline.source import Source
+from dataecho.posix import usable_cores
 from dataecho.report.progress_bar import Advance
 from dataecho.sources.index_store import user_cache_folder
 from dataecho.sources.tar import TarSource
@@ -89,7 +89,7 @@ def write_scenes(
         stem = f"{split}-{pixels}px-{number:05d}"
         return write(folder, stem, _encoded(drawn, keys, quality, progress))
 
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         parts = list(pool.map(write_part, range(-(-num_examples // shard_size))))
     return sorted(path for part in parts for path in part)
 
