@@ -143,8 +143,9 @@ CHECK := { command -v '$(PYTHON)' > /dev/null || { echo 'PYTHON=$(PYTHON) was no
 
 # ---- the locks
 
-LOCK := build/lock/bin/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-annotate \
+COMPILE := build/lock/bin/uv pip compile --quiet --python-version 3.10 --no-annotate \
 	--custom-compile-command 'make lock' $(LOCK_ARGS)
+LOCK := $(COMPILE) --universal --generate-hashes
 
 # Prints the requirements of extras, one a line, so that pyproject.toml stays the only place that states them.
 REQUIREMENTS := build/lock/bin/python -c "import sys; from pip._vendor import tomli; \
@@ -156,8 +157,9 @@ lock:  ## write the lock files from pyproject.toml
 	@echo 'Locking ...'
 	@'$(PYTHON)' -m venv build/lock
 	@build/lock/bin/python -m pip --disable-pip-version-check --quiet install uv==0.13.9
-	@{ echo '# Made by: make lock. No hash: the wheel differs by accelerator.'; $(REQUIREMENTS) torch; } > requirements-torch.lock
-	@$(LOCK) pyproject.toml --extra torch --extra mlflow --extra search --extra study --extra tasks --no-emit-package torch --output-file requirements.lock
+	@$(REQUIREMENTS) torch | $(COMPILE) - --no-deps --output-file requirements-torch.lock
+	@$(LOCK) pyproject.toml --extra torch --extra mlflow --extra search --extra study --extra tasks --no-emit-package torch \
+		--constraints requirements-torch.lock --output-file requirements.lock
 	@$(REQUIREMENTS) test docs tensorflow jax ray | $(LOCK) - --constraints requirements.lock --output-file requirements-test.lock
 	@for extra in $(LOCKED_EXTRAS); do $(REQUIREMENTS) $$extra | $(LOCK) - --constraints requirements.lock \
 		--constraints requirements-test.lock --output-file requirements-$$extra.lock || exit 1; done
