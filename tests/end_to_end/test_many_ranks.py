@@ -76,6 +76,7 @@ def test_counts_are_those_of_both_plans_and_everything_is_written_once(whole):
     # A heartbeat is written when seconds have passed, which on a fast machine they have not.
     assert {path.name for path in whole.iterdir()} - {"heartbeat.json"} == {
         "checkpoints",
+        "command.txt",
         "config.json",
         "learning_curve.png",
         "metrics.jsonl",

@@ -14,7 +14,6 @@ import threading
 import time
 from collections import Counter
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 
@@ -25,6 +24,7 @@ from dataecho.tracking.connection import open_client
 from dataecho.tracking.dashboard import addresses
 from dataecho.tracking.mlflow_tracker import MLflowTracker, send_later
 from dataecho.tracking.record import FILE_NAME
+from tests.support import PROJECT
 from tests.tracking.conftest import dead_address
 
 CLOCK = 1_700_000_000_000
@@ -923,8 +923,10 @@ tracker.finish(status="finished", artifacts=[], tags={})
 
 
 def test_make_dashboard_is_named_for_the_file_that_it_opens(tmp_path, monkeypatch):
+    monkeypatch.chdir(PROJECT)
+    assert new_tracker(f"sqlite:///{PROJECT / 'mlflow.db'}").where == "make dashboard"
     monkeypatch.chdir(tmp_path)
-    assert new_tracker(f"sqlite:///{Path.cwd() / 'mlflow.db'}").where == "make dashboard"
+    assert new_tracker(f"sqlite:///{tmp_path / 'mlflow.db'}").where.startswith("mlflow server --backend-store-uri ")
     assert new_tracker("http://me:pw@host:5000").where == "http://host:5000"
 
 
