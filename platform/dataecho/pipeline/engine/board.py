@@ -184,7 +184,13 @@ class Board:
 
     def _next_for_fetcher(self) -> Piece | None:
         piece = _first_ready(self._fetches)
-        if piece is None and self._visits is not None and (shard := self._visits.next_fetch()) is not None:
+        if piece is not None or self._visits is None:
+            return piece
+        num_open = self._visits.num_open
+        shard = self._visits.next_fetch()
+        if self._visits.num_open > num_open:  # perhaps of a copy that is here already, which the plan waits for
+            self._go_on()
+        if shard is not None:
             if not self._source.limits_places:
                 self._visits.has_place(shard)
             self.news.add(Role.FETCHER)

@@ -28,6 +28,11 @@ class ShardVisits:
         self._without_place: int | None = None
         self._dropping: set[int] = set()
 
+    @property
+    def num_open(self) -> int:
+        """Visits that have begun and are not over."""
+        return len(self._open)
+
     def next_fetch(self) -> int | None:
         """The shard to fetch now, if any; from now on it is on its way."""
         while self._without_place is None and sum(not visit.reached for visit in self._open.values()) < self._num_ahead:
